@@ -1,0 +1,42 @@
+"""Figures as plain text tables."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from remask.evaluation.measurement import Measurement
+
+
+def measurement_table(measurements: "Sequence[Measurement]") -> str:
+    """One line a figure: its value and standard error, its unit, n, then what each trivial predictor gets."""
+    predictors = list(dict.fromkeys(name for m in measurements for name in m.trivial))
+    header = ["", "value", "± s.e.", "unit", "n", *predictors]
+    rows = [
+        [
+            m.name,
+            number(m.value),
+            "" if m.stderr is None else number(m.stderr),
+            m.unit,
+            str(m.n),
+            *(number(m.trivial[name]) if name in m.trivial else "" for name in predictors),
+        ]
+        for m in measurements
+    ]
+    return "\n".join(aligned([header, *rows], left=(0, 3)))
+
+
+def number(value: float) -> str:
+    """Three decimals, or none where the number is large."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}"
+
+
+def aligned(rows: Sequence[Sequence[str]], *, left: Sequence[int]) -> list[str]:
+    """Rows as lines with columns under each other; columns in `left` are flush left, the rest flush right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

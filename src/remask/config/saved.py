@@ -1,0 +1,81 @@
+"""Whole models on disk: `config.json`, `model.safetensors` and the tokenizer, in one folder."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+
+from remask.checkpoints import network_tensors, put_weights, read_tensors, write_tensors
+from remask.config.build import build_model
+from remask.config.schema import Recipe
+from remask.errors import RunError, UserError
+from remask.model import Model
+from remask.tokenizers import load_tokenizer
+
+FORMAT = 1
+
+
+def save_model(model: Model, recipe: Recipe, folder: Path) -> None:
+    """Writes a model beside its final place and renames it there, replacing an older one.
+
+    Args:
+        model: its weights are saved as they are.
+        recipe: what `load_model` builds the model from again.
+        folder: the place.
+
+    Raises:
+        RunError: when the disk refuses; an older model stays.
+    """
+    temporary = folder.with_name(f".{folder.name}.partial")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        digest = write_tensors(temporary / "model.safetensors", network_tensors(model.network))
+        model.tokenizer.save(temporary / "tokenizer")
+        record = {
+            "format": FORMAT,
+            "weights": digest,
+            "tokenizer": model.tokenizer.fingerprint,
+            "recipe": recipe.model_dump(mode="json"),
+        }
+        (temporary / "config.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise RunError(
+            f"the model could not be written to {folder}: {error}. Free some space and resume the run"
+        ) from error
+
+
+def load_model(folder: Path, *, device: torch.device) -> tuple[Model, Recipe]:
+    """Reads what `save_model` wrote.
+
+    Raises:
+        UserError: when the folder holds no model, or one that is damaged.
+    """
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"{folder} holds no finished model. If its run was stopped, resume it: remask train --resume RUN"
+        )
+    try:
+        record = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        # JSON has lists only, where a strict recipe wants tuples: read it as JSON, in which the two are one
+        recipe = Recipe.model_validate_json(json.dumps(record["recipe"]))
+        weights = read_tensors(folder / "model.safetensors", digest=record["weights"])
+        tokenizer_hash = record["tokenizer"]
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"the model in {folder} is damaged ({reason}). Resume or repeat its run to write it again"
+        ) from error
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    if tokenizer.fingerprint != tokenizer_hash:
+        raise UserError(f"the tokenizer in {folder} is not the one the model was trained with. Restore the folder")
+    model = build_model(recipe, tokenizer, device=device)
+    put_weights(model.network, weights, source=folder)
+    model.network.eval()
+    return model, recipe

@@ -1,0 +1,135 @@
+"""Hugging Face datasets by name or local folder, gathered once into plain files.
+
+The documents are written into the cache at the first use, streamed or not, so that a later run (a resumed one
+above all) sees the very same text without a network; the folder can be deleted to gather again.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from remask.data.cache import cached_folder, file_hash
+from remask.data.embedded import write_documents
+from remask.data.readers import FileReader, checked_text, other_key
+from remask.data.splits import SPLITS, Split
+from remask.errors import RunError, UserError
+
+FORMAT = 1
+PREFIX = "hf:"
+_NAMES: dict[Split, tuple[str, ...]] = {
+    "train": ("train",),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test",),
+}
+
+
+def hub_readers(
+    name: str,
+    *,
+    text_key: str,
+    config: str | None,
+    streaming: bool,
+    max_documents: int | None,
+    cache: Path,
+) -> dict[Split, FileReader]:
+    """The documents of each split that a dataset has of its own.
+
+    Args:
+        name: a name on the hub, or a local folder.
+        text_key: the column of the text.
+        config: the dataset's configuration, where it has several.
+        streaming: read rows as they arrive instead of downloading the whole set first.
+        max_documents: how many documents to take of each split at most.
+        cache: the cache home.
+
+    Returns:
+        Readers under `train` (always) and `validation`, `test` (where the dataset has them).
+
+    Raises:
+        UserError: the extra is missing, the dataset cannot be found or reached, or lacks the column or split.
+    """
+    if not name:
+        raise UserError(f"{PREFIX} names no dataset; write {PREFIX}NAME or {PREFIX}FOLDER")
+    local = Path(name).expanduser()
+    state = _folder_state(local) if local.is_dir() else None
+    key = [FORMAT, name if state is None else state, config, text_key, max_documents]
+    digest = blake2b(json.dumps(key).encode(), digest_size=8).hexdigest()
+    label = re.sub(r"[^A-Za-z0-9.-]+", "-", local.name if state else name).strip("-")[:60]
+    folder = cache / "texts" / f"hf-{label}-{digest}"
+
+    def gather(target: Path) -> None:
+        for split, rows in _load(name, local=local, config=config, streaming=streaming).items():
+            texts = islice(_texts(rows, text_key=text_key, where=f"{name}, split {split}"), max_documents)
+            write_documents(target / f"{split}.jsonl", texts)
+
+    cached_folder(folder, build=gather)
+    paths: dict[Split, Path] = {split: folder / f"{split}.jsonl" for split in SPLITS}
+    return {split: _reader(path) for split, path in paths.items() if path.exists()}
+
+
+def _reader(path: Path) -> FileReader:
+    return FileReader(files=(path,), text_key="text", separator=None, max_documents=None)
+
+
+def _folder_state(folder: Path) -> list[str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [f"{path.relative_to(folder).as_posix()} {file_hash(path)}" for path in files]
+
+
+def _load(name: str, *, local: Path, config: str | None, streaming: bool) -> dict[str, Iterable[Mapping[str, Any]]]:
+    try:
+        import datasets
+    except ImportError:
+        raise UserError("Hugging Face datasets need the extra `datasets`: pip install 'remask[datasets]'") from None
+    if not local.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise UserError(f"there is no dataset folder {name!r}; give a folder or a name on the hub")
+    try:
+        if (local / "dataset_dict.json").exists() or (local / "state.json").exists():
+            loaded = datasets.load_from_disk(str(local))
+        else:
+            place = str(local) if local.is_dir() else name
+            loaded = datasets.load_dataset(place, config, streaming=streaming)
+    except Exception as error:  # the hub client, the parsers and the network each have exceptions of their own
+        raise UserError(
+            f"cannot load the Hugging Face dataset {name!r}: {_first_line(error)}; check the name, its "
+            "config and the network, or give a local folder"
+        ) from None
+    splits = loaded.items() if isinstance(loaded, dict) else [("train", loaded)]
+    return _named_splits({str(split): rows for split, rows in splits}, name=name)
+
+
+def _named_splits(splits: dict[str, Any], *, name: str) -> dict[str, Any]:
+    """A dataset's splits under remask's names; a dataset's only split is what to train on."""
+    if len(splits) == 1:
+        return {"train": next(iter(splits.values()))}
+    found = {
+        ours: splits[next(alias for alias in aliases if alias in splits)]
+        for ours, aliases in _NAMES.items()
+        if any(alias in splits for alias in aliases)
+    }
+    if "train" not in found:
+        raise UserError(f"the dataset {name!r} has no split named train; it has {', '.join(splits)}")
+    return found
+
+
+def _texts(rows: Iterable[Mapping[str, Any]], *, text_key: str, where: str) -> Iterator[str]:
+    try:
+        for number, row in enumerate(rows):
+            if text_key not in row:
+                raise UserError(f"{where}: no column {text_key!r}; {other_key(text_key, row)}")
+            text = checked_text(row[text_key], f"{where}, row {number}, column {text_key!r}")
+            if text.strip():
+                yield text
+    except (UserError, GeneratorExit):
+        raise
+    except Exception as error:  # reading a stream fails in as many ways as loading it
+        raise RunError(f"reading {where} failed: {_first_line(error)}; run again to start over") from None
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

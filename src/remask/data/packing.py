@@ -1,0 +1,164 @@
+"""Fixed-length rows cut out of a token store, and the order in which training sees them.
+
+Letters: N tokens of a split, L tokens a row, B rows of a batch, R = ceil(N / L) rows.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from remask.data.batch import Batch
+from remask.data.store import TokenStore
+from remask.errors import UserError
+
+# Rows read before mapped pages are given back: one makes 64 KiB to 2 MiB resident.
+_ROWS_BEFORE_RELEASE = 256
+
+
+class PackedRows:
+    """A split as R rows of L tokens: row r holds tokens rL to (r + 1)L; only the last one is padded.
+
+    Documents run on from row to row, and `segments` tells them apart within a row.
+
+    Args:
+        store: the tokens.
+        length: L, tokens a row.
+
+    Raises:
+        UserError: the split is empty, or the training split is shorter than one row.
+    """
+
+    def __init__(self, store: TokenStore, *, length: int) -> None:
+        if length < 1:
+            raise UserError(f"data.length must be at least 1 token, got {length}")
+        if len(store) == 0:
+            raise UserError(
+                f"the {store.split} split has no tokens; give more text, or a {store.split} text of its own"
+            )
+        if store.split == "train" and len(store) < length:
+            raise UserError(
+                f"the training split has {len(store)} tokens, fewer than one row of {length}: give more "
+                f"text, or set data.length to {len(store)} or less"
+            )
+        self.store, self.length = store, length
+        self._unreleased = 0
+
+    def __len__(self) -> int:
+        """R, the number of rows."""
+        return -(-len(self.store) // self.length)
+
+    def batch(
+        self,
+        indices: Sequence[int] | np.ndarray,
+        *,
+        rows: Sequence[int] | np.ndarray | None = None,
+        global_size: int | None = None,
+    ) -> Batch:
+        """The rows of these indices.
+
+        Args:
+            indices: which rows of the split, each in [0, R), [B].
+            rows: the place of each in the global batch; by default 0 to B - 1.
+            global_size: the examples of that global batch; by default B.
+
+        Raises:
+            IndexError: an index is not a row of this split.
+        """
+        chosen = np.asarray(indices, dtype=np.int64)
+        if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self)):
+            raise IndexError(f"rows are 0 to {len(self) - 1}, got {chosen.min()} to {chosen.max()}")
+        self._make_room(len(chosen))
+        starts = chosen * self.length
+        at = starts[:, None] + np.arange(self.length)
+        valid = at < len(self.store)
+        at = np.minimum(at, len(self.store) - 1)
+        ids = np.where(valid, self.store.ids[at], self.store.eos_id).astype(np.int64)
+        byte_lengths = np.where(valid, self.store.byte_lengths[at], 0).astype(np.int64)
+        places = np.arange(len(chosen)) if rows is None else np.asarray(rows, dtype=np.int64)
+        return Batch(
+            ids=torch.from_numpy(ids),
+            segments=torch.from_numpy(np.where(valid, self._segments(starts), 0)),
+            targets=torch.from_numpy(valid),
+            byte_lengths=torch.from_numpy(byte_lengths),
+            rows=torch.from_numpy(places),
+            global_size=len(chosen) if global_size is None else global_size,
+        )
+
+    def _segments(self, starts: np.ndarray) -> np.ndarray:
+        """The number of each token's document within its row, from 1, int64 [B L]."""
+        offsets = self.store.document_offsets
+        first = np.searchsorted(offsets, starts, side="right")  # documents that start within the row, not at its edge
+        last = np.searchsorted(offsets, starts + self.length, side="left")
+        counts = last - first
+        row = np.repeat(np.arange(len(starts)), counts)
+        within = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+        new = np.zeros((len(starts), self.length), dtype=np.int64)
+        new[row, offsets[first[row] + within] - starts[row]] = 1
+        new[:, 0] = 1
+        return new.cumsum(axis=1)
+
+    def _make_room(self, rows: int) -> None:
+        self._unreleased += rows
+        if self._unreleased > _ROWS_BEFORE_RELEASE:
+            self.store.release_pages()
+            self._unreleased = rows
+
+
+def epoch_order(n: int, *, seed: int, epoch: int) -> np.ndarray:
+    """A permutation of 0 to n - 1 keyed by (seed, epoch), int64 [n].
+
+    The order is that of the raw numbers of Philox (Salmon et al. 2011), which numpy promises never to change.
+    """
+    numbers = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)).random_raw(n)
+    return np.argsort(numbers, kind="stable")
+
+
+def training_batches(
+    packed: PackedRows,
+    *,
+    batch_size: int,
+    micro_batch_size: int | None = None,
+    seed: int,
+    start_step: int = 0,
+) -> Iterator[list[Batch]]:
+    """The micro-batches of each training step, without end; `micro_batch_size` changes no example.
+
+    Example k of step s is number g = s * batch_size + k of the run: row g mod R of epoch g // R in the order
+    that `epoch_order` gives that epoch. So any step can be the first: a resumed run sees what it would have.
+
+    Args:
+        packed: the rows to train on.
+        batch_size: examples a step.
+        micro_batch_size: examples at a time; None takes the whole batch.
+        seed: keys the order.
+        start_step: the step to begin with, from 0.
+
+    Raises:
+        UserError: a size is below 1.
+    """
+    micro = batch_size if micro_batch_size is None else micro_batch_size
+    if batch_size < 1 or micro < 1:
+        raise UserError(f"batch sizes must be at least 1, got batch_size {batch_size}, micro_batch_size {micro}")
+    return _training_batches(packed, batch_size=batch_size, micro=micro, seed=seed, step=start_step)
+
+
+def _training_batches(
+    packed: PackedRows, *, batch_size: int, micro: int, seed: int, step: int
+) -> Iterator[list[Batch]]:
+    orders: dict[int, np.ndarray] = {}
+    while True:
+        examples = step * batch_size + np.arange(batch_size)
+        epochs, places = np.divmod(examples, len(packed))
+        needed = np.unique(epochs).tolist()
+        orders = {e: orders[e] if e in orders else epoch_order(len(packed), seed=seed, epoch=e) for e in needed}
+        indices = np.concatenate([orders[e][places[epochs == e]] for e in needed])
+        yield [
+            packed.batch(
+                indices[start : start + micro],
+                rows=np.arange(start, min(start + micro, batch_size)),
+                global_size=batch_size,
+            )
+            for start in range(0, batch_size, micro)
+        ]
+        step += 1

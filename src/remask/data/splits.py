@@ -1,0 +1,108 @@
+"""Which documents train, which validate and which test: decided by each document's own text.
+
+A document's place follows from a hash of its text alone, so it is the same on every machine and in every
+order, and two copies of one document never stand on both sides.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import pairwise
+from typing import Literal
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+TRAIN, VALIDATION = 0.90, 0.05
+_WHOLE = 1 << 64
+
+
+def place(document: str) -> int:
+    """The document's place among the splits, in [0, 2^64): the blake2b hash of its text."""
+    return int.from_bytes(blake2b(document.encode("utf-8"), digest_size=8).digest(), "big")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitPlan:
+    """How the documents of one source are given to splits.
+
+    Attributes:
+        edges: the upper end of each split's share of [0, 2^64), as (split, end) with rising ends.
+        longest: the place of a document that trains wherever its hash falls; None for none.
+        by_position: cut every document by position instead, because there are too few to share out.
+    """
+
+    edges: tuple[tuple[Split, int], ...]
+    longest: int | None = None
+    by_position: bool = False
+
+    def parts(self, document: str) -> list[tuple[Split, str]]:
+        """The document under its split, or its parts when it is cut by position; blank parts are left out."""
+        if self.by_position:
+            cut = cut_by_position(document, shares=_shares(self.edges))
+            return [(edge[0], part) for edge, part in zip(self.edges, cut, strict=True) if part.strip()]
+        where = place(document)
+        if where == self.longest:
+            return [("train", document)]
+        return [(next(split for split, end in self.edges if where < end), document)]
+
+
+def train_only() -> SplitPlan:
+    """Every document trains."""
+    return SplitPlan(edges=(("train", _WHOLE),))
+
+
+def plan_splits(documents: Iterable[str], *, wanted: tuple[Split, ...]) -> SplitPlan:
+    """Shares documents out 90/5/5 (or 95/5 without a test split), so that no wanted split is empty.
+
+    Where hashing leaves a split without a document, the documents of highest hash go to test and validation,
+    and the longest always trains. Fewer distinct documents than splits are each cut by position, at line
+    ends.
+
+    Args:
+        documents: every document of the source; reading stops as soon as each split has one.
+        wanted: the splits to fill, from `train` on.
+    """
+    edges = _hash_edges(wanted)
+    plan = SplitPlan(edges=edges)
+    filled: set[Split] = set()
+    lengths: dict[int, int] = {}
+    for document in documents:
+        where = place(document)
+        filled.add(next(split for split, end in edges if where < end))
+        if len(filled) == len(wanted):
+            return plan
+        lengths[where] = len(document)
+    if len(lengths) < len(wanted):
+        return SplitPlan(edges=edges, by_position=True)
+    longest = max(lengths, key=lambda where: (lengths[where], where))
+    ranked = sorted(where for where in lengths if where != longest)
+    held_out = ranked[len(ranked) - (len(wanted) - 1) :]
+    ends = [*held_out, _WHOLE]
+    return SplitPlan(edges=tuple(zip(wanted, ends, strict=True)), longest=longest)
+
+
+def cut_by_position(text: str, *, shares: tuple[float, ...]) -> list[str]:
+    """Cuts `text` into consecutive parts of these shares, each cut moved to the next line end if one is near.
+
+    The parts joined are the text again.
+    """
+    reach = max(1, len(text) // 50)
+    cuts, share = [0], 0.0
+    for part in shares[:-1]:
+        share += part
+        at = max(cuts[-1], round(share * len(text)))
+        line_end = text.find("\n", max(at - 1, 0), at + reach)
+        cuts.append(at if line_end < 0 else line_end + 1)
+    return [text[start:end] for start, end in pairwise([*cuts, len(text)])]
+
+
+def _hash_edges(wanted: tuple[Split, ...]) -> tuple[tuple[Split, int], ...]:
+    ends = {"train": TRAIN, "validation": TRAIN + VALIDATION, "test": 1.0}
+    if wanted == ("train", "validation"):
+        ends = {"train": TRAIN + VALIDATION, "validation": 1.0}
+    return tuple((split, round(ends[split] * _WHOLE)) for split in wanted)
+
+
+def _shares(edges: tuple[tuple[Split, int], ...]) -> tuple[float, ...]:
+    return tuple((end - start) / _WHOLE for start, end in pairwise([0, *(end for _, end in edges)]))

@@ -1,0 +1,165 @@
+r"""Likelihood on held-out text: exact where the model allows it, else an upper bound, in three units.
+
+With row sums n_r (nats), k_r (tokens) and b_r (bytes), each figure is a ratio of sums over rows, and its standard error
+is that of a ratio estimator over R rows (Cochran, Sampling Techniques, equation 6.13):
+
+    r̂ = Σ n_r / Σ k_r,     se(r̂) = √( R/(R − 1) · Σ (n_r − r̂ k_r)² ) / Σ k_r.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from remask.data.batch import Batch
+from remask.data.packing import PackedRows
+from remask.evaluation.measurement import Measurement
+from remask.objectives.base import Network, Objective
+from remask.randomness import keyed_generator
+
+ROWS_AT_ONCE = 32
+"""Rows of one evaluation batch; fixed, because noise is keyed by the batch and figures must not depend on memory."""
+
+
+@runtime_checkable
+class Judged(Protocol):
+    """A model as an evaluation sees it."""
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """Emits leave-one-out logits."""
+        ...
+
+    @property
+    def objective(self) -> Objective:
+        """Measures the likelihood."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowSums:
+    """What each judged row adds.
+
+    Attributes:
+        nats: −log p(x) or its bound, one a row [R].
+        tokens: target tokens [R].
+        bytes: UTF-8 bytes of text [R].
+        terms: the parts of the nats, summed over rows.
+    """
+
+    nats: npt.NDArray[np.float64]
+    tokens: npt.NDArray[np.float64]
+    bytes: npt.NDArray[np.float64]
+    terms: Mapping[str, float]
+
+
+def evaluation_batches(rows: PackedRows, *, limit: int | None) -> Iterator[Batch]:
+    """Batches over rows spread evenly through the split: all of them, or `limit`."""
+    chosen = spread_indices(len(rows), limit)
+    for start in range(0, len(chosen), ROWS_AT_ONCE):
+        yield rows.batch(chosen[start : start + ROWS_AT_ONCE])
+
+
+def spread_indices(total: int, limit: int | None) -> npt.NDArray[np.int64]:
+    """`limit` indices evenly spaced in range(total), or all where `limit` is None or larger."""
+    count = total if limit is None else min(limit, total)
+    return np.arange(count, dtype=np.int64) * total // max(count, 1)
+
+
+@torch.no_grad()
+def row_likelihoods(model: Judged, batches: Sequence[Batch], *, draws: int, seed: int) -> RowSums:
+    """Sums of the likelihood terms over each row, in evaluation mode (no dropout).
+
+    Args:
+        model: network and objective.
+        batches: the judged rows.
+        draws: noise draws a row, for a bound.
+        seed: with the batch's place, the key of all noise.
+    """
+    was_training = model.network.training
+    model.network.eval()
+    network: Network = model.network  # pyright: ignore[reportAssignmentType]
+    nats, tokens, lengths = [], [], []
+    sums: dict[str, float] = {}
+    for place, batch in enumerate(batches):
+        here = batch.to(model.device)
+        generator = keyed_generator(seed, "evaluation", place, device=model.device)
+        terms = model.objective.likelihood_terms(network, here, generator=generator, draws=draws)
+        nats.append(sum(term.double().sum(-1) for term in terms.values()))
+        tokens.append(here.targets.sum(-1))
+        lengths.append((here.byte_lengths * here.targets).sum(-1))
+        for name, term in terms.items():
+            sums[name] = sums.get(name, 0.0) + float(term.double().sum())
+    model.network.train(was_training)
+    return RowSums(nats=_numpy(nats), tokens=_numpy(tokens), bytes=_numpy(lengths), terms=sums)
+
+
+def ratio(numerator: npt.NDArray[np.float64], denominator: npt.NDArray[np.float64]) -> tuple[float, float | None]:
+    """The ratio of sums and its standard error; the error is None for fewer than two rows."""
+    value = float(numerator.sum() / denominator.sum())
+    rows = len(numerator)
+    if rows < 2:
+        return value, None
+    spread = float(((numerator - value * denominator) ** 2).sum())
+    return value, math.sqrt(rows / (rows - 1) * spread) / float(denominator.sum())
+
+
+def perplexity(nats_per_token: float) -> float:
+    """e^nats; infinite where that is beyond a float."""
+    return math.exp(nats_per_token) if nats_per_token < 700 else math.inf
+
+
+def likelihood_measurements(
+    sums: RowSums, *, trivial_nats: Mapping[str, float], protocol: Mapping[str, Any]
+) -> list[Measurement]:
+    """`nats_per_token`, `bits_per_byte` and `perplexity` (a token), each beside its trivial values.
+
+    Args:
+        sums: of the judged rows.
+        trivial_nats: sums of −log p over the same rows, by predictor.
+        protocol: split, rows, draws, seed, and whether the figure is exact or a bound.
+    """
+    tokens, text = float(sums.tokens.sum()), float(sums.bytes.sum())
+    nats, nats_error = ratio(sums.nats, sums.tokens)
+    bits, bits_error = ratio(sums.nats / math.log(2), sums.bytes)
+    shared = {"n": len(sums.nats), "protocol": dict(protocol)}
+    perplexity_error = None if nats_error is None else perplexity(nats) * nats_error  # delta method
+    return [
+        Measurement(
+            name="nats_per_token",
+            value=nats,
+            unit="nats/token",
+            stderr=nats_error,
+            trivial={name: value / tokens for name, value in trivial_nats.items()},
+            **shared,
+        ),
+        Measurement(
+            name="bits_per_byte",
+            value=bits,
+            unit="bits/byte",
+            stderr=bits_error,
+            trivial={name: value / math.log(2) / text for name, value in trivial_nats.items()},
+            **shared,
+        ),
+        Measurement(
+            name="perplexity",
+            value=perplexity(nats),
+            unit="per token",
+            stderr=perplexity_error,
+            trivial={name: perplexity(value / tokens) for name, value in trivial_nats.items()},
+            **shared,
+        ),
+    ]
+
+
+def _numpy(parts: Sequence[torch.Tensor]) -> npt.NDArray[np.float64]:
+    return torch.cat([part.double().cpu() for part in parts]).numpy()

@@ -1,0 +1,98 @@
+"""What predictors without a network get on the same tokens: the values every figure stands beside.
+
+All are fitted on the training text and judged on the very rows that a model is judged on.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from remask.data.batch import Batch
+from remask.data.store import END_OF_TEXT, TokenStore
+from remask.errors import UserError
+from remask.evaluation.ngrams import ByteNgrams
+from remask.tokenizers import Tokenizer
+
+FIT_LIMIT = 64_000_000
+"""Bytes of training text that the n-gram models are fitted on at most."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrivialPredictors:
+    """Uniform, token unigram and byte n-gram models of one training text.
+
+    Attributes:
+        tokenizer: text ⇄ ids.
+        unigram: −log p of each id in nats, add-one smoothed over the ids that text can hold [V].
+        ngrams: byte models of order 1 to 5.
+        fitted_bytes: how much training text the n-grams saw.
+    """
+
+    tokenizer: Tokenizer
+    unigram: npt.NDArray[np.float64]
+    ngrams: ByteNgrams
+    fitted_bytes: int
+
+    def nats(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Sums of −log p over the target tokens of `batches`, by predictor, in nats.
+
+        The n-gram models get what a model gets: contexts begin with each segment, and ends of text are predicted too.
+        """
+        rows = list(batches)
+        ids = torch.cat([batch.ids[batch.targets] for batch in rows]).cpu().numpy()
+        sums = {
+            "uniform": len(ids) * math.log(self.tokenizer.vocab_size - 1),
+            "unigram": float(self.unigram[ids].sum()),
+        }
+        symbols, starts = _joined(segment for batch in rows for segment in self._segments(batch))
+        by_order = self.ngrams.nats(symbols, starts).sum(axis=1)
+        return sums | {f"byte {k}-gram": float(total) for k, total in enumerate(by_order, start=1)}
+
+    def _segments(self, batch: Batch) -> Iterator[npt.NDArray[np.uint16]]:
+        """The text of each document part of each row, as byte symbols."""
+        for ids, segments in zip(batch.ids.cpu().numpy(), batch.segments.cpu().numpy(), strict=True):
+            for segment in range(1, int(segments.max(initial=0)) + 1):
+                yield text_symbols_of(ids[segments == segment], self.tokenizer)
+
+
+def text_symbols_of(ids: npt.NDArray[np.integer], tokenizer: Tokenizer) -> npt.NDArray[np.uint16]:
+    """The bytes of a document part as symbols, with the end-of-text symbol where the part ends its document."""
+    text = np.frombuffer(tokenizer.decode_bytes(ids), dtype=np.uint8).astype(np.uint16)
+    return np.append(text, np.uint16(END_OF_TEXT)) if len(ids) and ids[-1] == tokenizer.eos_id else text
+
+
+def fit_trivial(store: TokenStore, tokenizer: Tokenizer, *, cache: Path) -> TrivialPredictors:
+    """Fits the predictors on a training split, keeping the n-gram tables in the cache.
+
+    Args:
+        store: the training tokens.
+        tokenizer: the one they were made with.
+        cache: the cache home.
+    """
+    folder = cache / "ngrams" / f"{store.fingerprint}-{FIT_LIMIT}"
+    symbols = store.text_bytes(tokenizer, limit=FIT_LIMIT)
+    try:
+        ngrams = ByteNgrams.load(folder)
+    except (UserError, OSError):
+        ngrams = ByteNgrams.fit(symbols)
+        ngrams.save(folder)
+    counts = store.token_counts()
+    counts[tokenizer.mask_id] = 0
+    smoothed = (counts + 1.0) / (counts.sum() + tokenizer.vocab_size - 1)
+    unigram = -np.log(smoothed)
+    unigram[tokenizer.mask_id] = np.inf
+    return TrivialPredictors(tokenizer=tokenizer, unigram=unigram, ngrams=ngrams, fitted_bytes=len(symbols))
+
+
+def _joined(
+    parts: Iterable[npt.NDArray[np.uint16]],
+) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
+    """All parts end to end, and where each begins."""
+    kept = [np.zeros(0, dtype=np.uint16), *(part for part in parts if len(part))]
+    starts = [np.arange(len(part)) == 0 for part in kept]
+    return np.concatenate(kept), np.concatenate(starts)

@@ -1,0 +1,151 @@
+"""What a run's records say: its losses, gradients, samples, and the one figure that is judged."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+Record = Mapping[str, Any]
+
+BEATS = 0.01
+"""Share of a trivial value by which it must be beaten, and more than the figure's standard error."""
+
+EARLY_STEPS = 100
+"""Steps below which a figure says little about the idea behind it."""
+
+_SPOKEN = {
+    "uniform": "a uniform guess",
+    "unigram": "the token unigram",
+    "byte 1-gram": "the byte unigram",
+    "byte 2-gram": "the byte bigram",
+    "byte 3-gram": "the byte trigram",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """The number that is judged, and what trivial predictors get in the same unit."""
+
+    value: float
+    stderr: float
+    unit: str
+    source: str
+    trivial: Mapping[str, float]
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} {self.unit}{' on training text' if self.source == 'train' else ''}"
+
+    def beats(self, name: str) -> bool:
+        """Whether the figure lies below a trivial value by more than 1 % of it and the figure's error."""
+        reference = self.trivial[name]
+        return self.value < reference - max(BEATS * reference, self.stderr)
+
+    def named(self, name: str) -> str:
+        """A trivial predictor in words, with its value."""
+        return f"{_SPOKEN.get(name, f'the {name}')} ({self.trivial[name]:.2f})"
+
+    def floor(self) -> str | None:
+        """The better of the two unigrams: what is reached without looking at any context."""
+        present = [name for name in ("unigram", "byte 1-gram") if name in self.trivial]
+        return min(present, key=self.trivial.__getitem__, default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """The records of a run, sorted by what they say; a number that was not finite is nan.
+
+    `comparable` says whether training losses compare over steps. One without bits per byte estimates no likelihood (a
+    curriculum, a reweighting): it may rise while the model learns, and only the validations tell.
+    """
+
+    losses: Sequence[tuple[int, float]]
+    comparable: bool
+    gradients: Sequence[tuple[int, float]]
+    rates: Sequence[tuple[int, float]]
+    validations: Sequence[tuple[int, float]]
+    sample: str | None
+    quality: Mapping[str, Record]
+    uniform_nats: float | None
+    figure: Figure | None
+
+    @property
+    def last_step(self) -> int:
+        """The last recorded training step, 0 where there is none."""
+        return self.losses[-1][0] if self.losses else 0
+
+    @property
+    def is_early(self) -> bool:
+        """Whether the run has hardly begun, or its learning rate still rises."""
+        rates = [rate for _, rate in self.rates]
+        warming_up = len(rates) > 1 and rates[-1] > rates[-2] and rates[-1] == max(rates)
+        return self.last_step < EARLY_STEPS or warming_up
+
+    @property
+    def beats_unigrams(self) -> bool:
+        """Whether the figure shows that the network uses any context."""
+        floor = self.figure.floor() if self.figure else None
+        return self.figure is not None and floor is not None and self.figure.beats(floor)
+
+
+def gather(metrics: Sequence[Record], evaluations: Sequence[Record]) -> Evidence:
+    """Sorts metric and evaluation records, each oldest first."""
+    trivial = next((r for r in reversed(metrics) if r.get("kind") == "trivial"), {})
+    uniform = number((trivial.get("nats_per_token") or {}).get("uniform"))
+    texts = [r.get("text") for r in metrics if r.get("kind") == "sample"]
+    return Evidence(
+        losses=_series(metrics, "train", "loss"),
+        comparable=all("bits_per_byte" in r for r in metrics if r.get("kind") == "train"),
+        gradients=_series(metrics, "train", "gradient_norm"),
+        rates=_series(metrics, "train", "learning_rate"),
+        validations=_series(metrics, "validation", "bits_per_byte"),
+        sample=texts[-1] if texts else None,
+        quality={str(r.get("name")): r for r in evaluations if r.get("task") != "likelihood"},
+        uniform_nats=None if math.isnan(uniform) else uniform,
+        figure=_figure(metrics, evaluations, trivial),
+    )
+
+
+def _figure(metrics: Sequence[Record], evaluations: Sequence[Record], trivial: Record) -> Figure | None:
+    units = {"bits_per_byte": "bits/byte", "nats_per_token": "nats/token"}
+    for source in ("evaluation", "validation", "train"):
+        for name, unit in units.items():
+            value, stderr, beside = _last_value(metrics, evaluations, source, name)
+            if not math.isnan(value):
+                known = {k: number(v) for k, v in {**(trivial.get(name) or {}), **beside}.items()}
+                return Figure(
+                    value=value,
+                    stderr=0.0 if math.isnan(stderr) else stderr,
+                    unit=unit,
+                    source=source,
+                    trivial={k: v for k, v in known.items() if not math.isnan(v)},
+                )
+    return None
+
+
+def _last_value(
+    metrics: Sequence[Record], evaluations: Sequence[Record], source: str, name: str
+) -> tuple[float, float, Mapping[str, Any]]:
+    """The newest figure of a source, its standard error, and trivial values that came with it."""
+    if source == "evaluation":
+        found = [r for r in evaluations if r.get("name") == name]
+        record = found[-1] if found else {}
+        return number(record.get("value")), number(record.get("stderr")), record.get("trivial") or {}
+    key = "loss" if source == "train" and name == "nats_per_token" else name
+    found = [r for r in metrics if r.get("kind") == source and not math.isnan(number(r.get(key)))]
+    if not found:
+        return math.nan, math.nan, {}
+    if source == "train":  # single steps are noisy
+        return fmean(number(r[key]) for r in found[-max(1, len(found) // 10) :]), math.nan, {}
+    stderr = number(found[-1].get("stderr")) if name == "bits_per_byte" else math.nan
+    return number(found[-1][key]), stderr, {}
+
+
+def _series(records: Sequence[Record], kind: str, key: str) -> list[tuple[int, float]]:
+    return [(int(r.get("step", 0)), number(r[key])) for r in records if r.get("kind") == kind and key in r]
+
+
+def number(value: Any) -> float:
+    """A finite number as it is; anything else (null, NaN, infinity, missing) as nan."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) else math.nan

@@ -1,0 +1,75 @@
+"""The contracts between objective, network and training loop.
+
+Shape letters: B batch, L length, V vocabulary, M positions at which logits are wanted.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from remask.data.batch import Batch
+
+
+@runtime_checkable
+class Network(Protocol):
+    """Emits leave-one-out logits log p(x_i | z without i), up to a constant a position."""
+
+    def __call__(
+        self,
+        z: Int[Tensor, "B L"],
+        t: Float[Tensor, "B"],
+        *,
+        segments: Int[Tensor, "B L"],
+        positions: Bool[Tensor, "B L"],
+    ) -> Float[Tensor, "M V"]:
+        """Logits at the M true places of `positions`, in row-major order; attention stays within a segment."""
+        ...
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Sums and weights of one batch; the caller divides, after adding over processes and micro-batches.
+
+    Attributes:
+        nats: the loss of each token in nats, zero where it does not count [B L].
+        weight: 1 where a token counts, else 0 [B L].
+        terms: named sums in nats for the record; one that estimates the likelihood has its likelihood term's name.
+    """
+
+    nats: Float[Tensor, "B L"]
+    weight: Float[Tensor, "B L"]
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """What a network is trained to make small, and how the same network's likelihood is measured."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether `likelihood_terms` sums to −log p(x) itself, rather than to an upper bound on it."""
+        ...
+
+    def at(self, step: int) -> "Objective":
+        """The objective of one optimiser step, from 1: itself, unless it changes as training goes on."""
+        ...
+
+    def __call__(self, network: Network, batch: Batch, *, generator: torch.Generator) -> Loss:
+        """The training loss of a batch."""
+        ...
+
+    def likelihood_terms(
+        self, network: Network, batch: Batch, *, generator: torch.Generator, draws: int
+    ) -> dict[str, Float[Tensor, "B L"]]:
+        """Named terms in nats whose sum is −log p(x), or an upper bound on it; no smoothing, clipping or floor."""
+        ...
+
+
+def scatter_positions(values: Float[Tensor, "M"], positions: Bool[Tensor, "B L"]) -> Float[Tensor, "B L"]:
+    """Puts values of the true positions, in row-major order, back into their places; zero elsewhere."""
+    full = torch.zeros(positions.shape, dtype=values.dtype, device=values.device)
+    return full.masked_scatter(positions, values)

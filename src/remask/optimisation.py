@@ -1,0 +1,165 @@
+"""Optimisers, learning-rate curves and the moving average of weights."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+Curve = Callable[[int], float]
+"""Step index from 1 → the share of the peak learning rate, in [0, 1]."""
+
+
+def warmed(decay: Curve, *, warmup_steps: int) -> Curve:
+    """Rises linearly to the peak over `warmup_steps`, then follows `decay` (whose first step is then step 1)."""
+
+    def curve(step: int) -> float:
+        return step / warmup_steps if step <= warmup_steps else decay(step - warmup_steps)
+
+    return curve
+
+
+def cosine_decay(steps: int, *, final: float) -> Curve:
+    """From 1 to `final` along half a cosine over `steps` steps."""
+    return lambda step: final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * min(step / max(steps, 1), 1.0)))
+
+
+def linear_decay(steps: int, *, final: float) -> Curve:
+    """From 1 to `final` along a line over `steps` steps."""
+    return lambda step: final + (1.0 - final) * (1.0 - min(step / max(steps, 1), 1.0))
+
+
+def constant(step: int) -> float:
+    """The peak rate at every step."""
+    del step
+    return 1.0
+
+
+def warmup_stable_decay(steps: int, *, final: float) -> Curve:
+    """1 for the first four fifths of `steps`, then a line to `final` (WSD, arXiv:2404.06395)."""
+    stable = steps - steps // 5
+    fall = linear_decay(steps - stable, final=final)
+    return lambda step: 1.0 if step <= stable else fall(step - stable)
+
+
+def set_rate(optimizers: Sequence[Optimizer], share: float) -> None:
+    """Sets every group's learning rate to `share` of its peak, kept under `peak`."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * share
+
+
+def adamw(
+    network: nn.Module, *, learning_rate: float, weight_decay: float, betas: tuple[float, float]
+) -> list[Optimizer]:
+    """AdamW (arXiv:1711.05101) on all parameters; matrices decay, vectors and embeddings do not."""
+    return [_adamw(network, list(network.parameters()), learning_rate, weight_decay, betas)]
+
+
+def muon(
+    network: nn.Module,
+    hidden: Sequence[nn.Parameter],
+    *,
+    learning_rate: float,
+    muon_learning_rate: float,
+    weight_decay: float,
+    betas: tuple[float, float],
+) -> list[Optimizer]:
+    """Muon (Jordan et al. 2024, torch.optim.Muon) on the `hidden` matrices, AdamW on all else.
+
+    Args:
+        network: whose parameters are trained.
+        hidden: two-dimensional weights whose updates are orthogonalised.
+        learning_rate: peak of AdamW's part.
+        muon_learning_rate: peak of Muon's part.
+        weight_decay: of both parts.
+        betas: of AdamW.
+    """
+    chosen = {id(parameter) for parameter in hidden}
+    rest = [parameter for parameter in network.parameters() if id(parameter) not in chosen]
+    orthogonal = torch.optim.Muon(list(hidden), lr=muon_learning_rate, weight_decay=weight_decay, momentum=0.95)
+    _remember_peak(orthogonal)
+    return [orthogonal, _adamw(network, rest, learning_rate, weight_decay, betas)]
+
+
+def _adamw(
+    network: nn.Module,
+    parameters: Sequence[nn.Parameter],
+    learning_rate: float,
+    weight_decay: float,
+    betas: tuple[float, float],
+) -> Optimizer:
+    embeddings = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
+    free = [p for p in parameters if p.ndim < 2 or id(p) in embeddings]
+    decayed = [p for p in parameters if p.ndim >= 2 and id(p) not in embeddings]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=betas, fused=True)
+    _remember_peak(optimizer)
+    return optimizer
+
+
+def _remember_peak(optimizer: Optimizer) -> None:
+    for group in optimizer.param_groups:
+        group["peak"] = group["lr"]
+
+
+class MovingAverage:
+    """Exponential moving average of a network's parameters.
+
+    Args:
+        network: whose parameters are followed; the average starts equal to them.
+        decay: the share of the old average kept each step, in [0, 1); the first steps use (1 + n)/(10 + n) where that
+            is smaller, so that the start is forgotten.
+    """
+
+    def __init__(self, network: nn.Module, *, decay: float) -> None:
+        self.decay = decay
+        self.average = {name: value.detach().clone() for name, value in network.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, *, step: int) -> None:
+        """Moves the average towards the parameters after optimiser step `step` (from 1)."""
+        decay = min(self.decay, (1 + step) / (10 + step)) if self.decay else 0.0
+        current = dict(network.named_parameters())
+        for name, average in self.average.items():
+            average.lerp_(current[name].detach(), 1.0 - decay)
+
+    @contextmanager
+    def applied(self, network: nn.Module) -> Iterator[None]:
+        """Lends the averaged weights to the network, and puts its own back afterwards."""
+        own = dict(network.named_parameters())
+        kept = {name: parameter.data for name, parameter in own.items()}
+        for name, parameter in own.items():
+            parameter.data = self.average[name]
+        try:
+            yield
+        finally:
+            for name, parameter in own.items():
+                parameter.data = kept[name]
+
+
+def optimizer_names(optimizers: Sequence[Optimizer]) -> list[str]:
+    """The kind of each optimiser, also where Accelerate has wrapped it."""
+    return [type(getattr(optimizer, "optimizer", optimizer)).__name__ for optimizer in optimizers]
+
+
+def optimizer_tensors(optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
+    """All optimiser state as named tensors, `optimizer.parameter.key`; learning rates follow from the step."""
+    tensors: dict[str, Tensor] = {}
+    for i, optimizer in enumerate(optimizers):
+        for parameter, state in optimizer.state_dict()["state"].items():
+            for key, value in state.items():
+                tensors[f"{i}.{parameter}.{key}"] = torch.as_tensor(value)
+    return tensors
+
+
+def load_optimizer_tensors(optimizers: Sequence[Optimizer], tensors: dict[str, Tensor]) -> None:
+    """Puts back what `optimizer_tensors` took from optimisers of the same kinds over the same parameters."""
+    states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
+    for name, value in tensors.items():
+        optimizer, parameter, key = name.split(".")
+        states[int(optimizer)].setdefault(int(parameter), {})[key] = value
+    for optimizer, state in zip(optimizers, states, strict=True):
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

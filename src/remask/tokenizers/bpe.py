@@ -1,0 +1,162 @@
+"""Byte-pair encoding over bytes, trained on the corpus; every text comes back exactly.
+
+Sennrich, Haddow and Birch 2016 (arXiv:1508.07909), over bytes as in GPT-2 (Radford et al. 2019).
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from remask.errors import UserError
+from remask.tokenizers.base import Encoding, Ids, PieceTable, Token, Tokenizer, fingerprint_of, utf8
+
+SMALLEST = 258  # 256 bytes, end of text and mask
+CHUNK = 65_536  # characters of a part; with GROUP, bounds the library's memory on a long document
+GROUP = 256  # parts that go to the library at a time
+
+# GPT-2's splitting rule starts a new piece at any blank that follows a non-blank, whatever stands around
+# them, so a text cut there encodes to the same tokens as the whole.
+_CUT = re.compile(r"(?<=\S)[\n ]")
+
+
+class BPETokenizer(Tokenizer):
+    """Byte-level byte-pair encoding: the library's ids, then end of text, then mask.
+
+    Args:
+        backend: a tokenizer of the `tokenizers` library made by `train_bpe` (or its saved JSON).
+
+    Raises:
+        UserError: the backend is not a byte-level BPE over all 256 bytes.
+    """
+
+    kind: ClassVar[str] = "bpe"
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._json = backend.to_str()
+        size = backend.get_vocab_size(with_added_tokens=True)
+        self.eos_id, self.mask_id, self.vocab_size = size, size + 1, size + 2
+        self.fingerprint = fingerprint_of(self.kind, self._json)
+        self.lossless = True
+        pieces = [_piece(backend, token) for token in range(size)]
+        if len({piece for piece in pieces if len(piece) == 1}) != 256:
+            raise UserError("this BPE vocabulary lacks some of the 256 bytes, so it cannot encode every text")
+        self._table = PieceTable([*pieces, b"", b""], eos_id=self.eos_id, mask_id=self.mask_id)
+
+    def encode(self, text: str) -> Encoding:
+        """The byte-pair tokens of `text`.
+
+        Raises:
+            UserError: the text holds a lone surrogate.
+        """
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
+        """The byte-pair tokens of each text; long texts go to the library in parts.
+
+        Raises:
+            UserError: a text holds a lone surrogate.
+        """
+        for text in texts:
+            utf8(text)
+        parts = [(number, part) for number, text in enumerate(texts) for part in chunks(text)]
+        rows: list[list[np.ndarray]] = [[np.zeros(0, dtype=np.int32)] for _ in texts]
+        for start in range(0, len(parts), GROUP):
+            group = parts[start : start + GROUP]
+            encoded = self._backend.encode_batch_fast([part for _, part in group], add_special_tokens=False)
+            for (number, _), encoding in zip(group, encoded, strict=True):
+                rows[number].append(np.array(encoding.ids, dtype=np.int32))
+        joined = [np.concatenate(row) for row in rows]
+        return [Encoding(ids=ids, byte_lengths=self._table.lengths[ids]) for ids in joined]
+
+    def decode(self, ids: Ids, *, mask_text: str = "_") -> str:
+        """The text of `ids`; see `Tokenizer.decode`."""
+        return self._table.decode(ids, mask_text=mask_text)
+
+    def decode_bytes(self, ids: Ids) -> bytes:
+        """The UTF-8 bytes of `ids`, without masks and ends of text."""
+        return self._table.decode_bytes(ids)
+
+    def token_text(self, token: Token) -> str:
+        """One token in visible characters."""
+        return self._table.token_text(token)
+
+    def _config(self) -> dict[str, Any]:
+        return {}
+
+    def _backend_json(self) -> str:
+        return self._json
+
+
+def train_bpe(documents: Iterable[str], *, vocab_size: int) -> BPETokenizer:
+    """Learns byte-pair merges from `documents` (pass the training split only), always the same from the same.
+
+    Args:
+        documents: the texts to learn from.
+        vocab_size: ids in all, end of text and mask included, at least 258. A small text may yield fewer.
+
+    Raises:
+        UserError: `vocab_size` is below 258, or there is no text.
+    """
+    if vocab_size < SMALLEST:
+        raise UserError(
+            f"a byte-level BPE needs a vocab_size of at least {SMALLEST} (256 bytes, end of text and mask), "
+            f"got {vocab_size}"
+        )
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - 2,
+        min_frequency=2,
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
+    seen = 0
+
+    def parts() -> Iterator[str]:
+        nonlocal seen
+        for document in documents:
+            utf8(document)
+            seen += len(document)
+            yield from chunks(document)
+
+    backend.train_from_iterator(parts(), trainer=trainer)
+    if not seen:
+        raise UserError("there is no text to train a BPE tokenizer on")
+    return BPETokenizer(backend)
+
+
+def chunks(text: str, *, size: int = CHUNK) -> Iterator[str]:
+    """Parts of `text`, each about `size` characters, cut only where no token can span the cut."""
+    start = 0
+    while len(text) - start > size:
+        cut = _CUT.search(text, start + size)
+        if cut is None:
+            break
+        yield text[start : cut.start()]
+        start = cut.start()
+    if start < len(text):
+        yield text[start:]
+
+
+def _byte_characters() -> dict[str, int]:
+    """GPT-2's stand-in for each byte: printable bytes stand for themselves, the rest from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+_BYTES = _byte_characters()
+
+
+def _piece(backend: Backend, token: int) -> bytes:
+    text = backend.id_to_token(token)
+    try:
+        return bytes(_BYTES[character] for character in text or "")
+    except KeyError:
+        raise UserError(f"token {token} ({text!r}) of this BPE vocabulary is not made of bytes") from None

@@ -1,0 +1,192 @@
+"""Rows and batches: every token once an epoch, documents told apart, examples the same however cut."""
+
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from remask.data.packing import PackedRows, epoch_order, training_batches
+from remask.data.store import TokenStore
+from remask.errors import UserError
+
+EOS = 999
+
+
+def store_of(*lengths, split="train"):
+    """A store of documents of these many tokens, each ended by EOS; ids count up, bytes are id modulo 4."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    ids = np.arange(offsets[-1], dtype=np.uint16) % 900
+    byte_lengths = (ids % 4).astype(np.uint8)
+    if len(lengths):
+        ids[offsets[1:] - 1] = EOS
+        byte_lengths[offsets[1:] - 1] = 0
+    return TokenStore(
+        split=split,
+        ids=ids,
+        byte_lengths=byte_lengths,
+        document_offsets=offsets,
+        text_bytes_total=int(byte_lengths.sum()),
+        vocab_size=1000,
+        eos_id=EOS,
+        fingerprint="made",
+    )
+
+
+def test_segments_number_the_documents_of_each_row_from_one():
+    batch = PackedRows(store_of(3, 4, 1, 6), length=5).batch([0, 1, 2])
+    assert batch.segments.tolist() == [[1, 1, 1, 2, 2], [1, 1, 2, 3, 3], [1, 1, 1, 1, 0]]
+    assert batch.targets.tolist() == [[True] * 5, [True] * 5, [True] * 4 + [False]]
+    assert batch.ids.tolist() == [[0, 1, EOS, 3, 4], [5, EOS, EOS, 8, 9], [10, 11, 12, EOS, EOS]]
+    assert batch.byte_lengths.tolist() == [[0, 1, 0, 3, 0], [1, 0, 0, 0, 1], [2, 3, 0, 0, 0]]
+
+
+@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=12), length=st.integers(1, 10))
+@settings(deadline=None)
+def test_rows_hold_every_token_once_and_only_the_last_is_padded(lengths, length):
+    store = store_of(*lengths, split="validation")
+    packed = PackedRows(store, length=length)
+    batch = packed.batch(range(len(packed)))
+    assert batch.ids[batch.targets].tolist() == store.ids.tolist()
+    assert batch.byte_lengths.sum() == store.byte_lengths.sum(dtype=int)
+    assert batch.targets[:-1].all()
+    assert ((batch.segments == 0) == ~batch.targets).all()
+    document = np.repeat(np.arange(len(lengths)), lengths)
+    for row in range(len(packed)):
+        own = document[row * length : (row + 1) * length]
+        assert batch.segments[row][: len(own)].tolist() == (own - own[0] + 1).tolist()
+
+
+def test_a_batch_is_what_the_model_side_expects():
+    batch = PackedRows(store_of(50), length=8).batch([3, 1], rows=[5, 6], global_size=16)
+    kinds = {"ids": torch.int64, "segments": torch.int64, "targets": torch.bool}
+    for name, kind in (kinds | {"byte_lengths": torch.int64}).items():
+        assert getattr(batch, name).dtype == kind
+        assert getattr(batch, name).shape == (2, 8)
+    assert batch.rows.tolist() == [5, 6]
+    assert batch.rows.dtype == torch.int64
+    assert batch.global_size == 16
+    plain = PackedRows(store_of(50), length=8).batch(np.array([3, 1]))
+    assert (plain.rows.tolist(), plain.global_size) == ([0, 1], 2)
+
+
+@pytest.mark.parametrize("wrong", [-1, 7])
+def test_a_row_that_does_not_exist_is_refused(wrong):
+    with pytest.raises(IndexError, match="rows are 0 to 6"):
+        PackedRows(store_of(50), length=8).batch([0, wrong])
+
+
+@given(n=st.integers(0, 300), seed=st.integers(0, 2**63), epoch=st.integers(0, 1000))
+def test_an_epoch_is_a_permutation(n, seed, epoch):
+    assert sorted(epoch_order(n, seed=seed, epoch=epoch)) == list(range(n))
+
+
+def test_the_order_is_keyed_by_seed_and_epoch_and_never_changes():
+    assert epoch_order(8, seed=1, epoch=0).tolist() == epoch_order(8, seed=1, epoch=0).tolist()
+    orders = {tuple(epoch_order(50, seed=s, epoch=e)) for s, e in [(1, 0), (1, 1), (2, 0), (0, 1)]}
+    assert len(orders) == 4
+    assert epoch_order(8, seed=1, epoch=0).tolist() == PINNED
+
+
+PINNED = [3, 5, 2, 7, 0, 6, 1, 4]
+
+
+def steps(packed, count, **options):
+    iterator = training_batches(packed, **options)
+    return [next(iterator) for _ in range(count)]
+
+
+def joined(micro_batches, name):
+    return torch.cat([getattr(batch, name) for batch in micro_batches])
+
+
+@pytest.mark.parametrize("micro", [1, 2, 3, 4, 6])
+def test_micro_batches_change_no_example(micro):
+    packed = PackedRows(store_of(40, 30, 25), length=8)
+    whole = steps(packed, 7, batch_size=6, micro_batch_size=6, seed=1, start_step=0)
+    cut = steps(packed, 7, batch_size=6, micro_batch_size=micro, seed=1, start_step=0)
+    for one, parts in zip(whole, cut, strict=True):
+        assert max(len(part) for part in parts) == micro
+        assert {part.global_size for part in parts} == {6}
+        assert joined(parts, "rows").tolist() == list(range(6))
+        for name in ("ids", "segments", "targets", "byte_lengths", "rows"):
+            assert torch.equal(joined(parts, name), joined(one, name))
+
+
+def test_starting_at_a_later_step_gives_what_would_have_come():
+    packed = PackedRows(store_of(100), length=8)
+    all_steps = steps(packed, 9, batch_size=4, seed=3)
+    for start in (1, 4, 8):
+        (later,) = steps(packed, 1, batch_size=4, seed=3, start_step=start)
+        assert torch.equal(later[0].ids, all_steps[start][0].ids)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 13, 40])
+def test_each_epoch_sees_every_row_once_whatever_the_batch_size(batch_size):
+    packed = PackedRows(store_of(100), length=8)
+    rows = len(packed)
+    seen = torch.cat(
+        [joined(s, "ids") for s in steps(packed, -(-3 * rows // batch_size), batch_size=batch_size, seed=5)]
+    )
+    every = packed.batch(range(rows)).ids.tolist()
+    for epoch in range(3):
+        assert sorted(seen[epoch * rows : (epoch + 1) * rows].tolist()) == sorted(every)
+
+
+def test_too_short_a_training_text_is_one_clear_line():
+    with pytest.raises(UserError, match="the training split has 7 tokens, fewer than one row of 8"):
+        PackedRows(store_of(7), length=8)
+    assert len(PackedRows(store_of(8), length=8)) == 1
+
+
+def test_a_short_validation_text_is_one_padded_row():
+    batch = PackedRows(store_of(3, split="validation"), length=8).batch([0])
+    assert batch.targets.tolist() == [[True] * 3 + [False] * 5]
+
+
+def test_an_empty_split_is_one_clear_line():
+    with pytest.raises(UserError, match="the validation split has no tokens"):
+        PackedRows(store_of(split="validation"), length=8)
+
+
+@pytest.mark.parametrize("sizes", [{"batch_size": 0}, {"batch_size": 4, "micro_batch_size": 0}, {"batch_size": -1}])
+def test_batch_sizes_below_one_are_refused_at_once(sizes):
+    with pytest.raises(UserError, match="at least 1"):
+        training_batches(PackedRows(store_of(50), length=8), seed=1, **sizes)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
+def test_a_large_store_is_read_without_becoming_resident(tmp_path):
+    code = f"""
+        import numpy as np
+        from pathlib import Path
+        from remask.data.packing import PackedRows, training_batches
+        from remask.data.store import TokenStore
+        import json
+
+        folder, tokens = Path({str(tmp_path)!r}), 96 << 20
+        for name, size in [("ids", 2), ("byte_lengths", 1)]:
+            with open(folder / f"train.{{name}}", "wb") as file:
+                file.truncate(size * tokens)
+        np.arange(0, tokens + 1, 1000, dtype="<i8").tofile(folder / "train.document_offsets")
+        meta = {{"vocab_size": 258, "eos_id": 256, "splits": {{"train": {{"text_bytes": 0}}}}}}
+        (folder / "meta.json").write_text(json.dumps(meta))
+        packed = PackedRows(TokenStore.open(folder, split="train"), length=128)
+
+        def resident():
+            return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+        batches = training_batches(packed, batch_size=64, seed=1)
+        next(batches)
+        before, most = resident(), 0
+        for _ in range(200):
+            next(batches)
+            most = max(most, resident() - before)
+        print(most)
+    """
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, check=True)
+    assert int(result.stdout) < 150 << 20
