@@ -43,12 +43,14 @@ ALLOWED: Mapping[str, set[str]] = {
     "config.schema": set(),
     "config": {*SAMPLING, *TRAINING, "networks", "recipes", "config.schema"},
     "experiment": {"*"},
+    "materials": {"*"},
+    "trainer": {"*"},
     "judgement": {"*"},
     "cli": {"*"},
     "__main__": {"cli"},
 }
 """Longest prefix of a module's name within remask → what it may import besides its own kind; * is all but the cli."""
-BELOW_THE_CLI = {"experiment", "judgement"}
+BELOW_THE_CLI = {"experiment", "materials", "trainer", "judgement"}
 
 
 def sources() -> dict[str, str]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 
 from remask.data.batch import Batch
 from remask.errors import RunError
@@ -21,6 +23,7 @@ from remask.optimisation import (
     warmup_stable_decay,
 )
 from remask.randomness import keyed_generator
+from remask.training import train
 from tiny import (
     BOUND,
     LENGTH,
@@ -325,6 +328,33 @@ class TinyModel:
     network: torch.nn.Module
     objective: object
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+class Scaling(Accelerator):
+    """Gradient scaling as on a GPU with float16, on the CPU and in float32."""
+
+    def __init__(self, scaler: torch.amp.GradScaler, optimizers):
+        super().__init__(cpu=True)
+        self.scaler, self.prepared = scaler, optimizers
+
+    def backward(self, loss, **kwargs):
+        self.scaler.scale(loss).backward()
+
+    def unscale_gradients(self, optimizer=None):
+        for prepared in self.prepared:
+            self.scaler.unscale_(prepared.optimizer)
+
+
+def test_gradient_scaling_changes_no_step_of_either_optimiser():
+    """Scales are powers of two, so the weights must be the same bit for bit; AdamW alone would hide a lost factor."""
+    plain, scaled = (tiny_state(optimizer="muon") for _ in range(2))
+    run_steps(plain, 3)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16, growth_interval=10**6)
+    scaled.optimizers = [AcceleratedOptimizer(o, device_placement=False, scaler=scaler) for o in scaled.optimizers]
+    common = {"objective": BOUND, "batches": pattern_batches(), "curve": constant, "clip": 1.0, "seed": 1, "steps": 3}
+    for _ in train(scaled, accelerator=Scaling(scaler, scaled.optimizers), **common):
+        assert scaler.get_scale() == 2.0**16
+    assert differing(everything(plain), everything(scaled)) == []
 
 
 @pytest.mark.parametrize(("objective", "at_most"), [(BOUND, 0.75), (NEXT_TOKEN, 0.3)], ids=["bound", "next_token"])

@@ -22,7 +22,7 @@ TEXTS_AT_ONCE = 32
 """Samples of one batch; fixed, because draws are keyed by the batch and must not depend on memory."""
 FRAMES = 12
 """States of a trajectory that are kept beside the start."""
-_GAP = re.compile(r"\[MASK(?:\*(\d+))?\]")
+_GAP = re.compile(r"\[MASK(?:\*([^\]]*))?\]")
 
 
 def encode_prompt(text: str, tokenizer: Tokenizer, *, length: int) -> tuple[list[int], list[bool]]:
@@ -47,7 +47,7 @@ def encode_prompt(text: str, tokenizer: Tokenizer, *, length: int) -> tuple[list
     end = 0
     for gap in _GAP.finditer(text):
         _append_text(text[end : gap.start()], tokenizer, ids, fixed)
-        free = int(gap.group(1) or 1)
+        free = _free_tokens(gap, length=length)
         ids += [tokenizer.mask_id] * free
         fixed += [False] * free
         end = gap.end()
@@ -62,6 +62,17 @@ def encode_prompt(text: str, tokenizer: Tokenizer, *, length: int) -> tuple[list
     if all(fixed):
         raise UserError(f"the prompt fills all {length} tokens of a sample: raise --length, or leave a gap [MASK*20]")
     return ids, fixed
+
+
+def _free_tokens(gap: re.Match[str], *, length: int) -> int:
+    """How many tokens a gap leaves free; one that no sample can hold counts as one too many."""
+    written = gap.group(1)
+    if written is None:
+        return 1
+    if not re.fullmatch(r"0*[1-9][0-9]*", written, re.ASCII):
+        raise UserError(f"the prompt has the gap {gap.group()}: write [MASK] for one free token or [MASK*20] for 20")
+    digits = written.lstrip("0")
+    return min(int(digits[:10]), length + 1)
 
 
 def _append_text(text: str, tokenizer: Tokenizer, ids: list[int], fixed: list[bool]) -> None:
@@ -152,8 +163,11 @@ class Trajectory:
             self._frames.append({"step": frame.step, "time": frame.t, "tokens": self._texts(now)})
 
     def to_json(self) -> dict[str, Any]:
-        """Final tokens, the step at which each took its value (0: given by the prompt), and the kept states."""
-        revealed = [0 if given else step for given, step in zip(self.fixed, self._revealed, strict=True)]
+        """Final tokens, the step at which each took its value (0: given by the prompt), and the kept states.
+
+        A token that noise drew and no step changed stands from the first step on.
+        """
+        revealed = [0 if given else max(step, 1) for given, step in zip(self.fixed, self._revealed, strict=True)]
         return {"tokens": self._texts(self._last), "revealed": revealed, "frames": self._frames}
 
     def _texts(self, ids: Sequence[int]) -> list[str | None]:

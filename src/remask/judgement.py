@@ -27,6 +27,7 @@ from remask.evaluation.quality import corpus_words, quality_measurements
 from remask.evaluation.trivial import TrivialPredictors, fit_trivial
 from remask.generation import check_length, generate, repeat_prompt
 from remask.model import Model
+from remask.tokenizers import Encoding, Tokenizer
 
 NGRAM_REFERENCES = {"byte 1-gram samples": 1, "byte 3-gram samples": 3}
 
@@ -65,7 +66,8 @@ def open_judged_text(model: Model, recipe: Recipe, *, cache: Path, data_hash: st
         raise UserError(f"the text of this run has changed since it was trained: {recipe.data.source}. Restore it")
     split = recipe.evaluation.split
     if split not in text.stores:
-        raise UserError(f"the text has no {split} split. Valid: {', '.join(text.stores)}")
+        valid = ", ".join(name for name in text.stores if name != "train")
+        raise UserError(f"{recipe.data.source} has no {split} split. Valid: --split {valid}")
     return JudgedText(
         corpus=text.corpus,
         stores=text.stores,
@@ -78,7 +80,7 @@ def judge_likelihood(model: Model, recipe: Recipe, text: JudgedText) -> list[Mea
     """The likelihood, or its bound, on held-out rows."""
     spec = recipe.evaluation
     batches = list(evaluation_batches(text.rows, limit=spec.rows))
-    sums = row_likelihoods(model, batches, draws=spec.draws, seed=recipe.seed)
+    sums = row_likelihoods(model, batches, draws=spec.draws, seed=recipe.seed, end_share=text.predictors.end_share)
     exact = model.objective.exact
     protocol = {
         "likelihood": "exact" if exact else "upper bound: " + " + ".join(sums.terms),
@@ -88,7 +90,7 @@ def judge_likelihood(model: Model, recipe: Recipe, text: JudgedText) -> list[Mea
         "draws": 1 if exact else spec.draws,
         "seed": recipe.seed,
         "data": text.corpus.fingerprint,
-        "weights": "moving average",
+        "weights": "moving average" if recipe.training.ema_decay else "last step",
         "ngram_training_bytes": text.predictors.fitted_bytes,
         "tokenizer": model.tokenizer.fingerprint,
         "lossless_tokenizer": model.tokenizer.lossless,
@@ -137,9 +139,26 @@ def _references(
     for name, order in NGRAM_REFERENCES.items():
         size = round(length * bytes_per_token * 1.5)  # enough to fill a row in all likelihood; cut to it below
         drawn = text.predictors.ngrams.sample(order=order, length=size, count=count, rng=rng)
-        ids = [tokenizer.encode(symbols_text(symbols)).ids[:length] for symbols in drawn]
+        ids = [_encodable(symbols_text(symbols), tokenizer).ids[:length] for symbols in drawn]
         references[name] = (ids, [tokenizer.decode(row) for row in ids])
     return references
+
+
+def _encodable(text: str, tokenizer: Tokenizer) -> Encoding:
+    """The tokens of a text, without the characters that the tokenizer does not know (bytes that make none)."""
+
+    def known(character: str) -> bool:
+        try:
+            tokenizer.encode(character)
+        except UserError:
+            return False
+        return True
+
+    try:
+        return tokenizer.encode(text)
+    except UserError:
+        kept = set(filter(known, set(text)))
+        return tokenizer.encode("".join(character for character in text if character in kept))
 
 
 def _decoded(rows: list[torch.Tensor], model: Model) -> tuple[list[Any], list[str]]:

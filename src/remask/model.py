@@ -53,5 +53,12 @@ class Model(Generic[P]):
     def logits(
         self, z: Int[Tensor, "B L"], t: Float[Tensor, "B"], *, positions: Bool[Tensor, "B L"]
     ) -> Float[Tensor, "M V"]:
-        """Logits at the true places of `positions`, each row being one document."""
-        return self.network(z, t, segments=torch.ones_like(z), positions=positions)
+        """Logits at the true places of `positions`.
+
+        A denoiser takes each row for one document, since only noise says yet where one could end; an autoregressive
+        model begins a new one after each end of text, as its training rows do.
+        """
+        segments = torch.ones_like(z)
+        if self.process is None:
+            segments[:, 1:] += (z[:, :-1] == self.tokenizer.eos_id).cumsum(-1)
+        return self.network(z, t, segments=segments, positions=positions)

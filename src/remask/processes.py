@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from remask.randomness import draw_alike, draw_categorical
+from remask.randomness import draw_alike, draw_categorical, widest_float
 from remask.schedules import Schedule, with_slope
 
 
@@ -108,7 +108,7 @@ class CategoricalProcess(ABC):
 
     def draw_prior(self, *shape: int, generator: torch.Generator) -> Tensor:
         """Tokens of the given shape drawn from `prior`, int64, on the generator's device."""
-        like = torch.zeros((), dtype=torch.float64, device=generator.device)
+        like = torch.zeros((), dtype=widest_float(generator.device), device=generator.device)
         return draw_alike(self.prior(like), *shape, generator=generator)
 
     def prior_divergence(self, x: Int[Tensor, "*N"], *, like: Tensor) -> Float[Tensor, "*N"]:

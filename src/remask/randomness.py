@@ -34,26 +34,29 @@ def keyed_generator(*key: int | str, device: torch.device | str = "cpu") -> torc
     return torch.Generator(device=device).manual_seed(derive_seed(*key))
 
 
-def batch_uniform(
-    generator: torch.Generator, batch: Batch, *shape: int, dtype: torch.dtype = torch.float64
-) -> Float[Tensor, "B ..."]:
+def widest_float(device: torch.device | str) -> torch.dtype:
+    """The dtype of times, noise and draws on a device: float64, or float32 on MPS, which has nothing wider."""
+    return torch.float32 if torch.device(device).type == "mps" else torch.float64
+
+
+def batch_uniform(generator: torch.Generator, batch: Batch, *shape: int) -> Float[Tensor, "B ..."]:
     """Uniform draws in [0, 1) for the rows of `batch`, taken from one draw for the whole global batch.
 
     Args:
         generator: on the batch's device; advanced by `global_size * prod(shape)` draws.
         batch: says which rows of the global batch are here.
         shape: the shape of one example's draws.
-        dtype: float64 by default, so that the tail of a distribution keeps its mass.
 
     Returns:
-        [B, *shape].
+        [B, *shape], as wide as the device can, so that the tail of a distribution keeps its mass.
     """
-    draws = torch.rand(batch.global_size, *shape, generator=generator, device=generator.device, dtype=dtype)
+    device = generator.device
+    draws = torch.rand(batch.global_size, *shape, generator=generator, device=device, dtype=widest_float(device))
     return draws[batch.rows]
 
 
 def draw_categorical(weights: Float[Tensor, "*N V"], *, generator: torch.Generator) -> torch.Tensor:
-    """One draw from each row of non-negative weights, by the inverse cumulative sum in float64.
+    """One draw from each row of non-negative weights, by the inverse cumulative sum, as wide as the device can.
 
     (Gumbel noise in float32 undersamples the tail: a third of the mass is lost at p = 0.005.)
 
@@ -64,9 +67,9 @@ def draw_categorical(weights: Float[Tensor, "*N V"], *, generator: torch.Generat
     Returns:
         Indices, int64 [*N].
     """
-    cumulative = weights.double().cumsum(-1)
+    cumulative = weights.to(widest_float(weights.device)).cumsum(-1)
     total = cumulative[..., -1:]
-    u = torch.rand(total.shape, generator=generator, device=weights.device, dtype=torch.float64)
+    u = torch.rand(total.shape, generator=generator, device=weights.device, dtype=cumulative.dtype)
     # (1 - u) lies in (0, 1], so an index of weight zero at the front is never taken, and `right=False` with a
     # target of at most the total never runs past the last index of positive weight.
     return torch.searchsorted(cumulative, (1.0 - u) * total).squeeze(-1)
@@ -83,6 +86,6 @@ def draw_alike(weights: Float[Tensor, "V"], *shape: int, generator: torch.Genera
     Returns:
         Indices, int64 of the given shape.
     """
-    cumulative = weights.double().cumsum(-1)
-    u = torch.rand(shape, generator=generator, device=weights.device, dtype=torch.float64)
+    cumulative = weights.to(widest_float(weights.device)).cumsum(-1)
+    u = torch.rand(shape, generator=generator, device=weights.device, dtype=cumulative.dtype)
     return torch.searchsorted(cumulative, (1.0 - u) * cumulative[-1])

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from remask.data.batch import Batch
+from remask.randomness import widest_float
 
 Curves = TypeVar("Curves", bound=Tensor | tuple[Tensor, ...])
 
@@ -91,8 +92,9 @@ def stratified(u: Float[Tensor, "*B G"]) -> Float[Tensor, "*B G"]:
 
 
 def batch_times(generator: torch.Generator, batch: Batch, *, t_min: float, t_max: float = 1.0) -> Float[Tensor, "B"]:
-    """Times in [t_min, t_max), stratified over the global batch of a step; float64, one for each example here."""
-    everyone = torch.rand(batch.global_size, generator=generator, device=generator.device, dtype=torch.float64)
+    """Times in [t_min, t_max), stratified over the global batch of a step, one for each example here."""
+    device = generator.device
+    everyone = torch.rand(batch.global_size, generator=generator, device=device, dtype=widest_float(device))
     return t_min + (t_max - t_min) * stratified(everyone)[batch.rows]
 
 

@@ -95,9 +95,7 @@ def train(
         losses = _backward(state, objective, micro_batches, accelerator, seed=seed, index=index, tokens=tokens)
         loss, terms = _sum(losses, index=index, tokens=tokens)
         norm = clip_gradient(state.network, accelerator, clip=clip, index=index)
-        for optimizer in state.optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
+        apply_gradient(state.optimizers, accelerator)
         state.average.update(accelerator.unwrap_model(state.network), step=index)
         state.step, state.tokens = index, state.tokens + tokens
         yield Step(index, loss, norm, share, tokens, terms)
@@ -118,7 +116,7 @@ def _backward(
     state.network.train()
     for place, batch in enumerate(micro_batches):
         generator = keyed_generator(seed, "noise", index, device=accelerator.device)
-        with keyed_dropout(seed, index, place):
+        with keyed_dropout(seed, index, place, device=accelerator.device):
             loss = objective.at(index)(state.network, batch, generator=generator)
         accelerator.backward(loss.nats.sum() / tokens)
         losses.append(Loss(loss.nats.detach(), loss.weight, loss.terms))
@@ -162,9 +160,29 @@ def clip_gradient(network: nn.Module, accelerator: Accelerator, *, clip: float, 
     return float(norm)
 
 
+def apply_gradient(optimizers: Sequence[Optimizer], accelerator: Accelerator) -> None:
+    """One step of every optimiser, then no gradient; a gradient scaler is updated once, after the last of them.
+
+    (Accelerate's own step updates it after each, which makes it forget that the others' gradients are unscaled.)
+    """
+    scaler = accelerator.scaler
+    for optimizer in optimizers:
+        if scaler is None:
+            optimizer.step()
+        else:
+            scaler.step(getattr(optimizer, "optimizer", optimizer))
+    if scaler is not None:
+        scaler.update()
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+
+
 @contextmanager
-def keyed_dropout(*key: int | str) -> Iterator[None]:
-    """Dropout draws from torch's global generator: inside, that generator is a function of `key`; outside, as was."""
-    with torch.random.fork_rng():
+def keyed_dropout(*key: int | str, device: torch.device) -> Iterator[None]:
+    """Dropout draws from torch's global generator: inside, that generator is a function of `key`; outside, as was.
+
+    Of several GPUs only `device`'s generator is put back: asked for all, torch copies each one's state and warns.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive_seed("dropout", *key))
         yield

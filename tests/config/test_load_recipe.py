@@ -295,6 +295,13 @@ def test_a_wrong_override_gets_one_readable_line(override, line):
     assert errors_of("mdlm", *frozen, override) == [line]
 
 
+def test_a_curriculum_starts_above_the_end_of_the_bound():
+    late = ("objective.t_min=0.3", "objective.curriculum_start=0.25")
+    (line,) = errors_of("mdlm", *late, "objective.curriculum_ratio=0.5")
+    assert line.startswith("objective.curriculum_start: 0.25 given, but a curriculum starts above objective.t_min=0.3")
+    assert load_recipe("mdlm", late).objective.t_min == 0.3, "without a curriculum its start is not read"
+
+
 def test_confidence_sampling_needs_masks():
     (line,) = errors_of("mdlm", "process.kind=uniform", "sampling.sampler=confidence")
     assert line.startswith("sampling.sampler: confidence given, but it needs masked tokens and process.kind is uniform")

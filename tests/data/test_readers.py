@@ -169,3 +169,15 @@ def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(UserError, match=r"pip install 'remask\[parquet\]'"):
         documents(written(tmp_path / "a.parquet", "PAR1"))
+
+
+def test_one_long_document_is_known_to_have_text_from_its_first_block(tmp_path, monkeypatch):
+    path = tmp_path / "long.txt"
+    path.write_text(" " * (3 << 20) + "word" + " " * (30 << 20))
+    blocks = []
+    whole = readers._blocks
+    monkeypatch.setattr(readers, "_blocks", lambda path: (blocks.append(1) or block for block in whole(path)))
+    assert readers.open_files(path, text_key="text", separator=None).has_text()
+    assert len(blocks) == 4
+    (tmp_path / "blank.txt").write_text(" \n")
+    assert not readers.open_files(tmp_path / "blank.txt", text_key="text", separator=None).has_text()

@@ -279,3 +279,12 @@ def test_the_cache_home_follows_the_environment(monkeypatch, tmp_path):
     assert cache_home() == tmp_path / "xdg" / "remask"
     monkeypatch.setenv("REMASK_CACHE", "~/mine")
     assert cache_home() == tmp_path / "mine"
+
+
+def test_a_document_decoded_in_parts_is_the_same_text(corpus, bpe, tmp_path, monkeypatch):
+    store = build_stores(corpus, bpe, cache=tmp_path / "cache")["train"]
+    whole = [store.text_bytes(bpe, limit=limit) for limit in (None, 1, 50, 1000)]
+    monkeypatch.setattr(store_module, "_BATCH", 3)
+    parts = [store.text_bytes(bpe, limit=limit) for limit in (None, 1, 50, 1000)]
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(one, other)

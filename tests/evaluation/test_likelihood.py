@@ -1,7 +1,7 @@
 """Held-out likelihood: ratios of sums, their errors and units, and that evaluation is deterministic."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -11,13 +11,16 @@ from doubles import Constant, Table, full_batch, make_process
 from remask.data.batch import Batch
 from remask.evaluation.likelihood import (
     RowSums,
+    ends_nats,
     likelihood_measurements,
     ratio,
     row_likelihoods,
     spread_indices,
 )
 from remask.objectives import LikelihoodBound, NextToken, masking_integrand
+from remask.processes import Masking
 from remask.randomness import keyed_generator
+from remask.schedules import Linear
 from tiny import BOUND, NEXT_TOKEN, cut, pattern_rows, tiny_network
 
 
@@ -145,6 +148,52 @@ def test_a_constant_predictor_gets_log_v_on_average():
     assert error < 0.05
     exact = row_likelihoods(Judged(Wrapped(Constant(PROCESS)), NextToken(mask_id=1)), [rows], draws=1, seed=1)
     np.testing.assert_allclose(exact.nats / exact.tokens, math.log(3))
+
+
+@dataclass(frozen=True)
+class ReadsEnds:
+    """The best denoiser of uniform tokens 0, 2, 3 in documents that end (4) with probability p: it reads segments."""
+
+    p: float
+
+    def __call__(self, z, t, *, segments, positions):
+        logits = torch.full((*z.shape, 5), -1e4)
+        inside = torch.tensor([0.0, -1e4, 0.0, 0.0, -1e4])
+        logits[:, :-1] = torch.where((segments[:, 1:] != segments[:, :-1])[..., None], torch.eye(5)[4] * 1e4, inside)
+        share = math.log((1 - self.p) / 3)
+        logits[:, -1] = torch.tensor([share, -1e4, share, share, math.log(self.p)])
+        return logits[positions]
+
+
+def test_a_bound_pays_for_the_document_ends_that_a_denoiser_is_shown():
+    p, size = 0.2, (600, 16)
+    g = keyed_generator(1, "documents")
+    ends = torch.rand(size, generator=g) < p
+    ids = torch.where(ends, 4, torch.tensor([0, 2, 3])[torch.randint(3, size, generator=g)])
+    segments = 1 + torch.nn.functional.pad(ends[:, :-1], (1, 0)).long().cumsum(1)
+    rows = replace(full_batch(ids), segments=segments)
+    process = Masking(schedule=Linear(), vocab_size=5, mask_id=1)
+    objective = LikelihoodBound(process=process, integrand=masking_integrand, t_min=1e-3)
+    entropy = -p * math.log(p) - (1 - p) * math.log((1 - p) / 3)
+    judged = Judged(Wrapped(ReadsEnds(p)), objective)
+    shown, paid = (row_likelihoods(judged, [rows], draws=8, seed=1, end_share=share) for share in (None, p))
+    below, _ = ratio(shown.nats, shown.tokens)
+    value, error = ratio(paid.nats, paid.tokens)
+    assert error is not None
+    assert below < entropy - 10 * error, "the network is shown less than this test is about"
+    assert value == pytest.approx(entropy, abs=4 * error)
+    assert paid.terms["ends"] == pytest.approx(float(ends_nats(rows, end_share=p).sum()))
+
+
+def test_an_exact_likelihood_pays_for_no_ends_and_padding_is_none():
+    batch = judged_batches()[0]
+    network = tiny_network(causal=True)
+    one, other = (
+        row_likelihoods(Judged(network, NEXT_TOKEN), [batch], draws=1, seed=1, end_share=p) for p in (None, 0.1)
+    )
+    np.testing.assert_array_equal(one.nats, other.nats)
+    nats = ends_nats(batch, end_share=0.1)
+    assert nats[0].tolist() == pytest.approx([-math.log(0.9)] * 11 + [-math.log(0.1), 0.0, 0.0])
 
 
 def test_more_draws_give_less_spread_and_the_same_mean():

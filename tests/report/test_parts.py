@@ -1,3 +1,4 @@
+import json
 from itertools import pairwise
 
 import pytest
@@ -5,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_run import trajectory
 
+from remask.report import read_run, render_report
 from remask.report.colours import PALETTE, REVEAL_BINS, contrast, reveal_bin
-from remask.report.curves import Curves, curves_of, frame_of, predictor_name, spread
+from remask.report.curves import Curves, curves_of, frame_of, minimised_of, predictor_name, spread
 from remask.report.picture import final_spans, frame_views, legend, strip_note, summary
 from remask.report.reading import Frame, Trajectory
 from remask.report.tables import duration, size, table_of
@@ -211,3 +213,26 @@ def test_durations_and_sizes_read_in_words():
         "870 MiB",
         "7.2 GiB",
     ]
+
+
+# -- a training loss that is no likelihood -------------------------------------------------------------
+
+
+def test_only_a_loss_without_bits_per_byte_is_drawn_apart():
+    plain = [{"kind": "train", "step": k, "loss": 2.0, "bits_per_byte": 3.0} for k in range(1, 4)]
+    partial = [{"kind": "train", "step": k, "loss": 2.0} for k in range(4, 6)]
+    assert minimised_of(plain) == []
+    assert minimised_of([*plain, *partial]) == [(4, 2.0), (5, 2.0)]
+
+
+def test_the_page_explains_a_training_loss_that_is_no_likelihood(run_folder):
+    path = run_folder / "metrics.jsonl"
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert "What training minimised" not in render_report(read_run(run_folder))
+    for record in records:
+        if record["kind"] == "train":
+            record.pop("bits_per_byte")
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    page = render_report(read_run(run_folder))
+    assert "What training minimised" in page
+    assert "training (smoothed)" not in page

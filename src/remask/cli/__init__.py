@@ -1,8 +1,9 @@
 """The command line. Nothing here imports torch: each command imports what it needs when it runs."""
 
 import os
+import re
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -22,7 +23,6 @@ USER_MISTAKE, FAILURE, INTERRUPTED = 2, 1, 130
 app = typer.Typer(
     name="remask",
     help="Train, sample, evaluate and compare diffusion language models.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -30,7 +30,7 @@ app = typer.Typer(
 )
 
 
-def _print_version(asked: bool) -> None:
+def _print_version(asked: bool | None) -> None:
     if asked:
         typer.echo(f"remask {__version__}")
         raise typer.Exit
@@ -39,9 +39,9 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def remask(
     version: Annotated[
-        bool,
+        bool | None,  # typer hands None where it is not given
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop."),
-    ] = False,
+    ] = None,
 ) -> None:
     """Train, sample, evaluate and compare diffusion language models, with every number beside its trivial value."""
     del version
@@ -56,14 +56,15 @@ def main(arguments: list[str] | None = None) -> None:
 
     Exit codes: 0 done, 1 the machine or the run failed, 2 the user's mistake, 130 interrupted.
     """
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        app(args=arguments, standalone_mode=False)
+        code = app(args=given or ["--help"], prog_name="remask", standalone_mode=False)
     except UserError as error:
         _leave(str(error), USER_MISTAKE)
     except RunError as error:
         _leave(str(error), FAILURE)
     except (KeyboardInterrupt, typer.Abort):
-        _leave("interrupted", INTERRUPTED)
+        code = INTERRUPTED
     except BrokenPipeError:
         # the reader (head, less) has gone; keep the interpreter from complaining when it flushes
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -76,12 +77,33 @@ def main(arguments: list[str] | None = None) -> None:
         )
     except _CLICK as error:
         _leave(_usage_line(error), USER_MISTAKE)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        _leave(
+            f"not enough memory ({' '.join(str(error).split())[:120] or 'allocation refused'}). Lower network.width, "
+            "network.layers, training.micro_batch_size, data.length or sampling.count",
+            FAILURE,
+        )
+    if code == INTERRUPTED:  # typer turns Ctrl-C into this code, and hands codes back instead of leaving with them
+        _leave("interrupted", INTERRUPTED)
+    if code:
+        sys.exit(code)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, numpy or torch found no memory; torch on the CPU says so in words only."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in said or "allocate memory" in said
 
 
 def _usage_line(error: Any) -> str:
     """A mistake in the command line in one line: what was given, what is valid, what to do."""
     command = error.ctx.command_path if getattr(error, "ctx", None) else "remask"
     message = " ".join(error.format_message().split()).rstrip(".")
+    if wrong_command := re.match(r"No such command '(.*?)'", message):
+        valid = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+        message = f"there is no command {wrong_command[1]}; {did_you_mean(wrong_command[1], valid)}".rstrip(".")
     unknown = getattr(error, "option_name", None)
     if unknown is not None and error.ctx is not None:
         valid = [name for parameter in error.ctx.command.params for name in parameter.opts if name.startswith("-")]
@@ -89,7 +111,7 @@ def _usage_line(error: Any) -> str:
     return f"{message}. See `{command} --help`"
 
 
-def _leave(message: str, code: int) -> None:
+def _leave(message: str, code: int) -> NoReturn:
     for line in message.splitlines() or ["failed"]:
         print(f"remask: {line}", file=sys.stderr)
     sys.exit(code)

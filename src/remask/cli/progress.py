@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from remask.experiment import Run
     from remask.runs import RunRecord
+    from remask.trainer import Run
 
 SAMPLE_CHARACTERS = 100
 
@@ -115,8 +115,11 @@ def line_of(record: Mapping[str, Any], reference: str) -> str:
     step = f"step {record['step']:>6}"
     match record["kind"]:
         case "train":
-            bits = f"{record['bits_per_byte']:.3f} bits/byte  ({reference})  " if "bits_per_byte" in record else ""
-            return f"{step}  loss {record['loss']:.4f} nats/token  {bits}{record['tokens_per_second']:,.0f} tokens/s"
+            speed = f"{record['tokens_per_second']:,.0f} tokens/s"
+            if "bits_per_byte" not in record:
+                return f"{step}  loss {record['loss']:.4f} (curriculum: part of the noise, no likelihood)  {speed}"
+            bits = f"{record['bits_per_byte']:.3f} bits/byte  ({reference})"
+            return f"{step}  loss {record['loss']:.4f}  training {bits}  {speed}"
         case "validation":
             error = "" if record["stderr"] is None else f" ± {record['stderr']:.3f}"
             return f"{step}  validation {record['bits_per_byte']:.3f}{error} bits/byte  ({reference})"
@@ -132,8 +135,9 @@ def reference_line(trivial: Mapping[str, float]) -> str:
 
 
 def listing(values: Mapping[str, float]) -> str:
-    """`name value` pairs in a line."""
-    return ", ".join(f"{name} {value:.2f}" for name, value in values.items())
+    """`name value` pairs in a line; the unigram of tokens is told from that of bytes."""
+    named = {"uniform": "token uniform", "unigram": "token unigram"}
+    return ", ".join(f"{named.get(name, name)} {value:.2f}" for name, value in values.items())
 
 
 def closing_lines(record: "RunRecord") -> Iterator[str]:

@@ -1,6 +1,7 @@
 """`remask sample`: text from a trained model."""
 
 import json
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -62,12 +63,21 @@ def sample(
 
 
 def changed_recipe(folder: "RunFolder", options: "Mapping[str, Any]") -> "Recipe":
-    """The run's recipe with the options that were given."""
+    """The run's recipe with the options that were given; what is wrong with one is said in the option's name."""
     from remask.config.load import load_recipe
+    from remask.errors import UserError
 
-    return load_recipe(
-        str(folder.recipe_path), [f"{key}={value}" for key, value in options.items() if value is not None]
-    )
+    given = [f"{key}={value}" for key, value in options.items() if value is not None]
+    try:
+        return load_recipe(str(folder.recipe_path), given)
+    except UserError as error:
+        message = re.sub(r"\b(?:sampling|evaluation)\.([a-z_]+)(=?)", _as_option, str(error))
+        raise UserError(re.sub(r"^seed:", "--seed:", message, flags=re.MULTILINE)) from None
+
+
+def _as_option(key: re.Match[str]) -> str:
+    """`sampling.top_p` as `--top-p`, and `sampling.sampler=` as `--sampler `."""
+    return f"--{key[1].replace('_', '-')}{' ' if key[2] else ''}"
 
 
 def refuse_steps(model: "Model", steps: int | None) -> None:

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 def measurement_table(measurements: "Sequence[Measurement]") -> str:
     """One line a figure: its value and standard error, its unit, n, then what each trivial predictor gets."""
     predictors = list(dict.fromkeys(name for m in measurements for name in m.trivial))
-    header = ["", "value", "± s.e.", "unit", "n", *predictors]
+    named = {"uniform": "token uniform", "unigram": "token unigram"}
+    header = ["", "value", "± s.e.", "unit", "n", *(named.get(name, name) for name in predictors)]
     rows = [
         [
             m.name,

@@ -82,6 +82,17 @@ def _likelihood_bound(recipe: Recipe) -> Iterator[Contradiction]:
         yield _clash("objective.kind", "sampling.sampler", given=sampler, but=but, give=give)
 
 
+def _curriculum(recipe: Recipe) -> Iterator[Contradiction]:
+    objective = recipe.objective
+    if objective.kind != "likelihood_bound" or not objective.curriculum_ratio:
+        return
+    if objective.curriculum_start <= objective.t_min:
+        but = f"a curriculum starts above objective.t_min={objective.t_min}"
+        give = "a larger objective.curriculum_start, or objective.curriculum_ratio=0"
+        keys = ("objective.t_min", "objective.curriculum_start")
+        yield _clash(*keys, given=objective.curriculum_start, but=but, give=give)
+
+
 def _confidence(recipe: Recipe) -> Iterator[Contradiction]:
     process = recipe.process
     if recipe.sampling.sampler == "confidence" and process is not None and process.kind != "masking":
@@ -119,6 +130,7 @@ _CHECKS: tuple[Callable[[Recipe], Iterator[Contradiction]], ...] = (
     _source,
     _next_token,
     _likelihood_bound,
+    _curriculum,
     _confidence,
     _heads,
     _micro_batch,

@@ -168,5 +168,5 @@ def _require_text(corpus: Corpus) -> None:
         **{f"the {s} text of {corpus.name}": r for s, r in corpus.held_out.items()},
     }
     for name, reader in readers.items():
-        if next(iter(reader), None) is None:
+        if not reader.has_text():
             raise UserError(f"{name} is empty: there is no text in it")

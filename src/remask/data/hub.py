@@ -5,8 +5,10 @@ above all) sees the very same text without a network; the folder can be deleted 
 """
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -92,7 +94,8 @@ def _load(name: str, *, local: Path, config: str | None, streaming: bool) -> dic
             loaded = datasets.load_from_disk(str(local))
         else:
             place = str(local) if local.is_dir() else name
-            loaded = datasets.load_dataset(place, config, streaming=streaming)
+            with _without_retry_lines():
+                loaded = datasets.load_dataset(place, config, streaming=streaming)
     except Exception as error:  # the hub client, the parsers and the network each have exceptions of their own
         raise UserError(
             f"cannot load the Hugging Face dataset {name!r}: {_first_line(error)}; check the name, its "
@@ -100,6 +103,18 @@ def _load(name: str, *, local: Path, config: str | None, streaming: bool) -> dic
         ) from None
     splits = loaded.items() if isinstance(loaded, dict) else [("train", loaded)]
     return _named_splits({str(split): rows for split, rows in splits}, name=name)
+
+
+@contextmanager
+def _without_retry_lines() -> Iterator[None]:
+    """Keeps the hub client from a warning for each of its retries; what came of them is said in one line."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _named_splits(splits: dict[str, Any], *, name: str) -> dict[str, Any]:

@@ -29,6 +29,10 @@ class Reader(Protocol):
         """Hashes of everything that decides the documents."""
         ...
 
+    def has_text(self) -> bool:
+        """Whether there is any document, found without reading further than it takes."""
+        ...
+
     def __iter__(self) -> Iterator[str]: ...
 
 
@@ -52,6 +56,16 @@ class FileReader:
         """Hashes of the files' bytes, with the options that decide what is read out of them."""
         options = (self.text_key, repr(self.separator), repr(self.max_documents))
         return (*options, *(f"{extension(path)}:{_content_hash(path)}" for path in self.files))
+
+    def has_text(self) -> bool:
+        """Whether any document is not blank; of a file that is one document a block is enough.
+
+        Raises:
+            UserError: a file cannot be read, or is not UTF-8 so far.
+        """
+        whole = self.separator is None
+        texts = [path for path in self.files if whole and extension(path).startswith(".txt")]
+        return any(piece.strip() for path in texts for piece in _decoded(path)) or next(iter(self), None) is not None
 
     def __iter__(self) -> Iterator[str]:
         return islice((d for path in self.files for d in self._read(path) if d.strip()), self.max_documents)

@@ -24,7 +24,7 @@ FORMAT = 1
 END_OF_TEXT = 256  # the symbol after the 256 bytes in `text_bytes`
 _META = "meta.json"
 _MOST = 255  # bytes that a token's uint8 can hold
-_BATCH = 1 << 20  # characters tokenized at a time
+_BATCH = 1 << 20  # characters tokenized, or tokens decoded, at a time
 _CHUNK = 1 << 22  # tokens looked at at a time
 
 
@@ -105,11 +105,15 @@ class TokenStore:
             if limit is not None and total >= limit:
                 break
             # No document is decoded much further than the limit: a token is seldom empty.
-            ids = self.ids[start:end] if limit is None else self.ids[start : min(end, start + limit - total)]
-            symbols = np.frombuffer(tokenizer.decode_bytes(ids), dtype=np.uint8).astype(np.uint16)
-            ended = [END_OF_TEXT] if len(ids) == end - start else []
-            parts += [symbols, np.array(ended, dtype=np.uint16)]
-            total += len(symbols) + len(ended)
+            last = end if limit is None else min(end, start + limit - total)
+            for low in range(start, last, _BATCH):  # a list of ids takes many times the memory of the array
+                if limit is not None and total >= limit:
+                    break
+                ids = self.ids[low : min(last, low + _BATCH)]
+                symbols = np.frombuffer(tokenizer.decode_bytes(ids), dtype=np.uint8).astype(np.uint16)
+                ended = [END_OF_TEXT] if low + len(ids) == end else []
+                parts += [symbols, np.array(ended, dtype=np.uint16)]
+                total += len(symbols) + len(ended)
         self.release_pages()
         return np.concatenate([*parts, np.zeros(0, dtype=np.uint16)])[:limit]
 

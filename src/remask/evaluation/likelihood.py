@@ -4,6 +4,10 @@ With row sums n_r (nats), k_r (tokens) and b_r (bytes), each figure is a ratio o
 is that of a ratio estimator over R rows (Cochran, Sampling Techniques, equation 6.13):
 
     r̂ = Σ n_r / Σ k_r,     se(r̂) = √( R/(R − 1) · Σ (n_r − r̂ k_r)² ) / Σ k_r.
+
+A network that sees both sides of a position is shown by its segments where the documents of a row end, so what it
+bounds is −log p(x | ends). The ends are part of x: −log p(x) = −log p(ends) − log p(x | ends), and the first term is
+paid by a model that ends a document after each token with one probability (see `ends_nats`).
 """
 
 import math
@@ -14,12 +18,14 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from remask.data.batch import Batch
 from remask.data.packing import PackedRows
 from remask.evaluation.measurement import Measurement
 from remask.objectives.base import Network, Objective
-from remask.randomness import keyed_generator
+from remask.randomness import keyed_generator, widest_float
 
 ROWS_AT_ONCE = 32
 """Rows of one evaluation batch; fixed, because noise is keyed by the batch and figures must not depend on memory."""
@@ -76,7 +82,9 @@ def spread_indices(total: int, limit: int | None) -> npt.NDArray[np.int64]:
 
 
 @torch.no_grad()
-def row_likelihoods(model: Judged, batches: Sequence[Batch], *, draws: int, seed: int) -> RowSums:
+def row_likelihoods(
+    model: Judged, batches: Sequence[Batch], *, draws: int, seed: int, end_share: float | None = None
+) -> RowSums:
     """Sums of the likelihood terms over each row, in evaluation mode (no dropout).
 
     Args:
@@ -84,6 +92,8 @@ def row_likelihoods(model: Judged, batches: Sequence[Batch], *, draws: int, seed
         batches: the judged rows.
         draws: noise draws a row, for a bound.
         seed: with the batch's place, the key of all noise.
+        end_share: the share of training tokens that end a document: a bound then has a term `ends`, for the ends that
+            the network was shown (an exact likelihood shows none). None leaves it out: every row must be one document.
     """
     was_training = model.network.training
     model.network.eval()
@@ -94,13 +104,28 @@ def row_likelihoods(model: Judged, batches: Sequence[Batch], *, draws: int, seed
         here = batch.to(model.device)
         generator = keyed_generator(seed, "evaluation", place, device=model.device)
         terms = model.objective.likelihood_terms(network, here, generator=generator, draws=draws)
-        nats.append(sum(term.double().sum(-1) for term in terms.values()))
+        if end_share is not None and not model.objective.exact:
+            terms = {**terms, "ends": ends_nats(here, end_share=end_share)}
+        wide = {name: term.to(widest_float(model.device)).sum(-1) for name, term in terms.items()}
+        nats.append(sum(wide.values()))
         tokens.append(here.targets.sum(-1))
         lengths.append((here.byte_lengths * here.targets).sum(-1))
-        for name, term in terms.items():
-            sums[name] = sums.get(name, 0.0) + float(term.double().sum())
+        for name, term in wide.items():
+            sums[name] = sums.get(name, 0.0) + float(term.sum())
     model.network.train(was_training)
     return RowSums(nats=_numpy(nats), tokens=_numpy(tokens), bytes=_numpy(lengths), terms=sums)
+
+
+def ends_nats(batch: Batch, *, end_share: float) -> Float[Tensor, "B L"]:
+    """−log p of what the segments show: after each token but a row's last, whether its document ends there.
+
+    Args:
+        batch: the judged rows.
+        end_share: p of an end after any token, in (0, 1).
+    """
+    ended = batch.segments[:, 1:] != batch.segments[:, :-1]
+    nats = torch.where(ended, -math.log(end_share), -math.log1p(-end_share)) * batch.targets[:, :-1]
+    return torch.nn.functional.pad(nats, (0, 1))
 
 
 def ratio(numerator: npt.NDArray[np.float64], denominator: npt.NDArray[np.float64]) -> tuple[float, float | None]:
@@ -162,4 +187,4 @@ def likelihood_measurements(
 
 
 def _numpy(parts: Sequence[torch.Tensor]) -> npt.NDArray[np.float64]:
-    return torch.cat([part.double().cpu() for part in parts]).numpy()
+    return torch.cat([part.cpu() for part in parts]).numpy().astype(np.float64)

@@ -120,6 +120,11 @@ class ByteNgrams:
         """The highest order K, which sees K−1 symbols of context."""
         return len(self.orders)
 
+    @property
+    def fitted_symbols(self) -> int:
+        """How many symbols of text the counts were taken from."""
+        return int(self.orders[0].cumulative[-1])
+
     @classmethod
     def fit(cls, symbols: npt.NDArray[np.integer], *, max_order: int = 5) -> "ByteNgrams":
         """Counts a text; memory grows with its distinct n-grams, not with its length.

@@ -30,13 +30,18 @@ class TrivialPredictors:
         tokenizer: text ⇄ ids.
         unigram: −log p of each id in nats, add-one smoothed over the ids that text can hold [V].
         ngrams: byte models of order 1 to 5.
-        fitted_bytes: how much training text the n-grams saw.
+        fitted_bytes: how much training text the n-grams saw, ends of text included.
     """
 
     tokenizer: Tokenizer
     unigram: npt.NDArray[np.float64]
     ngrams: ByteNgrams
     fitted_bytes: int
+
+    @property
+    def end_share(self) -> float:
+        """The share of training tokens that end a document, smoothed like the unigram."""
+        return math.exp(-float(self.unigram[self.tokenizer.eos_id]))
 
     def nats(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Sums of −log p over the target tokens of `batches`, by predictor, in nats.
@@ -75,18 +80,17 @@ def fit_trivial(store: TokenStore, tokenizer: Tokenizer, *, cache: Path) -> Triv
         cache: the cache home.
     """
     folder = cache / "ngrams" / f"{store.fingerprint}-{FIT_LIMIT}"
-    symbols = store.text_bytes(tokenizer, limit=FIT_LIMIT)
     try:
         ngrams = ByteNgrams.load(folder)
     except (UserError, OSError):
-        ngrams = ByteNgrams.fit(symbols)
+        ngrams = ByteNgrams.fit(store.text_bytes(tokenizer, limit=FIT_LIMIT))
         ngrams.save(folder)
     counts = store.token_counts()
     counts[tokenizer.mask_id] = 0
     smoothed = (counts + 1.0) / (counts.sum() + tokenizer.vocab_size - 1)
     unigram = -np.log(smoothed)
     unigram[tokenizer.mask_id] = np.inf
-    return TrivialPredictors(tokenizer=tokenizer, unigram=unigram, ngrams=ngrams, fitted_bytes=len(symbols))
+    return TrivialPredictors(tokenizer=tokenizer, unigram=unigram, ngrams=ngrams, fitted_bytes=ngrams.fitted_symbols)
 
 
 def _joined(

@@ -27,8 +27,7 @@ class _UnitRMS(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
-        (gradient,) = grad_outputs
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         y, inverse = ctx.saved_tensors
         along = torch.linalg.vecdot(gradient, y).unsqueeze(-1).div_(y.shape[-1])
         return torch.addcmul(gradient, y, along, value=-1).mul_(inverse)

@@ -200,11 +200,17 @@ class LikelihoodBound:
         return scatter_positions(nats * (self.t_max - self.t_min), positions)
 
     def reconstruction(self, network: Network, batch: Batch, *, noise: Float[Tensor, "B L"]) -> Float[Tensor, "B L"]:
-        """A one-draw estimate of E_q[−log p(x | z_{t0})], by Bayes' rule on the logits; nats."""
+        """A one-draw estimate of E_q[−log p(x | z_{t0})], by Bayes' rule on the logits; nats.
+
+        So near to clean text masking noise leaves most rows whole: the network sees the others only.
+        """
         t = torch.full((len(batch),), self.t_min, dtype=noise.dtype, device=noise.device)
         z = torch.where(batch.targets, self.process.corrupt(batch.ids, t, noise=noise), batch.ids)
         positions = batch.targets & self.process.active(z)
-        logits = network(z, t, segments=batch.segments, positions=positions)
+        if not bool(positions.any()):
+            return torch.zeros_like(noise, dtype=torch.float32)
+        noisy = positions.any(-1)
+        logits = network(z[noisy], t[noisy], segments=batch.segments[noisy], positions=positions[noisy])
         times = t[:, None].expand(z.shape)[positions]
         log_p = self.process.posterior(logits, z[positions], times)
         return scatter_positions(-_at(log_p, batch.ids[positions]), positions)

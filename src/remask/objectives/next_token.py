@@ -37,7 +37,7 @@ class NextToken:
 
     def nats(self, network: Network, batch: Batch) -> Float[Tensor, "B L"]:
         """−log p(x_i | x_{<i}) in nats, zero where a token does not count."""
-        t = torch.zeros(len(batch), dtype=torch.float64, device=batch.ids.device)
+        t = torch.zeros(len(batch), dtype=torch.float32, device=batch.ids.device)
         logits = network(batch.ids, t, segments=batch.segments, positions=batch.targets)
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
         mask = torch.tensor([self.mask_id], device=wide.device)

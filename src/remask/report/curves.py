@@ -49,6 +49,16 @@ def curves_of(metrics: Iterable[Record], *, trivial: Mapping[str, float]) -> Cur
     )
 
 
+def minimised_of(metrics: Iterable[Record]) -> list[tuple[float, float]]:
+    """(step, training loss) where the loss is not a likelihood (a curriculum, a reweighting), else nothing."""
+    found = []
+    for record in metrics:
+        step, loss = number(record.get("step")), number(record.get("loss"))
+        if record.get("kind") == "train" and "bits_per_byte" not in record and step is not None and loss is not None:
+            found.append((step, loss))
+    return _thin(found)
+
+
 def trivial_bits_per_byte(metrics: Iterable[Record]) -> dict[str, float]:
     """Bits per byte of the trivial predictors as the training run wrote them, empty where it wrote none."""
     found: dict[str, float] = {}

@@ -65,8 +65,9 @@ def loss_figure(curves: Curves, layout: Layout) -> str:
     axes.set_xlim(0, max(*steps, 1.0))
     _trivial_lines(axes, curves, layout)
     dot = "." if len(curves.smooth) < 3 else ""  # a line of one point is invisible
-    axes.plot(*_columns(curves.train), color=_hex("train-faint"), linewidth=1.0)
-    axes.plot(*_columns(curves.smooth), color=_hex("train"), linewidth=1.9, marker=dot, label="training (smoothed)")
+    if curves.train:
+        axes.plot(*_columns(curves.train), color=_hex("train-faint"), linewidth=1.0)
+        axes.plot(*_columns(curves.smooth), color=_hex("train"), linewidth=1.9, marker=dot, label="training (smoothed)")
     if curves.validation:
         x, y, error = zip(*curves.validation, strict=True)
         style = {"marker": "o", "markersize": 4.5, "linewidth": 1.6, "elinewidth": 1.2, "capsize": 2.0}
@@ -81,6 +82,27 @@ def loss_figure(curves: Curves, layout: Layout) -> str:
     axes.legend(frameon=False, fontsize=layout.font, handlelength=1.3, labelcolor=_hex("ink"), **place)
     described = f"Loss curve in bits per byte over {max(steps):.0f} steps, with lines for the trivial predictors"
     return _inline_svg(figure, name=f"loss-{layout.name}", described=described)
+
+
+def minimised_figure(points: Sequence[tuple[float, float]], layout: Layout) -> str:
+    """A training loss that estimates no likelihood, over training: it has no trivial line to stand beside.
+
+    Args:
+        points: (step, loss), at least one.
+        layout: the size.
+
+    Returns:
+        An `<svg>` element to stand inside an HTML page.
+    """
+    figure, axes = _axes(layout, height=0.6 * layout.height, top=0.12, right=0.2)
+    axes.plot(*_columns(points), color=_hex("train"), linewidth=1.5, marker="." if len(points) < 3 else "")
+    axes.set_xlim(0, max(step for step, _ in points))
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("step")
+    axes.set_ylabel("training loss")
+    axes.xaxis.set_major_locator(MaxNLocator(6 if layout is WIDE else 4, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    return _inline_svg(figure, name=f"minimised-{layout.name}", described="The training loss over steps")
 
 
 def reveal_figure(trajectory: Trajectory, layout: Layout) -> str:

@@ -10,8 +10,8 @@ from markupsafe import Markup
 from remask.errors import UserError
 from remask.report import picture, tables
 from remask.report.colours import PALETTE, REVEAL_BINS
-from remask.report.curves import Curves, curves_of, frame_of, predictor_name, short, trivial_bits_per_byte
-from remask.report.figures import NARROW, WIDE, loss_figure, reveal_figure
+from remask.report.curves import Curves, curves_of, frame_of, minimised_of, predictor_name, short, trivial_bits_per_byte
+from remask.report.figures import NARROW, WIDE, loss_figure, minimised_figure, reveal_figure
 from remask.report.reading import (
     Record,
     RunFacts,
@@ -76,6 +76,7 @@ def render_report(facts: RunFacts) -> str:
 def _context(facts: RunFacts) -> dict[str, Any]:
     trivial = trivial_bits_per_byte(facts.metrics) or named_numbers(facts.record.get("trivial"))
     curves = curves_of(facts.metrics, trivial=trivial)
+    minimised = minimised_of(facts.metrics)
     return {
         "facts": facts,
         "record": facts.record,
@@ -86,6 +87,7 @@ def _context(facts: RunFacts) -> dict[str, Any]:
         "headline": tables.headline_of(facts.evaluations, facts.metrics, trivial=trivial),
         "loss": [] if curves.empty else [Markup(loss_figure(curves, layout)) for layout in (WIDE, NARROW)],
         "loss_note": _loss_note(curves),
+        "minimised": [Markup(minimised_figure(minimised, layout)) for layout in (WIDE, NARROW) if minimised],
         "trajectory": _trajectory(facts),
         "samples": [_sample(sample) for sample in facts.samples[-_MOST_SAMPLES:]],
         "more_samples": max(len(facts.samples) - _MOST_SAMPLES, 0),

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from remask.randomness import widest_float
 from remask.samplers.base import Denoiser, Frame, OnStep, Prompt, Transform, silent
 from remask.samplers.transforms import identity
 
@@ -42,7 +43,7 @@ def ancestral(
     on_step(Frame(step=0, t=times[0], z=z))
     for step, (t, s) in enumerate(pairwise(times), start=1):
         positions = process.active(z) & ~prompt.fixed
-        now = torch.full((z.shape[0],), t, dtype=torch.float64, device=z.device)
+        now = torch.full((z.shape[0],), t, dtype=widest_float(z.device), device=z.device)
         logits = transform(process.log_clean(model.logits(z, now, positions=positions)))
         then = torch.full_like(now[:1], s)
         drawn = process.reverse_step(logits, z[positions], now[:1], then, generator=generator)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from remask.randomness import draw_categorical
+from remask.randomness import draw_categorical, widest_float
 from remask.samplers.base import Denoiser, Frame, OnStep, Prompt, Transform, silent
 from remask.samplers.transforms import identity
 
@@ -44,7 +44,7 @@ def confidence(
     on_step(Frame(step=0, t=times[0], z=z))
     for step, (t, s) in enumerate(pairwise(times), start=1):
         masked = (z == process.mask_id) & ~prompt.fixed
-        now = torch.full((z.shape[0],), t, dtype=torch.float64, device=z.device)
+        now = torch.full((z.shape[0],), t, dtype=widest_float(z.device), device=z.device)
         log_p = transform(process.log_clean(model.logits(z, now, positions=masked)))
         p = log_p.softmax(-1)
         drawn = draw_categorical(p, generator=generator)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from remask.randomness import draw_categorical
+from remask.randomness import draw_categorical, widest_float
 from remask.samplers.base import Frame, OnStep, Prompt, Transform, silent
 from remask.samplers.transforms import identity
 
@@ -53,7 +53,7 @@ def left_to_right(
     """
     z = prompt.over(torch.full_like(prompt.ids, model.mask_id))
     count, length = z.shape
-    clean = torch.zeros(count, dtype=torch.float64, device=z.device)
+    clean = torch.zeros(count, dtype=torch.float32, device=z.device)
     on_step(Frame(step=0, t=1.0, z=z.clone()))
     for i in range(length):
         if not bool(prompt.fixed[:, i].all()):
@@ -61,7 +61,7 @@ def left_to_right(
             here[:, i] = True
             logits = model.logits(z[:, : i + 1], clean, positions=here[:, : i + 1])
             logits = logits.index_fill(-1, torch.tensor([model.mask_id], device=z.device), -torch.inf)
-            drawn = draw_categorical(transform(logits).double().softmax(-1), generator=generator)
+            drawn = draw_categorical(transform(logits).to(widest_float(z.device)).softmax(-1), generator=generator)
             z[:, i] = torch.where(prompt.fixed[:, i], z[:, i], drawn)
         on_step(Frame(step=i + 1, t=1.0 - (i + 1) / length, z=z.clone()))
     return z

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from remask.randomness import widest_float
+
 
 def identity(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M V"]:
     """The distribution as the network gives it."""
@@ -43,7 +45,7 @@ def reshape_distribution(
 
 def _nucleus(logits: Float[Tensor, "M V"], top_p: float) -> Float[Tensor, "M V"]:
     ordered, order = logits.sort(-1, descending=True)
-    p = ordered.double().softmax(-1)
+    p = ordered.to(widest_float(ordered.device)).softmax(-1)
     # the mass before a token decides, so the most likely one always stays
     outside = p.cumsum(-1) - p >= top_p
     return logits.masked_fill(torch.zeros_like(outside).scatter(-1, order, outside), -torch.inf)

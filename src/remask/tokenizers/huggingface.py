@@ -10,6 +10,7 @@ from tokenizers import Tokenizer as Backend
 
 from remask.errors import UserError
 from remask.tokenizers.base import (
+    BACKEND_FILE,
     Encoding,
     Ids,
     Token,
@@ -143,7 +144,7 @@ def huggingface_tokenizer(name: str | Path) -> HuggingFaceTokenizer:
         loaded = AutoTokenizer.from_pretrained(str(local) if local.exists() else str(name), local_files_only=True)
     except Exception as error:  # the parsers and the hub client each have exceptions of their own
         if local.exists():
-            raise _cannot_load(name, error) from None
+            raise _not_a_tokenizer(name, local, error) from None
         loaded = _from_hub(str(name))
     if not isinstance(loaded, PreTrainedTokenizerFast):
         raise UserError(
@@ -174,6 +175,17 @@ def _cannot_load(name: str | Path, error: Exception) -> UserError:
     return UserError(
         f"cannot load the Hugging Face tokenizer {str(name)!r}: {_first_line(error)}; check the name and the "
         "network, or give a folder"
+    )
+
+
+def _not_a_tokenizer(name: str | Path, folder: Path, error: Exception) -> UserError:
+    if (folder / BACKEND_FILE).is_file():
+        return UserError(
+            f"the tokenizer folder {str(name)!r} cannot be read ({_first_line(error)}); save the tokenizer again"
+        )
+    return UserError(
+        f"the folder {str(name)!r} holds no {BACKEND_FILE}, so no tokenizer that remask can use; give a folder that "
+        "save_pretrained of a fast tokenizer wrote, or a name on the hub"
     )
 
 
