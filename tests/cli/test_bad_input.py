@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import sys
 
 import pytest
 from command import BYTES, newest, refused, remask, run_folders, succeeds, write_text
@@ -231,5 +230,5 @@ def test_doctor_hands_its_exit_code_to_the_shell(home, monkeypatch):
     from remask.cli.checks import Check
 
     problem = Check(name="disk", status="problem", detail="full", remedy="free some")
-    monkeypatch.setattr(sys.modules["remask.cli.doctor"], "checks", lambda: [problem])
+    monkeypatch.setattr("remask.cli.checks.checks", lambda: [problem])
     assert remask("doctor").code == 1

@@ -71,6 +71,7 @@ def test_the_course_of_the_first_text_is_kept_as_it_was_drawn(trained):
         (["--length", 0], ["--length: 0 given", "at least 1"]),
         (["--count", 0], ["--count: 0 given", "at least 1"]),
         (["--steps", 0], ["--steps: 0 given", "at least 1"]),
+        (["--steps", 10**13], ["--steps: 10000000000000 given", "1000000"]),
         (["--steps", "many"], ["--steps", "remask sample --help"]),
         (["--top-p", 0], ["--top-p: 0.0 given", "above 0 and at most 1"]),
         (["--top-p", 1.5], ["--top-p: 1.5 given", "above 0 and at most 1"]),

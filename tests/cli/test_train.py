@@ -11,6 +11,7 @@ import pytest
 from command import BYTES, TINY, newest, refused, remask, run_folders, succeeds, weights, write_text
 
 from remask.cli.progress import PlainWatcher
+from remask.materials import gather
 from remask.runs import RunFolder
 
 RECIPES = ["quickstart", "mdlm", "ar", "mdlm-file", "ar-file"]
@@ -269,7 +270,6 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before_and_to_one_line_whe
     interrupt_at(monkeypatch, 5, signal.SIGINT, *arguments)
     record, folder = newest(home)
     damage(folder.checkpoints_path / "step-5")
-    both = folder.path.with_name("both")
     done = succeeds("train", "--resume", record.id)
     assert "passed over a damaged checkpoint: step-5" in done.err
     assert weights(folder) == weights(whole)
@@ -341,28 +341,23 @@ def test_a_full_disk_while_metrics_are_written_is_one_line_and_the_run_resumes(h
 
 
 @pytest.mark.skipif(not hasattr(os, "seteuid") or os.geteuid() != 0, reason="needs root to become somebody else")
-def test_a_home_that_may_not_be_written_is_one_line(tmp_path_factory, home, text, monkeypatch):
+def test_a_home_that_may_not_be_written_is_one_line(home, text, monkeypatch):
     monkeypatch.setenv("REMASK_HOME", "/usr/remask-runs")
-    succeeds_before = run_folders(home)
-    monkeypatch.setattr("remask.experiment.gather", prepared_by_root(text, home))
-    message = refused("train", "mdlm-file", *BYTES, f"data.source={text}", code=1)
-    os.seteuid(0)
+    monkeypatch.setattr("remask.experiment.gather", gather_then_become_nobody)
+    try:
+        message = refused("train", "mdlm-file", *BYTES, f"data.source={text}", code=1)
+    finally:
+        os.seteuid(0)
     assert "/usr/remask-runs" in message
     assert "ermission denied" in message
-    assert run_folders(home) == succeeds_before
     assert not Path("/usr/remask-runs").exists()
 
 
-def prepared_by_root(text: Path, home: Path):
-    """`gather` that afterwards makes the process a user who may not write; the text itself lies where only root may."""
-    from remask.experiment import gather
-
-    def prepare(recipe, **options):
-        materials = gather(recipe, **options)
-        os.seteuid(65534)
-        return materials
-
-    return prepare
+def gather_then_become_nobody(recipe, **options):
+    """The text lies where only root may read, so the user changes just before the run's folder is made."""
+    materials = gather(recipe, **options)
+    os.seteuid(65534)
+    return materials
 
 
 def test_a_home_below_a_file_is_one_line(home, text, monkeypatch):
@@ -376,7 +371,8 @@ def test_a_cache_below_a_file_is_one_line_that_names_its_variable(home, text, mo
     assert run_folders(home) == []
 
 
-def test_too_large_a_network_is_one_line(home, text):
-    message = refused("train", "mdlm-file", *BYTES, "network.width=2000000000", f"data.source={text}", code=1)
+@pytest.mark.parametrize("size", ["network.width=2000000000", "network.mlp_width=100000000000000000"])
+def test_too_large_a_network_is_one_line(home, text, size):
+    message = refused("train", "mdlm-file", *BYTES, size, f"data.source={text}", code=1)
     assert "not enough memory" in message
     assert run_folders(home) == []

@@ -94,7 +94,8 @@ def main(arguments: list[str] | None = None) -> None:
 def _is_out_of_memory(error: Exception) -> bool:
     """Whether Python, numpy or torch found no memory; torch on the CPU says so in words only."""
     said = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in said or "allocate memory" in said
+    words = ("out of memory", "allocate memory", "size calculation overflowed")
+    return isinstance(error, MemoryError) or any(phrase in said for phrase in words)
 
 
 def _usage_line(error: Any) -> str:

@@ -287,7 +287,9 @@ class SamplingSpec(Section):
     sampler: Literal["ancestral", "confidence", "left_to_right"] = Field(
         default="ancestral", description="ancestral: the reverse process; confidence: surest tokens first"
     )
-    steps: Whole = Field(default=64, ge=1, description="steps of the reverse process; left_to_right takes one a token")
+    steps: Whole = Field(
+        default=64, ge=1, le=1_000_000, description="steps of the reverse process; left_to_right takes one a token"
+    )
     count: Whole = Field(default=4, ge=1, description="texts to draw")
     length: Whole | None = Field(default=None, ge=1, description="tokens a text; null: data.length")
     temperature: float = Field(default=1.0, gt=0, le=100, description="logits are divided by it; below 1 is bolder")
