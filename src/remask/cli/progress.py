@@ -11,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from remask.cli.tables import predictor_label
+
 if TYPE_CHECKING:
     from remask.runs import RunRecord
     from remask.trainer import Run
@@ -135,9 +137,8 @@ def reference_line(trivial: Mapping[str, float]) -> str:
 
 
 def listing(values: Mapping[str, float]) -> str:
-    """`name value` pairs in a line; the unigram of tokens is told from that of bytes."""
-    named = {"uniform": "token uniform", "unigram": "token unigram"}
-    return ", ".join(f"{named.get(name, name)} {value:.2f}" for name, value in values.items())
+    """`name value` pairs in a line."""
+    return ", ".join(f"{predictor_label(name)} {value:.2f}" for name, value in values.items())
 
 
 def closing_lines(record: "RunRecord") -> Iterator[str]:

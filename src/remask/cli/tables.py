@@ -10,8 +10,7 @@ if TYPE_CHECKING:
 def measurement_table(measurements: "Sequence[Measurement]") -> str:
     """One line a figure: its value and standard error, its unit, n, then what each trivial predictor gets."""
     predictors = list(dict.fromkeys(name for m in measurements for name in m.trivial))
-    named = {"uniform": "token uniform", "unigram": "token unigram"}
-    header = ["", "value", "± s.e.", "unit", "n", *(named.get(name, name) for name in predictors)]
+    header = ["", "value", "± s.e.", "unit", "n", *map(predictor_label, predictors)]
     rows = [
         [
             m.name,
@@ -24,6 +23,11 @@ def measurement_table(measurements: "Sequence[Measurement]") -> str:
         for m in measurements
     ]
     return "\n".join(aligned([header, *rows], left=(0, 3)))
+
+
+def predictor_label(name: str) -> str:
+    """A trivial predictor's name, with the uniform and the unigram of tokens told from those of bytes."""
+    return {"uniform": "token uniform", "unigram": "token unigram"}.get(name, name)
 
 
 def number(value: float) -> str:
