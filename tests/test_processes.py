@@ -68,6 +68,16 @@ def test_transitions_are_probabilities_and_compose(kind, schedule):
 
 
 @each_noise
+def test_the_step_forward_is_the_chains_transition(kind, schedule):
+    process, noise = make_process(kind, schedule), make_noise(kind, schedule)
+    for s, t in [(0.0, 0.3), (0.3, 0.8), (0.5, 0.5), (0.6, 1.0)]:
+        stay, enter = process.transition(double(s), double(t))
+        assert (enter >= 0).all()
+        move = (stay * torch.eye(4, dtype=torch.float64) + enter).numpy()
+        np.testing.assert_allclose(move, noise.transition(s, t), atol=1e-7)
+
+
+@each_noise
 def test_rates_are_the_speed_of_transitions(kind, schedule):
     process, noise = make_process(kind, schedule), make_noise(kind, schedule)
     for t in TIMES[1:-1]:
@@ -315,6 +325,15 @@ def test_only_positions_that_noise_can_have_touched_are_active(kind):
     z = torch.tensor([[0, 1, 2, 3]])
     active = make_process(kind, "linear").active(z)
     assert active.tolist() == [[False, True, False, False]] if kind == "masking" else active.all()
+
+
+@each_kind
+def test_a_network_is_not_shown_the_visible_token_that_masking_asks_it_for(kind):
+    process = make_process(kind, "linear")
+    z = torch.tensor([[0, 2, 1], [3, 3, 3]])
+    where = torch.tensor([[True, False, True], [False, False, True]])
+    expected = [[1, 2, 1], [3, 3, 1]] if kind == "masking" else z.tolist()
+    assert process.forget(z, where).tolist() == expected
 
 
 @each_kind

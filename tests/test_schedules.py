@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from doubles import CURVES, full_batch
 from exact import SCHEDULES
-from remask.schedules import Linear, Polynomial, batch_times, stratified, time_grid
+from remask.schedules import (
+    Linear,
+    Polynomial,
+    batch_times,
+    held_time_grid,
+    smooth_time_grid,
+    stratified,
+    time_grid,
+)
 
 TIMES = torch.linspace(0.001, 0.999, 101, dtype=torch.float64)
 
@@ -42,6 +50,17 @@ def test_polynomial_has_the_power_that_was_asked_for(power):
 def test_slope_accepts_a_broadcast_view_of_times():
     view = torch.tensor([0.5], dtype=torch.float64).expand(3)
     assert Linear().slope(view).tolist() == [-1, -1, -1]
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_time_undoes_alpha(name):
+    torch.testing.assert_close(CURVES[name].time(CURVES[name].alpha(TIMES)), TIMES, atol=1e-12, rtol=0)
+    assert CURVES[name].time(torch.ones(2, dtype=torch.float64)).tolist() == pytest.approx([0, 0], abs=1e-7)
+
+
+def test_a_share_that_the_schedule_never_falls_to_is_reached_at_the_end():
+    assert CURVES["log_linear"].time(torch.tensor([0.05, 0.0], dtype=torch.float64)).tolist() == [1, 1]
+    assert CURVES["linear"].time(torch.zeros(1, dtype=torch.float64)).tolist() == [1]
 
 
 @given(st.integers(1, 40), st.integers(0, 2**31))
@@ -83,3 +102,38 @@ def test_a_time_grid_has_both_ends_and_equal_steps():
 def test_a_time_grid_without_steps_is_refused(steps):
     with pytest.raises(ValueError, match=f"steps: {steps} was given; .* at least 1"):
         time_grid(steps)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 100])
+def test_a_smooth_grid_is_dense_at_both_ends(steps):
+    grid = smooth_time_grid(steps)
+    assert len(grid) == steps + 1
+    assert (grid[0], grid[-1]) == (1.0, 0.0)
+    gaps = -np.diff(grid)
+    assert (gaps > 0).all()
+    np.testing.assert_allclose(gaps, gaps[::-1], atol=1e-12)
+    assert gaps.argmax() == pytest.approx((steps - 1) / 2, abs=0.5)
+
+
+@pytest.mark.parametrize(("steps", "at", "share"), [(2, 0.5, 0.9), (10, 0.3, 0.5), (7, 0.01, 1.0), (50, 0.99, 0.0)])
+def test_a_held_grid_stands_still_for_its_share_of_the_steps(steps, at, share):
+    grid = held_time_grid(steps, at=at, share=share)
+    assert len(grid) == steps + 1
+    assert (grid[0], grid[-1]) == (1.0, 0.0)
+    assert at in grid
+    gaps = -np.diff(grid)
+    assert (gaps >= 0).all()
+    assert (gaps == 0).sum() == min(round(share * steps), steps - 2)
+
+
+def test_a_held_grid_by_hand():
+    assert held_time_grid(7, at=0.5, share=0.4) == [1.0, 0.75, 0.5, 0.5, 0.5, 0.5, 0.25, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("steps", "at", "share", "message"),
+    [(1, 0.5, 0.5, "steps: 1"), (9, 0.0, 0.5, "at: 0.0"), (9, 1.0, 0.5, "at: 1.0"), (9, 0.5, 1.5, "share: 1.5")],
+)
+def test_a_held_grid_out_of_range_is_refused(steps, at, share, message):
+    with pytest.raises(ValueError, match=f"^{message} was given"):
+        held_time_grid(steps, at=at, share=share)

@@ -23,7 +23,7 @@ from remask.optimisation import (
     warmup_stable_decay,
 )
 from remask.randomness import keyed_generator
-from remask.training import train
+from remask.training import TrainingState, train
 from tiny import (
     BOUND,
     LENGTH,
@@ -370,3 +370,89 @@ def test_a_few_seconds_of_training_beat_the_unigram_on_a_pattern(objective, at_m
     assert nats < at_most < unigram
     assert nats > math.log(6) / LENGTH, "below the entropy of the text: not a likelihood"
     assert MASK == V - 1
+
+
+class Watched(torch.nn.Module):
+    """A network that notes what the loop tells it, between the calls made to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.network, self.log = tiny_network(), []
+
+    def forward(self, z, t, *, segments, positions):
+        self.log.append("call")
+        return self.network(z, t, segments=segments, positions=positions)
+
+    def begin_step(self, step):
+        self.log.append(step)
+
+
+class Wrapping(Accelerator):
+    """As with several processes: what is trained is a wrapper around the network."""
+
+    def unwrap_model(self, model, **kwargs):
+        return model.inner
+
+
+class Wrapper(torch.nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args, **kwargs):
+        return self.inner(*args, **kwargs)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_network_is_told_each_step_before_its_first_micro_batch(wrapped):
+    network = Watched()
+    outer = Wrapper(network) if wrapped else network
+    state = TrainingState(outer, tiny_optimizers(outer), MovingAverage(network, decay=0.9), step=4)
+    common = {"objective": BOUND, "curve": constant, "clip": 1.0, "seed": 1, "steps": 6}
+    accelerator = Wrapping(cpu=True) if wrapped else Accelerator(cpu=True)
+    for _ in train(state, batches=pattern_batches(micro=4), accelerator=accelerator, **common):
+        pass
+    assert network.log == [5, "call", "call", 6, "call", "call"]
+
+
+@dataclass(frozen=True)
+class Steering:
+    """The bound, and a note of what the loop hands to `steer`."""
+
+    seen: list = field(default_factory=list)
+    exact: bool = False
+
+    def at(self, step):
+        del step
+        return BOUND
+
+    def likelihood_terms(self, network, batch, *, generator, draws):
+        raise NotImplementedError
+
+    def __call__(self, network, batch, *, generator):
+        raise NotImplementedError
+
+    def steer(self, network, terms):
+        weight = next(network.parameters())
+        self.seen.append((dict(terms), float(weight.detach().sum())))
+        with torch.no_grad():
+            weight += 1.0
+
+    def diagnostics(self, network, terms):
+        del network
+        return dict(terms)
+
+
+def test_an_objective_steers_once_a_step_whatever_the_micro_batches_and_the_average_takes_it_in():
+    seen = []
+    for micro in (8, 3):
+        objective = Steering()
+        state = tiny_state(ema=0.0)
+        before = float(next(state.network.parameters()).detach().sum())
+        steps = run_steps(state, 2, objective=objective, batches=pattern_batches(micro=micro))
+        assert [terms for terms, _ in objective.seen] == [dict(step.terms) for step in steps]
+        assert objective.seen[0][1] != before, "steering comes after the optimiser's step"
+        name, weight = next(state.network.named_parameters())
+        assert torch.equal(state.average.average[name], weight.detach())
+        seen.append([terms["diffusion"] for terms, _ in objective.seen])
+    assert seen[1] == pytest.approx(seen[0], rel=1e-4)

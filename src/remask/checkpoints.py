@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from remask.errors import RunError, UserError
-from remask.optimisation import load_optimizer_tensors, optimizer_names, optimizer_tensors
+from remask.optimisation import kept_parameters, load_optimizer_tensors, optimizer_names, optimizer_tensors
 from remask.training import TrainingState
 
 _STATE = "state.json"
@@ -161,8 +161,8 @@ def load_checkpoint(folder: Path, state: TrainingState) -> dict[str, Any]:
 
 
 def network_tensors(network: torch.nn.Module) -> dict[str, Tensor]:
-    """Parameters by name, each shared one once."""
-    return {name: value.detach() for name, value in network.named_parameters()}
+    """Parameters by name, each shared one once; frozen ones, which are found again elsewhere, left out."""
+    return {name: value.detach() for name, value in kept_parameters(network).items()}
 
 
 def put_weights(network: torch.nn.Module, tensors: Mapping[str, Tensor], *, source: Path) -> None:
@@ -171,7 +171,7 @@ def put_weights(network: torch.nn.Module, tensors: Mapping[str, Tensor], *, sour
     Raises:
         UserError: when names or shapes differ, with the first that does (another vocabulary, another size).
     """
-    own = dict(network.named_parameters())
+    own = kept_parameters(network)
     if own.keys() != tensors.keys():
         differing = sorted(own.keys() ^ tensors.keys())
         raise UserError(f"{source}: weights of another network ({differing[0]} is in only one of the two)")

@@ -32,6 +32,7 @@ def start(recipe: Recipe, *, home: Path, cache: Path, watch: Watcher) -> RunReco
         KeyboardInterrupt: after Ctrl-C, with a checkpoint of the last step written.
     """
     materials = gather(recipe, cache=cache, progress=watch.tokenizing)
+    say_left_out(materials, watch)
     run_id = make_run_id(recipe.name, shape=describe_shape(recipe), moment=datetime.now(UTC))
     folder = RunFolder.create(home, run_id)
     with folder.lock():
@@ -72,6 +73,17 @@ def resume(reference: str, *, home: Path, cache: Path, watch: Watcher) -> RunRec
         return run.drive()
 
 
+def say_left_out(materials: Materials, watch: Watcher) -> None:
+    """Tells of pairs that are longer than a row, and so neither trained on nor judged."""
+    for split, rows in {"training": materials.rows, "validation": materials.held_out_rows}.items():
+        if rows.left_out:
+            total = rows.left_out + len(rows)
+            watch.said(
+                f"{rows.left_out} of {total} {split} pairs are longer than data.length={rows.length} tokens and are "
+                "left out"
+            )
+
+
 def _first_record(materials: Materials, folder: RunFolder) -> RunRecord:
     recipe = materials.recipe
     return RunRecord(
@@ -86,6 +98,7 @@ def _first_record(materials: Materials, folder: RunFolder) -> RunRecord:
         device=describe_device(materials.model.device),
         parameters=materials.model.parameters,
         steps=recipe.training.steps,
+        lineage=[recipe.training.start_from] if recipe.training.start_from else [],
         trivial=dict(materials.trivial["bits_per_byte"]),
         **collect_provenance().record_fields(),
     )

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from remask.data.batch import Batch
 from remask.errors import UserError
 from remask.model import Model
 from remask.randomness import keyed_generator
@@ -82,6 +83,26 @@ def _append_text(text: str, tokenizer: Tokenizer, ids: list[int], fixed: list[bo
         fixed += [True] * len(encoded)
 
 
+def encode_prompts(
+    texts: Sequence[str], tokenizer: Tokenizer, *, length: int, device: torch.device | str = "cpu"
+) -> Prompt:
+    """Prompts for one sample each, of whatever lengths; see `encode_prompt`.
+
+    Raises:
+        UserError: as there; the message says which prompt.
+    """
+    encoded = []
+    for number, text in enumerate(texts, start=1):
+        try:
+            encoded.append(encode_prompt(text, tokenizer, length=length))
+        except UserError as error:
+            raise UserError(f"prompt {number}: {error}") from None
+    return Prompt(
+        ids=torch.tensor([ids for ids, _ in encoded], device=device),
+        fixed=torch.tensor([fixed for _, fixed in encoded], device=device),
+    )
+
+
 def repeat_prompt(text: str | None, tokenizer: Tokenizer, *, count: int, length: int, device: torch.device) -> Prompt:
     """The same prompt for `count` samples of `length` tokens; None for no prompt."""
     if text is None:
@@ -91,6 +112,29 @@ def repeat_prompt(text: str | None, tokenizer: Tokenizer, *, count: int, length:
         ids=torch.tensor(ids, device=device).repeat(count, 1),
         fixed=torch.tensor(fixed, device=device).repeat(count, 1),
     )
+
+
+def has_gap(text: str) -> bool:
+    """Whether a prompt says itself which tokens are free."""
+    return _GAP.search(text) is not None
+
+
+def pair_prompt(batch: Batch, *, device: torch.device | str = "cpu") -> Prompt:
+    """The prompts of rows of pairs, with all places behind them free."""
+    fixed = (batch.segments != 0) & ~batch.targets
+    return Prompt(ids=batch.ids.to(device), fixed=fixed.to(device))
+
+
+def ended_at(ids: Sequence[int], fixed: Sequence[bool], *, eos_id: int) -> int | None:
+    """The place of the first end of text behind the last given token; None where there is none.
+
+    Args:
+        ids: a sample.
+        fixed: which of its tokens the prompt gave.
+        eos_id: the end of text.
+    """
+    start = max((place for place, given in enumerate(fixed) if given), default=-1) + 1
+    return next((place for place in range(start, len(ids)) if ids[place] == eos_id), None)
 
 
 def check_length(length: int, model: Model) -> int:
@@ -137,7 +181,7 @@ class Trajectory:
 
     Attributes:
         tokenizer: shows tokens.
-        steps: the number of steps that will be taken.
+        steps: the number of steps that are expected; the states kept are spread over so many.
         fixed: positions given by the prompt [L].
     """
 
@@ -149,6 +193,12 @@ class Trajectory:
         self._last: list[int] = []
         self._revealed: list[int] = []
         self._frames: list[dict[str, Any]] = []
+        self._end: dict[str, Any] = {"step": 0}
+
+    @property
+    def taken(self) -> int:
+        """The number of steps that were taken: fewer than expected by samplers that stop by themselves."""
+        return int(self._end["step"])
 
     def record(self, frame: Frame) -> None:
         """Takes note of a state."""
@@ -159,8 +209,9 @@ class Trajectory:
             if old != new:
                 self._revealed[i] = frame.step
         self._last = now
-        if frame.step % max(1, -(-self.steps // FRAMES)) == 0 or frame.step == self.steps:
-            self._frames.append({"step": frame.step, "time": frame.t, "tokens": self._texts(now)})
+        self._end = {"step": frame.step, "time": frame.t, "tokens": self._texts(now)}
+        if frame.step % max(1, -(-self.steps // FRAMES)) == 0:
+            self._frames.append(self._end)
 
     def to_json(self) -> dict[str, Any]:
         """Final tokens, the step at which each took its value (0: given by the prompt), and the kept states.
@@ -168,7 +219,8 @@ class Trajectory:
         A token that noise drew and no step changed stands from the first step on.
         """
         revealed = [0 if given else max(step, 1) for given, step in zip(self.fixed, self._revealed, strict=True)]
-        return {"tokens": self._texts(self._last), "revealed": revealed, "frames": self._frames}
+        last = [] if self._end in self._frames[-1:] else [self._end]
+        return {"tokens": self._texts(self._last), "revealed": revealed, "frames": [*self._frames, *last]}
 
     def _texts(self, ids: Sequence[int]) -> list[str | None]:
         mask = self.tokenizer.mask_id

@@ -1,20 +1,27 @@
 """The tasks of `remask evaluate`: which text, which references, which protocol."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from remask.config.build import build_sampler, build_text_for, sampling_steps
+from remask.config.build import build_rows, build_sampler, build_text_for
+from remask.config.build.answers import build_judging
 from remask.config.schema import Recipe
 from remask.data.batch import Batch
 from remask.data.corpora import Corpus
-from remask.data.packing import PackedRows
+from remask.data.documents import Pair
+from remask.data.packing import PackedRows, Rows
 from remask.data.store import TokenStore
+from remask.drawing import sampling_protocol
 from remask.errors import UserError
+from remask.evaluation.answers import Answer, answer_measurements, most_common_response
+from remask.evaluation.judged import Verdicts, judged, judged_measurements, passage
 from remask.evaluation.likelihood import (
     evaluation_batches,
     likelihood_measurements,
@@ -25,10 +32,14 @@ from remask.evaluation.measurement import Measurement
 from remask.evaluation.ngrams import symbols_text
 from remask.evaluation.quality import corpus_words, quality_measurements
 from remask.evaluation.trivial import TrivialPredictors, fit_trivial
-from remask.generation import check_length, generate, repeat_prompt
+from remask.generation import check_length, ended_at, generate
 from remask.model import Model
-from remask.tokenizers import Encoding, Tokenizer
+from remask.randomness import derive_seed
+from remask.samplers.base import Prompt, blank_prompt
+from remask.tokenizers import Tokenizer
 
+GUESSES = 20
+"""Random answers to each prompt, whose mean stands beside the model's."""
 NGRAM_REFERENCES = {"byte 1-gram samples": 1, "byte 3-gram samples": 3}
 
 
@@ -45,7 +56,7 @@ class JudgedText:
 
     corpus: Corpus
     stores: Mapping[str, TokenStore]
-    rows: PackedRows
+    rows: Rows
     predictors: TrivialPredictors
 
 
@@ -71,7 +82,7 @@ def open_judged_text(model: Model, recipe: Recipe, *, cache: Path, data_hash: st
     return JudgedText(
         corpus=text.corpus,
         stores=text.stores,
-        rows=PackedRows(text.stores[split], length=recipe.data.length),
+        rows=build_rows(recipe.data, text.stores[split]),
         predictors=fit_trivial(text.stores["train"], model.tokenizer, cache=cache),
     )
 
@@ -80,7 +91,8 @@ def judge_likelihood(model: Model, recipe: Recipe, text: JudgedText) -> list[Mea
     """The likelihood, or its bound, on held-out rows."""
     spec = recipe.evaluation
     batches = list(evaluation_batches(text.rows, limit=spec.rows))
-    sums = row_likelihoods(model, batches, draws=spec.draws, seed=recipe.seed, end_share=text.predictors.end_share)
+    end_share = text.predictors.end_share if text.rows.shows_ends else None
+    sums = row_likelihoods(model, batches, draws=spec.draws, seed=recipe.seed, end_share=end_share)
     exact = model.objective.exact
     protocol = {
         "likelihood": "exact" if exact else "upper bound: " + " + ".join(sums.terms),
@@ -95,39 +107,135 @@ def judge_likelihood(model: Model, recipe: Recipe, text: JudgedText) -> list[Mea
         "tokenizer": model.tokenizer.fingerprint,
         "lossless_tokenizer": model.tokenizer.lossless,
     }
+    if text.corpus.paired:
+        protocol |= {"targets": "responses", "padding": recipe.data.pad, "pairs_left_out": text.rows.left_out}
     return likelihood_measurements(sums, trivial_nats=text.predictors.nats(batches), protocol=protocol)
 
 
 def judge_quality(model: Model, recipe: Recipe, text: JudgedText) -> list[Measurement]:
-    """What samples look like, beside held-out text and samples of byte n-gram models."""
-    spec = recipe.sampling
-    length = check_length(spec.length or recipe.data.length, model)
-    prompt = repeat_prompt(None, model.tokenizer, count=spec.count, length=length, device=model.device)
-    ids = generate(model, build_sampler(spec, model), prompt, seed=recipe.seed).cpu().numpy()
-    texts = [model.tokenizer.decode(row) for row in ids]
-    protocol = {
-        "sampler": spec.sampler,
-        "steps": sampling_steps(spec, length),
-        "length": length,
-        "temperature": spec.temperature,
-        "top_p": spec.top_p,
-        "seed": recipe.seed,
-        "references": f"{recipe.evaluation.split} split",
-    }
+    """What samples look like, beside held-out text and samples of byte n-gram models.
+
+    Raises:
+        UserError: when the model answers prompts.
+    """
+    ids = _drawn_from_nothing(model, recipe, text)
+    length = ids.shape[1]
     return quality_measurements(
         ids,
-        texts,
-        references=_references(model, recipe, text, count=spec.count, length=length),
+        [model.tokenizer.decode(row) for row in ids],
+        references=_references(model, recipe, text, count=len(ids), length=length),
         train_ids=text.stores["train"].ids,
         vocabulary=corpus_words(text.corpus.documents("train")),
-        protocol=protocol,
+        protocol=sampling_protocol(recipe, length=length) | {"references": f"{recipe.evaluation.split} split"},
     )
 
 
+def judge_samples(model: Model, recipe: Recipe, text: JudgedText, *, judge: Model, judge_id: str) -> list[Measurement]:
+    """What an exact model makes of samples, of held-out text and of n-gram samples.
+
+    Args:
+        model: draws the samples.
+        recipe: says how.
+        text: held-out text, and the n-gram models.
+        judge: an autoregressive model.
+        judge_id: its run.
+
+    Raises:
+        UserError: when the judge's likelihood is a bound, or its tokenizer lacks a character of a sample, or the
+            model answers prompts.
+    """
+    if not judge.objective.exact:
+        raise UserError(f"--judge {judge_id}: its likelihood is a bound. Give an autoregressive run, e.g. of recipe ar")
+    ids = _drawn_from_nothing(model, recipe, text)
+    length = ids.shape[1]
+
+    def figures(rows: Iterable[Any]) -> Verdicts:
+        passages = [passage(row, model.tokenizer, judge=judge.tokenizer) for row in rows]
+        return judged(judge, passages, length=judge.length, eos_id=judge.tokenizer.eos_id)
+
+    references = _references(model, recipe, text, count=len(ids), length=length, reader=judge.tokenizer)
+    return judged_measurements(
+        figures(ids),
+        references={name: figures(rows) for name, (rows, _) in references.items()},
+        protocol={
+            **sampling_protocol(recipe, length=length),
+            "references": f"{recipe.evaluation.split} split",
+            "judge": judge_id,
+            "judge_tokenizer": judge.tokenizer.fingerprint,
+            "judge_row": judge.length,
+            "tokenized_anew": model.tokenizer.fingerprint != judge.tokenizer.fingerprint,
+        },
+    )
+
+
+def judge_answers(model: Model, recipe: Recipe, text: JudgedText) -> list[Measurement]:
+    """How many prompts of held-out pairs are answered right.
+
+    Raises:
+        UserError: when the text holds no pairs, or no prompt leaves a place for a response.
+    """
+    pairs = list(text.corpus.pairs(recipe.evaluation.split))
+    chosen = spread_indices(len(pairs), recipe.sampling.count)
+    length = check_length(recipe.sampling.length or recipe.data.length, model)
+    answers = _answers(model, recipe, text.rows.store, [(int(k), pairs[k]) for k in chosen], length=length)
+    judging = build_judging(recipe)
+    common = most_common_response(pair.response for pair in text.corpus.pairs("train"))
+    trivial: dict[str, Callable[[Answer], Sequence[str]]] = {"most common response": lambda answer: [common]}
+    if (guess := judging.guess) is not None:
+        draw = Random(derive_seed(recipe.seed, "guess"))
+        guesses = {answer.prompt: [guess(answer.prompt, draw) for _ in range(GUESSES)] for answer in answers}
+        trivial["random guess"] = lambda answer: guesses[answer.prompt]
+    protocol = {
+        "split": recipe.evaluation.split,
+        "checker": judging.name,
+        **sampling_protocol(recipe, length=length),
+        "prompts_too_long": sum(answer.response is None for answer in answers),
+        "data": text.corpus.fingerprint,
+    }
+    return answer_measurements(answers, right=judging.right, trivial=trivial, protocol=protocol)
+
+
+def _answers(
+    model: Model, recipe: Recipe, store: TokenStore, pairs: Sequence[tuple[int, Pair]], *, length: int
+) -> list[Answer]:
+    """A response drawn to each prompt that leaves a place for one; prompts of all lengths share a batch."""
+    assert store.prompt_lengths is not None, "the corpus holds pairs"
+    sizes = [int(store.prompt_lengths[k]) for k, _ in pairs]
+    able = [place for place, size in enumerate(sizes) if size < length]
+    if not able:
+        raise UserError(f"no prompt is shorter than a sample of {length} tokens: raise --length or data.length")
+    ids = torch.full((len(able), length), model.mask_id)
+    fixed = torch.zeros_like(ids, dtype=torch.bool)
+    for row, place in enumerate(able):
+        start, size = int(store.document_offsets[pairs[place][0]]), sizes[place]
+        ids[row, :size] = torch.from_numpy(store.ids[start : start + size].astype(np.int64))
+        fixed[row, :size] = True
+    prompt = Prompt(ids=ids.to(model.device), fixed=fixed.to(model.device))
+    drawn = generate(model, build_sampler(recipe.sampling, model), prompt, seed=recipe.seed).tolist()
+    answers = [Answer(prompt=p.prompt, reference=p.response, response=None, ended=False) for _, p in pairs]
+    for place, row, given in zip(able, drawn, fixed.tolist(), strict=True):
+        end = ended_at(row, given, eos_id=model.tokenizer.eos_id)
+        response = model.tokenizer.decode(row[sizes[place] : end])
+        answers[place] = replace(answers[place], response=response, ended=end is not None)
+    return answers
+
+
+def _drawn_from_nothing(model: Model, recipe: Recipe, text: JudgedText) -> npt.NDArray[np.int64]:
+    """The recipe's number of samples without a prompt, [n L]."""
+    if text.corpus.paired:
+        raise UserError("this model answers prompts, and samples from nothing say little of it. Give --task answers")
+    length = check_length(recipe.sampling.length or recipe.data.length, model)
+    prompt = blank_prompt(recipe.sampling.count, length, device=model.device)
+    return generate(model, build_sampler(recipe.sampling, model), prompt, seed=recipe.seed).cpu().numpy()
+
+
 def _references(
-    model: Model, recipe: Recipe, text: JudgedText, *, count: int, length: int
+    model: Model, recipe: Recipe, text: JudgedText, *, count: int, length: int, reader: Tokenizer | None = None
 ) -> dict[str, tuple[list[Any], list[str]]]:
-    """Held-out text and n-gram samples, as many and as long in tokens as the model's samples."""
+    """Held-out text and n-gram samples, as many and as long in tokens as the model's samples.
+
+    N-gram samples are made of what both the model's tokenizer and `reader`, where given, can read.
+    """
     tokenizer = model.tokenizer
     rows = PackedRows(text.rows.store, length=length)
     held_out: Batch = rows.batch(spread_indices(max(len(rows) - 1, 1), count))
@@ -139,13 +247,16 @@ def _references(
     for name, order in NGRAM_REFERENCES.items():
         size = round(length * bytes_per_token * 1.5)  # enough to fill a row in all likelihood; cut to it below
         drawn = text.predictors.ngrams.sample(order=order, length=size, count=count, rng=rng)
-        ids = [_encodable(symbols_text(symbols), tokenizer).ids[:length] for symbols in drawn]
+        texts = [symbols_text(symbols) for symbols in drawn]
+        if reader is not None:
+            texts = [_encodable(each, reader) for each in texts]
+        ids = [tokenizer.encode(_encodable(each, tokenizer)).ids[:length] for each in texts]
         references[name] = (ids, [tokenizer.decode(row) for row in ids])
     return references
 
 
-def _encodable(text: str, tokenizer: Tokenizer) -> Encoding:
-    """The tokens of a text, without the characters that the tokenizer does not know (bytes that make none)."""
+def _encodable(text: str, tokenizer: Tokenizer) -> str:
+    """A text without the characters that the tokenizer does not know (bytes that make none)."""
 
     def known(character: str) -> bool:
         try:
@@ -154,11 +265,8 @@ def _encodable(text: str, tokenizer: Tokenizer) -> Encoding:
             return False
         return True
 
-    try:
-        return tokenizer.encode(text)
-    except UserError:
-        kept = set(filter(known, set(text)))
-        return tokenizer.encode("".join(character for character in text if character in kept))
+    kept = set(filter(known, set(text)))
+    return "".join(character for character in text if character in kept)
 
 
 def _decoded(rows: list[torch.Tensor], model: Model) -> tuple[list[Any], list[str]]:

@@ -7,15 +7,18 @@ from pathlib import Path
 
 import torch
 
-from remask.config.build import Progress, Text, build_model, build_sampler, build_text, resolve_device
+from remask.checkpoints import network_tensors, put_weights
+from remask.config.build import Progress, Text, build_model, build_rows, build_sampler, build_text, resolve_device
+from remask.config.saved import load_model
 from remask.config.schema import Recipe
 from remask.data.batch import Batch
-from remask.data.packing import PackedRows
+from remask.data.packing import Rows
 from remask.errors import UserError
 from remask.evaluation.likelihood import evaluation_batches
 from remask.evaluation.trivial import fit_trivial
 from remask.generation import check_length
 from remask.model import Model
+from remask.runs import Registry, runs_home
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,18 +30,20 @@ class Materials:
         text: corpus, tokenizer and token caches.
         model: untrained.
         rows: the training split in rows.
-        held_out: validation rows judged during training.
+        held_out_rows: the validation split in rows.
+        held_out: those of them that are judged during training.
         trivial: figures of trivial predictors on those rows: unit → predictor → value.
-        end_share: the share of training tokens that end a document.
+        end_share: the share of training tokens that end a document, where segments show ends; else None.
     """
 
     recipe: Recipe
     text: Text
     model: Model
-    rows: PackedRows
+    rows: Rows
+    held_out_rows: Rows
     held_out: Sequence[Batch]
     trivial: Mapping[str, Mapping[str, float]]
-    end_share: float
+    end_share: float | None
 
 
 def gather(recipe: Recipe, *, cache: Path, progress: Progress | None = None) -> Materials:
@@ -50,12 +55,14 @@ def gather(recipe: Recipe, *, cache: Path, progress: Progress | None = None) -> 
     device = resolve_device(recipe.device)
     check_precision(recipe, device)
     text = build_text(recipe, cache=cache, progress=progress)
-    rows = PackedRows(text.stores["train"], length=recipe.data.length)
+    rows = build_rows(recipe.data, text.stores["train"])
     if "validation" not in text.stores:
         raise UserError("the text has no validation split: name one with data.validation=FILE")
-    held_out_rows = PackedRows(text.stores["validation"], length=recipe.data.length)
+    held_out_rows = build_rows(recipe.data, text.stores["validation"])
     held_out = list(evaluation_batches(held_out_rows, limit=recipe.training.evaluate_rows))
     model = build_model(recipe, text.tokenizer, device=device)
+    if recipe.training.start_from is not None:
+        take_weights(model, recipe.training.start_from)
     build_sampler(recipe.sampling, model)
     check_length(recipe.sampling.length or recipe.data.length, model)
     predictors = fit_trivial(text.stores["train"], text.tokenizer, cache=cache)
@@ -71,10 +78,34 @@ def gather(recipe: Recipe, *, cache: Path, progress: Progress | None = None) -> 
         text=text,
         model=model,
         rows=rows,
+        held_out_rows=held_out_rows,
         held_out=held_out,
         trivial=trivial,
-        end_share=predictors.end_share,
+        end_share=predictors.end_share if rows.shows_ends else None,
     )
+
+
+def take_weights(model: Model, reference: str) -> None:
+    """Puts the weights of another run's model into an untrained one.
+
+    Args:
+        model: changed in place.
+        reference: a run id, a unique prefix, `last`, a run's folder, or a model folder.
+
+    Raises:
+        UserError: when there is no such model, or its network or vocabulary is another.
+    """
+    folder = Path(reference)
+    if not (folder / "config.json").is_file():
+        registry = Registry(runs_home())
+        folder = registry.folder_of(registry.find(reference)).model_path
+    other, _ = load_model(folder, device=model.device)
+    if other.tokenizer.fingerprint != model.tokenizer.fingerprint:
+        raise UserError(
+            f"training.start_from={reference}: that model reads text with another tokenizer. Give the text or the "
+            "tokenizer it was trained with"
+        )
+    put_weights(model.network, network_tensors(other.network), source=folder)
 
 
 def check_precision(recipe: Recipe, device: torch.device) -> None:

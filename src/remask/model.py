@@ -3,12 +3,14 @@
 Shape letters: B batch, L length, V vocabulary, M positions at which logits are wanted.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 from remask.objectives.base import Objective
 from remask.processes import CategoricalProcess
@@ -53,7 +55,11 @@ class Model(Generic[P]):
     def logits(
         self, z: Int[Tensor, "B L"], t: Float[Tensor, "B"], *, positions: Bool[Tensor, "B L"]
     ) -> Float[Tensor, "M V"]:
-        """Logits at the true places of `positions`.
+        """Logits at the true places of `positions`."""
+        return self.network(z, t, segments=self.segments(z), positions=positions)
+
+    def segments(self, z: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+        """The document of each place, from 1.
 
         A denoiser takes each row for one document, since only noise says yet where one could end; an autoregressive
         model begins a new one after each end of text, as its training rows do.
@@ -61,4 +67,99 @@ class Model(Generic[P]):
         segments = torch.ones_like(z)
         if self.process is None:
             segments[:, 1:] += (z[:, :-1] == self.tokenizer.eos_id).cumsum(-1)
-        return self.network(z, t, segments=segments, positions=positions)
+        return segments
+
+    @property
+    def reader(self) -> "Reader | None":
+        """Reads rows from left to right with a cache; None where later tokens change what earlier places see."""
+        network = self.network
+        if not isinstance(network, CachedNetwork) or network.block_length is None:
+            return None
+        return Reader(network=network, segments=self.segments, block_length=network.block_length)
+
+
+@runtime_checkable
+class CachedNetwork(Protocol):
+    """A network that can read on where it stopped."""
+
+    @property
+    def block_length(self) -> int | None:
+        """Tokens that see each other while later ones are seen by none; None where all see all."""
+        ...
+
+    def open_cache(self, capacity: int) -> Any:
+        """An empty cache for rows of at most `capacity` places."""
+        ...
+
+    def resume(
+        self,
+        z: Int[Tensor, "B N"],
+        t: Float[Tensor, "B"],
+        *,
+        segments: Int[Tensor, "B N"],
+        positions: Bool[Tensor, "B N"],
+        cache: Any,
+        known: int,
+    ) -> Float[Tensor, "M V"]:
+        """Logits of a row's first N places without computing those in the cache, which is extended.
+
+        It keeps every place whose state the first `known` tokens settle; `positions` lie behind what it held.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Reads rows from left to right.
+
+    Attributes:
+        network: causal, or causal between blocks; it reads no time.
+        segments: tokens [B L] → the document of each place [B L].
+        block_length: tokens that the network reads at once.
+    """
+
+    network: CachedNetwork
+    segments: Callable[[Tensor], Tensor]
+    block_length: int
+
+    def begin(self, count: int, length: int, *, device: torch.device) -> "CachedReading":
+        """The start of `count` rows of at most `length` tokens."""
+        return CachedReading(
+            reader=self,
+            cache=self.network.open_cache(length),
+            tokens=torch.zeros(count, 0, dtype=torch.int64, device=device),
+        )
+
+
+@dataclass(kw_only=True)
+class CachedReading:
+    """Rows read so far, in lockstep.
+
+    Attributes:
+        reader: the model.
+        cache: the states of places that were computed and cannot change.
+        tokens: read so far [B P].
+    """
+
+    reader: Reader
+    cache: Any
+    tokens: Int[Tensor, "B P"]
+
+    def extend(self, tokens: Int[Tensor, "B K"]) -> None:
+        """Reads on; the network sees these tokens with the next call of `logits`, which costs no call of its own."""
+        self.tokens = torch.cat([self.tokens, tokens], 1)
+
+    def logits(
+        self, z: Int[Tensor, "B K"], t: Float[Tensor, "B"], *, positions: Bool[Tensor, "B K"]
+    ) -> Float[Tensor, "M V"]:
+        """Logits at the true places of `positions` among the K places that come next and hold `z`; reads nothing."""
+        read = self.tokens.shape[1]
+        whole = torch.cat([self.tokens, z], 1)
+        return self.reader.network.resume(
+            whole,
+            torch.zeros_like(t),
+            segments=self.reader.segments(whole),
+            positions=functional.pad(positions, (read, 0), value=False),
+            cache=self.cache,
+            known=read,
+        )

@@ -1,8 +1,9 @@
 """Optimisers, learning-rate curves and the moving average of weights."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,15 @@ from torch.optim import Optimizer
 
 Curve = Callable[[int], float]
 """Step index from 1 → the share of the peak learning rate, in [0, 1]."""
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """A network that knows which of its weights Muon may orthogonalise."""
+
+    def hidden_matrices(self) -> Iterable[nn.Parameter]:
+        """The trained two-dimensional weights that are neither embeddings nor the vocabulary projection."""
+        ...
 
 
 def warmed(decay: Curve, *, warmup_steps: int) -> Curve:
@@ -54,8 +64,8 @@ def set_rate(optimizers: Sequence[Optimizer], share: float) -> None:
 def adamw(
     network: nn.Module, *, learning_rate: float, weight_decay: float, betas: tuple[float, float]
 ) -> list[Optimizer]:
-    """AdamW (arXiv:1711.05101) on all parameters; matrices decay, vectors and embeddings do not."""
-    return [_adamw(network, list(network.parameters()), learning_rate, weight_decay, betas)]
+    """AdamW (arXiv:1711.05101) on all trained parameters; matrices decay, vectors and embeddings do not."""
+    return [_adamw(network, trained_parameters(network), learning_rate, weight_decay, betas)]
 
 
 def muon(
@@ -78,10 +88,31 @@ def muon(
         betas: of AdamW.
     """
     chosen = {id(parameter) for parameter in hidden}
-    rest = [parameter for parameter in network.parameters() if id(parameter) not in chosen]
+    rest = [parameter for parameter in trained_parameters(network) if id(parameter) not in chosen]
     orthogonal = torch.optim.Muon(list(hidden), lr=muon_learning_rate, weight_decay=weight_decay, momentum=0.95)
     _remember_peak(orthogonal)
     return [orthogonal, _adamw(network, rest, learning_rate, weight_decay, betas)]
+
+
+@runtime_checkable
+class PartlyFrozen(Protocol):
+    """A module on top of weights that training never changes."""
+
+    def frozen_parameters(self) -> Iterable[nn.Parameter]:
+        """Parameters that stay as they are, and that are found again where the module came from."""
+        ...
+
+
+def kept_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters by name that a run must keep to go on: all but frozen ones, each shared one once."""
+    bases = [module for module in network.modules() if isinstance(module, PartlyFrozen)]
+    frozen = {id(parameter) for base in bases for parameter in base.frozen_parameters()}
+    return {name: parameter for name, parameter in network.named_parameters() if id(parameter) not in frozen}
+
+
+def trained_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are not frozen, each shared one once."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
 def _adamw(
@@ -106,7 +137,7 @@ def _remember_peak(optimizer: Optimizer) -> None:
 
 
 class MovingAverage:
-    """Exponential moving average of a network's parameters.
+    """Exponential moving average of a network's parameters, frozen ones left out.
 
     Args:
         network: whose parameters are followed; the average starts equal to them.
@@ -116,7 +147,7 @@ class MovingAverage:
 
     def __init__(self, network: nn.Module, *, decay: float) -> None:
         self.decay = decay
-        self.average = {name: value.detach().clone() for name, value in network.named_parameters()}
+        self.average = {name: value.detach().clone() for name, value in kept_parameters(network).items()}
 
     @torch.no_grad()
     def update(self, network: nn.Module, *, step: int) -> None:
@@ -129,7 +160,7 @@ class MovingAverage:
     @contextmanager
     def applied(self, network: nn.Module) -> Iterator[None]:
         """Lends the averaged weights to the network, and puts its own back afterwards."""
-        own = dict(network.named_parameters())
+        own = kept_parameters(network)
         kept = {name: parameter.data for name, parameter in own.items()}
         for name, parameter in own.items():
             parameter.data = self.average[name]

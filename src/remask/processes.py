@@ -53,6 +53,11 @@ class CategoricalProcess(ABC):
         """Positions that a reverse step may change and that the bound's integrand sees: all, unless noise shows."""
         return torch.ones_like(z, dtype=torch.bool)
 
+    def forget(self, z: Int[Tensor, "*N"], where: Bool[Tensor, "*N"]) -> Int[Tensor, "*N"]:
+        """`z` as a network must see it to give leave-one-out logits at `where`: as it is, by the contract."""
+        del where
+        return z
+
     @property
     def data_size(self) -> int:
         """The number of tokens that clean text can hold: V − 1."""
@@ -98,6 +103,15 @@ class CategoricalProcess(ABC):
         (alpha, mix), (alpha_slope, mix_slope) = with_slope(self.mixing, t)
         return mix_slope - (alpha_slope / alpha)[..., None] * mix
 
+    def transition(
+        self, s: Float[Tensor, "*N"], t: Float[Tensor, "*N"]
+    ) -> tuple[Float[Tensor, "*N"], Float[Tensor, "*N V"]]:
+        """The chance a to stay [*N] and m [*N V] of equation (2), for s <= t and α_s > 0."""
+        alpha_s, mix_s = self.mixing(s)
+        alpha_t, mix_t = self.mixing(t)
+        stay = alpha_t / alpha_s
+        return stay, (mix_t - stay[..., None] * mix_s).clamp_min(0.0)  # rounding may leave −1e-17
+
     def prior(self, like: Tensor) -> Float[Tensor, "V"]:
         """The distribution [V] that sampling starts from: q_1 of a uniformly drawn token.
 
@@ -142,6 +156,25 @@ class CategoricalProcess(ABC):
         log_p = self.log_clean(logits)
         return (log_p + self.log_likelihood(z, t).to(log_p.dtype)).log_softmax(-1)
 
+    def predicted(self, logits: Float[Tensor, "*N V"], t: Float[Tensor, "*#N"]) -> Float[Tensor, "*N V"]:
+        """The predicted distribution of the noisy token, q̂_t = α_t p + mix_t [*N V]."""
+        p = self.log_clean(logits).exp()
+        alpha, mix = (value.to(p.dtype) for value in self.mixing(t))
+        return alpha[..., None] * p + mix
+
+    def undo(
+        self,
+        marginal: Float[Tensor, "*N V"],
+        z: Int[Tensor, "*N"],
+        t: Float[Tensor, "*#N"],
+        s: Float[Tensor, "*#N"],
+    ) -> Float[Tensor, "*N V"]:
+        """q(z_t = z | z_s = ·) · marginal(·), the right side of equation (4) for any `marginal` of z_s [*N V]."""
+        stay, enter = (value.to(marginal.dtype) for value in self.transition(s, t))
+        weights = _pick(enter, z)[..., None] * marginal
+        at_z = stay.expand(z.shape) * marginal.expand(*z.shape, -1).gather(-1, z[..., None]).squeeze(-1)
+        return weights.scatter_add(-1, z[..., None], at_z[..., None])
+
     def reverse_weights(
         self,
         logits: Float[Tensor, "*N V"],
@@ -150,15 +183,7 @@ class CategoricalProcess(ABC):
         s: Float[Tensor, "*#N"],
     ) -> Float[Tensor, "*N V"]:
         """Unnormalised p(z_s = · | z_t = z) of equation (4), for s < t [*N V]."""
-        p = self.log_clean(logits).exp()
-        alpha_t, mix_t = (value.to(p.dtype) for value in self.mixing(t))
-        alpha_s, mix_s = (value.to(p.dtype) for value in self.mixing(s))
-        stay = alpha_t / alpha_s
-        enter = (mix_t - stay[..., None] * mix_s).clamp_min(0.0)  # rounding may leave −1e-17
-        predicted = alpha_s[..., None] * p + mix_s
-        weights = _pick(enter, z)[..., None] * predicted
-        at_z = stay.expand(z.shape) * predicted.expand(*z.shape, -1).gather(-1, z[..., None]).squeeze(-1)
-        return weights.scatter_add(-1, z[..., None], at_z[..., None])
+        return self.undo(self.predicted(logits, s), z, t, s)
 
     def reverse_step(
         self,
@@ -185,6 +210,10 @@ class Masking(CategoricalProcess):
     def active(self, z: Int[Tensor, "*N"]) -> Bool[Tensor, "*N"]:
         """Only masked positions: a visible token is known to be clean."""
         return z == self.mask_id
+
+    def forget(self, z: Int[Tensor, "*N"], where: Bool[Tensor, "*N"]) -> Int[Tensor, "*N"]:
+        """Masked at `where`: no network is trained at visible tokens, so its logits there mean nothing."""
+        return torch.where(where, self.mask_id, z)
 
 
 @dataclass(frozen=True, kw_only=True)

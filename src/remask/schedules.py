@@ -19,6 +19,9 @@ from remask.randomness import widest_float
 
 Curves = TypeVar("Curves", bound=Tensor | tuple[Tensor, ...])
 
+_BISECTIONS = 60
+"""Halvings of [0, 1] that leave less than the spacing of float64 numbers near 1e-2."""
+
 
 def with_slope(curves: Callable[[Tensor], Curves], t: Float[Tensor, "*N"]) -> tuple[Curves, Curves]:
     """`curves(t)` and d curves/dt, by forward-mode differentiation; `t` may be a broadcast view."""
@@ -36,6 +39,22 @@ class Schedule(ABC):
     def slope(self, t: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
         """dα/dt, never positive; same shape and dtype as `t`."""
         return with_slope(self.alpha, t)[1]
+
+    def time(self, alpha: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
+        """The earliest time at which no more than the share `alpha` is left, or 1; to rounding, by bisection.
+
+        Args:
+            alpha: in [0, 1].
+
+        Returns:
+            t in (0, 1]; same shape and dtype as `alpha`. About 1e-18 where `alpha` is 1.
+        """
+        low, high = torch.zeros_like(alpha), torch.ones_like(alpha)
+        for _ in range(_BISECTIONS):
+            middle = 0.5 * (low + high)
+            reached = self.alpha(middle) <= alpha
+            low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)
+        return high
 
 
 @dataclass(frozen=True)
@@ -107,3 +126,39 @@ def time_grid(steps: int, *, start: float = 1.0, end: float = 0.0) -> list[float
     if steps < 1:
         raise ValueError(f"steps: {steps} was given; a sampler needs at least 1 step")
     return [start + (end - start) * k / steps for k in range(steps)] + [end]
+
+
+def smooth_time_grid(steps: int) -> list[float]:
+    """`steps` + 1 times from 1 down to 0, denser at both ends: t = u² (3 − 2u) for equally spaced u.
+
+    Hybrid noise moves fastest at both ends, where its share of uniform noise grows as √t.
+
+    Raises:
+        ValueError: when `steps` is below 1.
+    """
+    return [u * u * (3.0 - 2.0 * u) for u in time_grid(steps)]
+
+
+def held_time_grid(steps: int, *, at: float, share: float) -> list[float]:
+    """As `time_grid` from 1 to 0, but a share of the steps stands still at one time, for samplers that remask there.
+
+    Args:
+        steps: at least 1, the held ones included.
+        at: the time to stand at, in (0, 1); it is reached exactly.
+        share: of the steps that are held, in [0, 1]; rounded so that one step before and one after are left.
+
+    Returns:
+        `steps` + 1 non-increasing times.
+
+    Raises:
+        ValueError: when a number is out of range, or fewer than 2 steps are asked for.
+    """
+    if steps < 2:
+        raise ValueError(f"steps: {steps} was given; a grid that stands still needs at least 2 steps")
+    if not 0 < at < 1:
+        raise ValueError(f"at: {at} was given; it must lie above 0 and below 1")
+    if not 0 <= share <= 1:
+        raise ValueError(f"share: {share} was given; it must lie in [0, 1]")
+    held = min(round(share * steps), steps - 2)
+    before = min(max(round((1.0 - at) * (steps - held)), 1), steps - held - 1)
+    return time_grid(before, end=at) + [at] * held + time_grid(steps - held - before, start=at)[1:]

@@ -17,20 +17,20 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from remask.checkpoints import Checkpoints
-from remask.config.build import build_curve, build_optimizers, build_sampler, sampling_steps
+from remask.config.build import build_curve, build_optimizers
 from remask.config.saved import save_model
 from remask.data.packing import training_batches
+from remask.drawing import Drawing, draw_samples, own_prompts
 from remask.errors import RunError
 from remask.evaluation.likelihood import likelihood_measurements, row_likelihoods
-from remask.generation import Trajectory, check_length, generate, repeat_prompt
 from remask.health import verdict
 from remask.interruption import InterruptRequest
 from remask.machine import peak_memory_bytes
 from remask.materials import Materials
-from remask.networks.transformer import Transformer
+from remask.objectives.prompt_dropout import unwrapped
 from remask.optimisation import MovingAverage
 from remask.runs import Registry, RunFolder, RunRecord, timestamp, write_atomic
-from remask.training import Step, TrainingState, train
+from remask.training import Steered, Step, TrainingState, train
 
 VALIDATION_DRAWS = 2
 """Noise draws a row of the validations during training; `remask evaluate` takes the recipe's own number."""
@@ -68,6 +68,7 @@ class Window:
         losses: of each step, nats a token.
         likelihoods: of each step whose loss estimates one, nats a token.
         norms: of each step's gradient.
+        terms: of the loss, summed over the steps, nats a token.
         tokens: trained on since the line, or since the run was resumed.
         since: when that was, by a monotonic clock, in seconds.
     """
@@ -75,6 +76,7 @@ class Window:
     losses: list[float] = field(default_factory=list)
     likelihoods: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
+    terms: dict[str, float] = field(default_factory=dict)
     tokens: int = 0
     since: float = field(default_factory=time.monotonic)
 
@@ -83,6 +85,8 @@ class Window:
         self.losses.append(step.loss)
         self.likelihoods += [step.terms[name] for name in LIKELIHOOD_TERMS if name in step.terms]
         self.norms.append(step.gradient_norm)
+        for name, value in step.terms.items():
+            self.terms[name] = self.terms.get(name, 0.0) + value
         self.tokens += step.tokens
 
     def figures(self, *, now: float, bytes_per_token: float) -> dict[str, float]:
@@ -97,9 +101,9 @@ class Window:
             figures["bits_per_byte"] = sum(self.likelihoods) / count / math.log(2) / bytes_per_token
         return figures
 
-    def to_json(self) -> dict[str, list[float]]:
+    def to_json(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {"losses": self.losses, "likelihoods": self.likelihoods, "norms": self.norms}
+        return {"losses": self.losses, "likelihoods": self.likelihoods, "norms": self.norms, "terms": self.terms}
 
 
 class Run:
@@ -133,7 +137,6 @@ class Run:
             cpu=model.device.type == "cpu",
             mixed_precision={"float32": "no", "bf16": "bf16", "fp16": "fp16"}[recipe.training.precision],
         )
-        assert isinstance(model.network, Transformer)
         optimizers = build_optimizers(recipe.training, model.network)
         network, *prepared = self.accelerator.prepare(model.network, *optimizers)
         average = MovingAverage(model.network, decay=recipe.training.ema_decay)
@@ -226,8 +229,10 @@ class Run:
         self.watch.logged(record)
 
     def _log(self, step: Step) -> None:
-        store = self.materials.text.stores["train"]
-        figures = self.window.figures(now=time.monotonic(), bytes_per_token=store.text_bytes_total / len(store))
+        figures = self.window.figures(now=time.monotonic(), bytes_per_token=self.materials.rows.bytes_per_target)
+        objective = unwrapped(self.model.objective)
+        if isinstance(objective, Steered):
+            figures |= objective.diagnostics(self.model.network, self.window.terms)
         self._emit(
             {
                 "kind": "train",
@@ -269,26 +274,15 @@ class Run:
         )
 
     def _show_sample(self) -> None:
-        texts = self._draw(count=1)[0]
-        self._emit({"kind": "sample", "step": self.state.step, "text": texts[0]})
+        (sample,) = self._draw(count=1).records
+        self._emit({"kind": "sample", "step": self.state.step, "text": sample["text"]})
 
-    def _draw(self, *, count: int) -> tuple[list[str], dict[str, Any], torch.Tensor]:
-        """Texts drawn with the averaged weights, the course of the first, and the ids."""
-        spec = self.recipe.sampling
-        length = check_length(spec.length or self.recipe.data.length, self.model)
-        prompt = repeat_prompt(None, self.model.tokenizer, count=count, length=length, device=self.model.device)
-        course = Trajectory(self.model.tokenizer, sampling_steps(spec, length), prompt.fixed[0].tolist())
+    def _draw(self, *, count: int) -> Drawing:
+        """Samples of the averaged weights, from nothing or from prompts of held-out pairs."""
+        store = self.materials.text.stores["validation"]
+        prompt, words = own_prompts(self.model, self.recipe, store, count=count)
         with self.state.average.applied(self.model.network):
-            ids = generate(
-                self.model,
-                build_sampler(spec, self.model),
-                prompt,
-                seed=self.recipe.seed,
-                on_step=course.record,
-            )
-        texts = [self.model.tokenizer.decode(row.tolist()) for row in ids]
-        facts = {"sampler": spec.sampler, "steps": course.steps, "seed": self.recipe.seed}
-        return texts, {**facts, **course.to_json()}, ids
+            return draw_samples(self.model, self.recipe, prompt, words=words, run=self.record.id, step=self.state.step)
 
     def _checkpoint(self) -> None:
         scaler = self.accelerator.scaler
@@ -312,26 +306,11 @@ class Run:
     def _finish(self) -> RunRecord:
         with self.state.average.applied(self.model.network):
             save_model(self.model, self.recipe, self.folder.model_path)
-        texts, course, ids = self._draw(count=self.recipe.sampling.count)
-        write_atomic(self.folder.trajectory_path, json.dumps(course, ensure_ascii=False))
-        spec = self.recipe.sampling
+        drawn = self._draw(count=self.recipe.sampling.count)
+        write_atomic(self.folder.trajectory_path, json.dumps(drawn.course, ensure_ascii=False))
         self.folder.trim_samples(self.state.step - 1)  # those of an earlier end that was cut short
-        for text, row in zip(texts, ids.tolist(), strict=True):
-            self.folder.append_sample(
-                {
-                    "run": self.record.id,
-                    "step": self.state.step,
-                    "sampler": spec.sampler,
-                    "steps": course["steps"],
-                    "seed": self.recipe.seed,
-                    "temperature": spec.temperature,
-                    "top_p": spec.top_p,
-                    "length": len(row),
-                    "prompt": None,
-                    "text": text,
-                    "ids": row,
-                }
-            )
+        for line in drawn.records:
+            self.folder.append_sample(line)
         return self._close("finished", error=None)
 
     def _close(self, status: str, *, error: str | None) -> RunRecord:

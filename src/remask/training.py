@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -17,8 +18,36 @@ from torch.optim import Optimizer
 from remask.data.batch import Batch
 from remask.errors import RunError
 from remask.objectives.base import Loss, Objective
+from remask.objectives.prompt_dropout import unwrapped
 from remask.optimisation import Curve, MovingAverage, set_rate
 from remask.randomness import derive_seed, keyed_generator
+
+
+@runtime_checkable
+class Stepped(Protocol):
+    """A network that changes as training goes on, as a function of the step alone, so that runs resume."""
+
+    def begin_step(self, step: int) -> None:
+        """Called before the forward passes of each optimiser step, counted from 1."""
+        ...
+
+
+@runtime_checkable
+class Steered(Protocol):
+    """An objective that turns a knob of the network after each optimiser step, and says what it sees in doing so."""
+
+    def steer(self, network: nn.Module, terms: Mapping[str, float]) -> None:
+        """Changes the network (unwrapped) in place.
+
+        Args:
+            network: after the optimiser's step, before the moving average takes it in.
+            terms: the terms of this step's losses, summed over all micro-batches and divided by its target tokens.
+        """
+        ...
+
+    def diagnostics(self, network: nn.Module, terms: Mapping[str, float]) -> dict[str, float]:
+        """Figures for the training record, from the same terms summed over the steps since the last one."""
+        ...
 
 
 @dataclass
@@ -91,14 +120,24 @@ def train(
         micro_batches = [batch.to(accelerator.device) for batch in next(batches)]
         share = curve(index)
         set_rate(state.optimizers, share)
+        network = accelerator.unwrap_model(state.network)
+        _begin_step(network, index)
         tokens = sum(int(batch.targets.sum()) for batch in micro_batches)
         losses = _backward(state, objective, micro_batches, accelerator, seed=seed, index=index, tokens=tokens)
         loss, terms = _sum(losses, index=index, tokens=tokens)
         norm = clip_gradient(state.network, accelerator, clip=clip, index=index)
         apply_gradient(state.optimizers, accelerator)
-        state.average.update(accelerator.unwrap_model(state.network), step=index)
+        steered = unwrapped(objective)
+        if isinstance(steered, Steered):
+            steered.steer(network, terms)
+        state.average.update(network, step=index)
         state.step, state.tokens = index, state.tokens + tokens
         yield Step(index, loss, norm, share, tokens, terms)
+
+
+def _begin_step(network: object, step: int) -> None:
+    if isinstance(network, Stepped):
+        network.begin_step(step)
 
 
 def _backward(

@@ -78,7 +78,7 @@ def test_the_course_of_the_first_text_is_kept_as_it_was_drawn(trained):
         (["--temperature", 0], ["--temperature: 0.0 given", "above 0"]),
         (["--temperature", "nan"], ["--temperature", "above 0"]),
         (["--seed", -1], ["--seed: -1 given", "at least 0"]),
-        (["--sampler", "ancestrl"], ["--sampler", "ancestral, confidence, left_to_right"]),
+        (["--sampler", "ancestrl"], ["--sampler", "did you mean 'ancestral'", "left_to_right"]),
         (["--sampler", "left_to_right"], ["--sampler: left_to_right given", "--sampler ancestral"]),
         (["--device", "tpu"], ["device=tpu", "auto, cpu"]),
         (["--prompt", "longer than sixteen bytes"], ["25 tokens", "has 16", "Shorten"]),

@@ -3,6 +3,7 @@
 from hypothesis import strategies as st
 
 from remask.config.schema import (
+    BlockDiffusionSpec,
     BPETokenizerSpec,
     ByteTokenizerSpec,
     CharacterTokenizerSpec,
@@ -14,11 +15,14 @@ from remask.config.schema import (
     LikelihoodBoundSpec,
     LinearScheduleSpec,
     LogLinearScheduleSpec,
+    MaskedLanguageModelSpec,
     MaskingSpec,
     NextTokenSpec,
     PolynomialScheduleSpec,
+    ProofreadingSpec,
     Recipe,
     SamplingSpec,
+    ScoreEntropySpec,
     TrainingSpec,
     TransformerSpec,
     UniformSpec,
@@ -71,27 +75,53 @@ def training(draw):
     )
 
 
+OF_ANY_NOISE = ["ancestral", "analytic", "tau_leaping", "predictor_corrector"]
+OF_MASKS = [*OF_ANY_NOISE, "confidence", "margin", "entropy", "entropy_bounded", "remdm"]
+
+
+@st.composite
+def denoising(draw):
+    """Objective, process, attention, samplers and block length that agree."""
+    t_min, schedule = draw(OPEN_SHARE), draw(SCHEDULES)
+    masking = MaskingSpec(schedule=schedule)
+    uniform = UniformSpec(schedule=schedule)
+    hybrid = HybridSpec(uniform_share=draw(OPEN_SHARE), schedule=schedule)
+    process = draw(st.sampled_from([masking, uniform, hybrid]))
+    samplers = OF_MASKS if process is masking else OF_ANY_NOISE
+    match draw(st.sampled_from(["bound", "score", "mlm", "proofreading", "blocks"])):
+        case "bound":
+            return LikelihoodBoundSpec(t_min=t_min), process, "bidirectional", samplers, None
+        case "score":
+            process = draw(st.sampled_from([masking, uniform]))
+            samplers = OF_MASKS if process is masking else OF_ANY_NOISE
+            return ScoreEntropySpec(t_min=t_min), process, "bidirectional", samplers, None
+        case "mlm":
+            return MaskedLanguageModelSpec(rate=draw(OPEN_SHARE)), masking, "bidirectional", OF_MASKS, None
+        case "proofreading":
+            return ProofreadingSpec(t_min=t_min), masking, "bidirectional", [*OF_MASKS, "proofreading"], None
+        case _:
+            block = draw(st.integers(1, 64))
+            return BlockDiffusionSpec(t_min=t_min, block_length=block), masking, "block_causal", OF_MASKS, block
+
+
 @st.composite
 def recipes(draw):
     if draw(st.booleans()):
-        objective, process, attention = NextTokenSpec(), None, "causal"
+        objective, process, attention, block = NextTokenSpec(), None, "causal", None
         samplers, conditioning = ["left_to_right"], ["none"]
     else:
-        objective, attention = LikelihoodBoundSpec(t_min=draw(OPEN_SHARE)), "bidirectional"
-        schedule = draw(SCHEDULES)
-        process = draw(
-            st.sampled_from([MaskingSpec(schedule=schedule), UniformSpec(schedule=schedule)])
-            | st.builds(HybridSpec, uniform_share=OPEN_SHARE, schedule=st.just(schedule))
-        )
-        samplers = ["ancestral", "confidence"] if isinstance(process, MaskingSpec) else ["ancestral"]
-        conditioning = ["none", "adaln_zero"]
+        objective, process, attention, samplers, block = draw(denoising())
+        conditioning = ["none", "adaln_zero"] if block is None else ["none"]
+    text = draw(data())
+    if block is not None:
+        text = text.model_copy(update={"length": block * draw(st.integers(2, 100))})
     heads = draw(st.integers(1, 16))
     return Recipe(
         name=draw(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)),
         description=draw(st.text(max_size=40)),
         seed=draw(st.integers(0, 2**63 - 1)),
         device=draw(st.sampled_from(["auto", "cpu", "cuda", "cuda:3", "mps"])),
-        data=draw(data()),
+        data=text,
         tokenizer=draw(TOKENIZERS),
         process=process,
         objective=objective,
@@ -103,5 +133,7 @@ def recipes(draw):
         ),
         training=draw(training()),
         evaluation=EvaluationSpec(rows=draw(st.none() | COUNT)),
-        sampling=SamplingSpec(sampler=draw(st.sampled_from(samplers)), top_p=draw(st.floats(0.001, 1))),
+        sampling=SamplingSpec(
+            sampler=draw(st.sampled_from(samplers)), top_p=draw(st.floats(0.001, 1)), block_length=block
+        ),
     )

@@ -176,7 +176,7 @@ WRONG = [
     ("traning.steps=3", f"traning: unknown key; did you mean 'training'? {ROOT_KEYS}"),
     ("qqqq=3", f"qqqq: unknown key; {ROOT_KEYS}"),
     ("a\tb=3", "'a\\tb=3' given; valid: key=value, e.g. training.steps=100"),
-    ("evaluation.drws=3", "evaluation.drws: unknown key; did you mean 'draws'? Valid: draws, rows, split."),
+    ("evaluation.drws=3", "evaluation.drws: unknown key; did you mean 'draws'? Valid: checker, draws, rows, split."),
     ("training.learning_rate=-1", "training.learning_rate: -1 given; valid: a number above 0 and at most 10"),
     (
         "training.learning_rate=.nan",
@@ -221,7 +221,7 @@ WRONG = [
         "tokenizer.kind: 'bte' given; did you mean 'byte'? Valid: bpe, byte, character, huggingface.",
     ),
     ("process.kind=3", "process.kind: 3 given; valid: hybrid, masking, uniform."),
-    ("network.kind=mlp", "network.kind: 'mlp' given; valid: transformer."),
+    ("network.kind=mlp", "network.kind: 'mlp' given; valid: pretrained, transformer."),
     (
         "process.schedule.kind=sqrt",
         "process.schedule.kind: 'sqrt' given; valid: cosine, linear, log_linear, polynomial.",
@@ -237,7 +237,7 @@ WRONG = [
     (
         "evaluation=3",
         "evaluation: 3 given, but it is a section; give its keys, evaluation.KEY=VALUE, with KEY "
-        "one of draws, rows, split",
+        "one of checker, draws, rows, split",
     ),
     (
         "tokenizer.kind=huggingface",

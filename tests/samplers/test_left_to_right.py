@@ -56,3 +56,47 @@ def test_a_fixed_place_costs_no_network_call():
     z = left_to_right(model, prompt=prompt, generator=keyed_generator(1))
     assert model.calls == 2
     assert z[0, [0, 2]].tolist() == [2, 3]
+
+
+def ending(rows: int = 60) -> tuple[torch.Tensor, torch.Tensor, LeftToRight]:
+    """(drawn with stop, drawn without, the model) from prompts of different lengths that hold the stop themselves."""
+    ids = torch.full((rows, 7), 2)
+    prompt = Prompt(ids=ids, fixed=torch.arange(7) < (torch.arange(rows) % 4)[:, None])
+    model = LeftToRight(PROCESS, seed=3)
+    without = left_to_right(model, prompt=prompt, generator=keyed_generator(1))
+    return left_to_right(model, prompt=prompt, generator=keyed_generator(1), stop=2), without, model
+
+
+def test_a_row_ends_at_the_first_stop_behind_its_prompt_and_is_filled_with_it():
+    stopped, without, _ = ending()
+    for row, (one, other) in enumerate(zip(stopped.tolist(), without.tolist(), strict=True)):
+        given = row % 4
+        end = next((i for i in range(given, 7) if other[i] == 2), 7)
+        assert one == other[:end] + [2] * (7 - end), "tokens before the stop are those drawn without it"
+    assert not torch.equal(stopped, without)
+
+
+def test_once_every_row_has_ended_no_call_is_made():
+    class Short(LeftToRight):
+        def predict(self, z, t):
+            logits = super().predict(z, t)
+            logits[..., 2] = 1e3 if z.shape[1] > 2 else -1e3
+            return logits
+
+    model, frames = Short(PROCESS, seed=3), []
+    z = left_to_right(model, prompt=blank_prompt(3, 7), generator=keyed_generator(1), stop=2, on_step=frames.append)
+    assert model.calls == 3
+    assert bool((z[:, 2:] == 2).all())
+    assert not bool((z[:, :2] == 2).any())
+    assert [frame.step for frame in frames] == list(range(8))
+    assert torch.equal(frames[-1].z, z)
+
+
+def test_a_stop_in_a_gap_ends_nothing():
+    prompt = Prompt(ids=torch.tensor([[0, 0, 0, 3]]), fixed=torch.tensor([[False, False, False, True]]))
+    draws = [
+        left_to_right(LeftToRight(PROCESS, seed=3), prompt=prompt, generator=keyed_generator(seed), stop=stop)
+        for stop in (None, 2)
+        for seed in range(10)
+    ]
+    assert all(torch.equal(one, other) for one, other in zip(draws[:10], draws[10:], strict=True))

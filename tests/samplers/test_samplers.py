@@ -7,23 +7,67 @@ import torch
 
 from doubles import KINDS, LeftToRight, Table, make_process
 from remask.randomness import keyed_generator
-from remask.samplers import Prompt, ancestral, blank_prompt, confidence, left_to_right, reshape_distribution
+from remask.samplers import (
+    Guided,
+    Prompt,
+    analytic,
+    ancestral,
+    blank_prompt,
+    by_sureness,
+    confidence,
+    entropy,
+    entropy_bounded,
+    left_to_right,
+    margin,
+    predictor_corrector,
+    remdm,
+    rescale,
+    reshape_distribution,
+    tau_leaping,
+)
 from remask.schedules import time_grid
 
 pytestmark = pytest.mark.usefixtures("global_generator_untouched")
 LENGTH = 5
 
 
+def guided(model, times, *, prompt, **rest):
+    """Ancestral sampling of a model that gives the prompt more weight."""
+    return ancestral(Guided(model, prompt=prompt, scale=1.5), times, prompt=prompt, **rest)
+
+
+WALKS = {
+    "ancestral": ancestral,
+    "analytic": analytic,
+    "tau_leaping": tau_leaping,
+    "predictor_corrector": partial(predictor_corrector, corrector_steps=2, share=0.4),
+    "confidence": confidence,
+    "margin": margin,
+    "entropy": entropy,
+    "remdm rescale": partial(remdm, strategy=rescale(0.5)),
+    "remdm by sureness": partial(remdm, strategy=by_sureness(rescale(1.0))),
+    "guided": guided,
+}
+FOR_ANY_NOISE = ["ancestral", "analytic", "tau_leaping", "predictor_corrector"]
+
+
 def make_sampler(name: str):
-    """(draw, number of steps) of each sampler over a fixed wrong network."""
+    """(draw, number of steps, or None where the sampler chooses) of each sampler over a fixed wrong network."""
     if name == "left_to_right":
         return partial(left_to_right, LeftToRight(make_process("masking", "linear"), seed=2)), LENGTH
     walk, kind = name.split(" of ")
     model = Table(make_process(kind, "cosine"), LENGTH, seed=2)
-    return partial({"ancestral": ancestral, "confidence": confidence}[walk], model, time_grid(7)), 7
+    if walk == "entropy_bounded":
+        return partial(entropy_bounded, model, budget=0.8), None
+    return partial(WALKS[walk], model, time_grid(6)), 6
 
 
-ALL = [*(f"ancestral of {kind}" for kind in KINDS), "confidence of masking", "left_to_right"]
+ALL = [
+    *(f"{walk} of {kind}" for walk in FOR_ANY_NOISE for kind in KINDS),
+    *(f"{walk} of masking" for walk in WALKS if walk not in FOR_ANY_NOISE),
+    "entropy_bounded of masking",
+    "left_to_right",
+]
 each_sampler = pytest.mark.parametrize("name", ALL)
 
 
@@ -80,11 +124,17 @@ def test_rows_may_have_different_gaps(name):
 
 @each_sampler
 def test_frames_run_from_the_start_to_the_result(name):
-    draw, steps = make_sampler(name)
+    draw, fixed_steps = make_sampler(name)
     frames = []
     z = draw(prompt=blank_prompt(4, LENGTH), generator=keyed_generator(1), on_step=frames.append)
+    steps = fixed_steps or len(frames) - 1
     assert [frame.step for frame in frames] == list(range(steps + 1))
-    assert [frame.t for frame in frames] == pytest.approx([1 - k / steps for k in range(steps + 1)])
+    times = [frame.t for frame in frames]
+    assert (times[0], times[-1]) == (1, 0)
+    if fixed_steps:
+        assert times == pytest.approx([1 - k / steps for k in range(steps + 1)])
+    else:
+        assert times == sorted(times, reverse=True)
     assert torch.equal(frames[-1].z, z)
     assert not torch.equal(frames[0].z, z)
 
@@ -129,7 +179,7 @@ def test_a_low_temperature_gives_the_likeliest_tokens(name):
         prompt=blank_prompt(300, LENGTH), generator=keyed_generator(1), transform=reshape_distribution(temperature=1e-3)
     )
     warm = draw(prompt=blank_prompt(300, LENGTH), generator=keyed_generator(1))
-    assert len(cold.unique(dim=0)) < len(warm.unique(dim=0)) * 0.6  # what is drawn from noise stays random
+    assert len(cold.unique(dim=0)) < len(warm.unique(dim=0)) * 0.75  # noise, and the order of places, stay random
     if name == "left_to_right":
         assert len(cold.unique(dim=0)) == 1
 

@@ -8,8 +8,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from remask import __version__
+from remask.cli.convert import convert
 from remask.cli.doctor import doctor
 from remask.cli.evaluate import evaluate, health
+from remask.cli.export import export
 from remask.cli.recipes import recipes
 from remask.cli.report import report
 from remask.cli.runs import runs, show
@@ -47,7 +49,7 @@ def remask(
     del version
 
 
-for command in (train, sample, evaluate, health, report, runs, show, recipes, doctor):
+for command in (train, convert, sample, evaluate, health, report, export, runs, show, recipes, doctor):
     app.command()(command)
 
 

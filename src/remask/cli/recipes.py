@@ -38,9 +38,14 @@ def recipes(
 def size(recipe: "Recipe") -> str:
     """How large a recipe's network and training are, in words."""
     network, training = recipe.network, recipe.training
+    shape = (
+        f"{network.layers} layers of width {network.width}"
+        if network.kind == "transformer"
+        else f"all of {network.name}"
+    )
     tokens = training.steps * training.batch_size * recipe.data.length
     return (
-        f"{network.layers} layers of width {network.width}; {training.steps:,} steps of "
+        f"{shape}; {training.steps:,} steps of "
         f"{training.batch_size} rows of {recipe.data.length} tokens = {tokens / 1e6:,.1f} million tokens"
     )
 
@@ -52,8 +57,8 @@ def _as_json(recipe: "Recipe", **more: Any) -> str:
     record: dict[str, Any] = {
         "name": recipe.name,
         "description": recipe.description,
-        "layers": network.layers,
-        "width": network.width,
+        "layers": network.layers if network.kind == "transformer" else None,
+        "width": network.width if network.kind == "transformer" else None,
         "steps": training.steps,
         "tokens": training.steps * training.batch_size * recipe.data.length,
     }

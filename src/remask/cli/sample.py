@@ -1,38 +1,39 @@
 """`remask sample`: text from a trained model."""
 
 import json
-import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from remask.cli import options as option
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from remask.config.schema import Recipe
+    from remask.drawing import Drawing
     from remask.model import Model
-    from remask.runs import RunFolder
-
-RunReference = Annotated[str, typer.Argument(metavar="RUN", help="A run id, a unique prefix, `last`, or a folder.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, and nothing else.")]
+    from remask.runs import RunFolder, RunRecord
+    from remask.samplers.base import Prompt
 
 
+@option.with_sampling_options
 def sample(
-    run: RunReference = "last",
-    count: Annotated[int | None, typer.Option(help="Texts to draw.")] = None,
-    length: Annotated[int | None, typer.Option(help="Tokens a text.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="ancestral, confidence or left_to_right.")] = None,
+    run: option.RunReference = "last",
+    count: Annotated[int | None, typer.Option(help="Texts to draw (for each prompt of a file).")] = None,
     prompt: Annotated[
         str | None, typer.Option(help="A prefix, or a text with gaps: 'def [MASK*8]: return [MASK*4]'.")
     ] = None,
-    temperature: Annotated[float | None, typer.Option(help="Below 1 is bolder.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Nucleus: the share of probability kept, above 0 to 1.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of all draws.")] = None,
-    device: Device = "auto",
+    prompts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A file with one prompt a line; one text each, or --count.")
+    ] = None,
+    seed: option.Seed = None,
+    device: option.Device = "auto",
     live: Annotated[bool, typer.Option("--live", help="Show the first text as it denoises.")] = False,
-    as_json: AsJson = False,
+    as_json: option.AsJson = False,
+    *,
+    sampling: "Mapping[str, Any]",
 ) -> None:
     """Draw texts from a run's model, and keep them in its samples.jsonl. What is not given is the recipe's."""
     from remask.runs import Registry, runs_home
@@ -40,101 +41,94 @@ def sample(
     registry = Registry(runs_home())
     record = registry.find(run)
     folder = registry.folder_of(record)
-    options = {
-        "sampling.count": count,
-        "sampling.length": length,
-        "sampling.steps": steps,
-        "sampling.sampler": sampler,
-        "sampling.temperature": temperature,
-        "sampling.top_p": top_p,
-        "seed": seed,
-    }
-    recipe = changed_recipe(folder, options)
+    recipe = option.changed_recipe(folder, {"sampling.count": count, **sampling, "seed": seed})
+    words = wanted_prompts(prompt, prompts, recipe, count=count)
     from remask.config.build import resolve_device
     from remask.config.saved import load_model
 
     model, _ = load_model(folder.model_path, device=resolve_device(device))
-    refuse_steps(model, steps)
-    for line in draw(model, recipe, prompt=prompt, live=live, run=record.id, step=record.step, folder=folder):
+    option.refuse_steps(model, sampling["sampling.steps"])
+    drawn = draw(model, recipe, words=words, live=live, record=record)
+    keep(drawn, folder)
+    for line in drawn.records:
         if as_json:
             typer.echo(json.dumps(line))
         else:
             typer.echo(f"{line['text']}\n{'─' * 40}")
 
 
-def changed_recipe(folder: "RunFolder", options: "Mapping[str, Any]") -> "Recipe":
-    """The run's recipe with the options that were given; what is wrong with one is said in the option's name."""
-    from remask.config.load import load_recipe
-    from remask.errors import UserError
+def wanted_prompts(
+    prompt: str | None, prompts: Path | None, recipe: "Recipe", *, count: int | None
+) -> "Sequence[str | None]":
+    """The prompt of each text to draw; None where it starts from nothing.
 
-    given = [f"{key}={value}" for key, value in options.items() if value is not None]
-    try:
-        return load_recipe(str(folder.recipe_path), given)
-    except UserError as error:
-        message = re.sub(r"\b(?:sampling|evaluation)\.([a-z_]+)(=?)", _as_option, str(error))
-        raise UserError(re.sub(r"^seed:", "--seed:", message, flags=re.MULTILINE)) from None
-
-
-def _as_option(key: re.Match[str]) -> str:
-    """`sampling.top_p` as `--top-p`, and `sampling.sampler=` as `--sampler `."""
-    return f"--{key[1].replace('_', '-')}{' ' if key[2] else ''}"
-
-
-def refuse_steps(model: "Model", steps: int | None) -> None:
-    """An autoregressive model takes one step a token, whatever is asked.
+    A model trained on pairs of a file gets `data.separator` behind each prompt, as in training.
 
     Raises:
-        UserError: when steps are given for such a model.
+        UserError: when both kinds of prompt are given, the file holds none, or the model needs one.
     """
+    from remask.drawing import answers_prompts, ended_prompt
     from remask.errors import UserError
 
-    if model.process is None and steps is not None:
-        raise UserError(f"--steps {steps}: an autoregressive model draws one token a step. Leave --steps out")
+    if prompt is not None and prompts is not None:
+        raise UserError("--prompt and --prompts are both given: put the prompt into the file, or leave the file out")
+    if prompts is not None:
+        return [ended_prompt(line, recipe) for line in read_prompts(prompts) for _ in range(count or 1)]
+    if prompt is not None:
+        return [ended_prompt(prompt, recipe)] * recipe.sampling.count
+    if answers_prompts(recipe):
+        raise UserError("this model answers prompts: give one with --prompt, or a file of them with --prompts")
+    return [None] * recipe.sampling.count
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The lines of a file, blank ones left out.
+
+    Raises:
+        UserError: when the file cannot be read, is not UTF-8, or has no prompt in it.
+    """
+    from remask.data.readers import text_lines
+    from remask.errors import UserError
+
+    found = [line.rstrip("\r\n") for line in text_lines(path)]
+    kept = [line for line in found if line.strip()]
+    if not kept:
+        raise UserError(f"{path} holds no prompt: write one a line")
+    return kept
 
 
 def draw(
-    model: "Model",
-    recipe: "Recipe",
-    *,
-    prompt: str | None,
-    live: bool,
-    run: str,
-    step: int,
-    folder: "RunFolder",
-) -> list[dict[str, Any]]:
-    """Draws the recipe's number of texts and writes them, and the course of the first, into the run's folder."""
-    from remask.config.build import build_sampler, sampling_steps
-    from remask.generation import Trajectory, check_length, generate, repeat_prompt, together
+    model: "Model", recipe: "Recipe", *, words: "Sequence[str | None]", live: bool, record: "RunRecord"
+) -> "Drawing":
+    """Draws a text for each of `words`, and shows the first on the way where `live`."""
+    from contextlib import nullcontext
+
+    from remask.cli.live import denoising
+    from remask.config.build import sampling_steps
+    from remask.drawing import draw_samples
+    from remask.samplers.base import silent
+
+    given = prompt_of(words, model, recipe)
+    steps = sampling_steps(recipe.sampling, given.ids.shape[1])
+    with denoising(model.tokenizer, steps) if live else nullcontext(silent) as show:
+        return draw_samples(model, recipe, given, words=words, run=record.id, step=record.step, on_step=show)
+
+
+def prompt_of(words: "Sequence[str | None]", model: "Model", recipe: "Recipe") -> "Prompt":
+    """The given tokens of each text, on the model's device."""
+    from remask.generation import check_length, encode_prompts, repeat_prompt
+
+    length = check_length(recipe.sampling.length or recipe.data.length, model)
+    given = [text for text in words if text is not None]
+    if len(set(words)) > 1:
+        return encode_prompts(given, model.tokenizer, length=length, device=model.device)
+    return repeat_prompt(words[0], model.tokenizer, count=len(words), length=length, device=model.device)
+
+
+def keep(drawn: "Drawing", folder: "RunFolder") -> None:
+    """Writes the texts, and the course of the first, into the run's folder."""
     from remask.runs import write_atomic
 
-    spec = recipe.sampling
-    length = check_length(spec.length or recipe.data.length, model)
-    given = repeat_prompt(prompt, model.tokenizer, count=spec.count, length=length, device=model.device)
-    course = Trajectory(model.tokenizer, sampling_steps(spec, length), given.fixed[0].tolist())
-    sampler = build_sampler(spec, model)
-    if live:
-        from remask.cli.live import denoising
-
-        with denoising(model.tokenizer, course.steps) as show:
-            ids = generate(model, sampler, given, seed=recipe.seed, on_step=together(course.record, show))
-    else:
-        ids = generate(model, sampler, given, seed=recipe.seed, on_step=course.record)
-    facts = {"sampler": spec.sampler, "steps": course.steps, "seed": recipe.seed}
-    lines = [
-        {
-            "run": run,
-            "step": step,
-            **facts,
-            "temperature": spec.temperature,
-            "top_p": spec.top_p,
-            "length": length,
-            "prompt": prompt,
-            "text": model.tokenizer.decode(row),
-            "ids": row,
-        }
-        for row in ids.tolist()
-    ]
-    for line in lines:
+    for line in drawn.records:
         folder.append_sample(line)
-    write_atomic(folder.trajectory_path, json.dumps({**facts, **course.to_json()}, ensure_ascii=False))
-    return lines
+    write_atomic(folder.trajectory_path, json.dumps(drawn.course, ensure_ascii=False))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from remask.config.schema import Recipe
+from remask.config.schema import BlockDiffusionSpec, LikelihoodBoundSpec, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ def _next_token(recipe: Recipe) -> Iterator[Contradiction]:
         but = "objective next_token must not see the token it predicts"
         give = "network.attention=causal"
         yield _clash("objective.kind", "network.attention", given=network.attention, but=but, give=give)
-    if network.time_conditioning != "none":
+    if network.kind == "transformer" and network.time_conditioning != "none":
         but = "objective next_token has no time"
         give, given = "network.time_conditioning=none", network.time_conditioning
         yield _clash("objective.kind", "network.time_conditioning", given=given, but=but, give=give)
@@ -64,27 +64,135 @@ def _next_token(recipe: Recipe) -> Iterator[Contradiction]:
         yield _clash("objective.kind", "sampling.sampler", given=sampler, but=but, give=give)
 
 
-def _likelihood_bound(recipe: Recipe) -> Iterator[Contradiction]:
-    if recipe.objective.kind != "likelihood_bound":
+def _noise(recipe: Recipe) -> Iterator[Contradiction]:
+    """Every objective but next_token undoes a noise, and some only one kind of it."""
+    kind, process = recipe.objective.kind, recipe.process
+    if kind == "next_token":
         return
-    attention, sampler = recipe.network.attention, recipe.sampling.sampler
-    if recipe.process is None:
-        but = "objective likelihood_bound needs noise"
+    if process is None:
+        but = f"objective {kind} needs noise"
         give = "process.kind=masking (or uniform, hybrid), or objective.kind=next_token"
         yield _clash("objective.kind", "process", given=None, but=but, give=give)
-    if attention != "bidirectional":
-        but = "objective likelihood_bound predicts from both sides"
-        give = "network.attention=bidirectional"
-        yield _clash("objective.kind", "network.attention", given=attention, but=but, give=give)
+        return
+    fitting = _NOISES.get(kind, (process.kind,))
+    if process.kind not in fitting:
+        but = f"objective {kind} is defined for {' and '.join(fitting)} noise"
+        give = f"process.kind={fitting[0]}, or objective.kind=likelihood_bound"
+        yield _clash("objective.kind", "process.kind", given=process.kind, but=but, give=give)
+
+
+def _denoiser(recipe: Recipe) -> Iterator[Contradiction]:
+    kind, network, sampler = recipe.objective.kind, recipe.network, recipe.sampling.sampler
+    if kind == "next_token":
+        return
+    wanted = "block_causal" if kind == "block_diffusion" else "bidirectional"
+    if network.attention != wanted:
+        but = f"objective {kind} predicts from both sides" + (" of its block" if wanted == "block_causal" else "")
+        give = f"network.attention={wanted}"
+        yield _clash("objective.kind", "network.attention", given=network.attention, but=but, give=give)
     if sampler == "left_to_right":
         but = "only objective next_token is sampled so"
         give = "sampling.sampler=ancestral (or confidence)"
         yield _clash("objective.kind", "sampling.sampler", given=sampler, but=but, give=give)
+    if sampler == "proofreading" and kind != "proofreading":
+        but = "only objective proofreading teaches a network to find wrong tokens"
+        give = "sampling.sampler=ancestral (or remdm), or objective.kind=proofreading"
+        yield _clash("objective.kind", "sampling.sampler", given=sampler, but=but, give=give)
+
+
+def _blocks(recipe: Recipe) -> Iterator[Contradiction]:
+    objective, drawn = recipe.objective, recipe.sampling.block_length
+    if objective.kind != "block_diffusion":
+        if drawn is not None and (recipe.process is None or recipe.process.kind != "masking"):
+            kind = "null" if recipe.process is None else recipe.process.kind
+            but = f"only masking noise is drawn in blocks, and process.kind is {kind}"
+            yield _clash("process", "sampling.block_length", given=drawn, but=but, give="sampling.block_length=null")
+        return
+    if recipe.data.length % objective.block_length:
+        but = f"it does not divide data.length={recipe.data.length}"
+        give = "a divisor, or another data.length"
+        yield _clash("data.length", "objective.block_length", given=objective.block_length, but=but, give=give)
+    if drawn != objective.block_length:
+        but = f"this model learns blocks of objective.block_length={objective.block_length}"
+        give = f"sampling.block_length={objective.block_length}"
+        yield _clash("objective.block_length", "sampling.block_length", given=drawn, but=but, give=give)
+    if recipe.network.kind == "transformer" and recipe.network.time_conditioning != "none":
+        but, given = "each block of a row has a time of its own", recipe.network.time_conditioning
+        give = "network.time_conditioning=none"
+        yield _clash("objective.kind", "network.time_conditioning", given=given, but=but, give=give)
+
+
+def _sampler_keys(recipe: Recipe) -> Iterator[Contradiction]:
+    """A key that only one sampler reads is a mistake beside another."""
+    for key, owner in SAMPLER_KEYS.items():
+        given = getattr(recipe.sampling, key)
+        if given is not None and recipe.sampling.sampler != owner:
+            but = f"only sampler {owner} reads it, and sampling.sampler is {recipe.sampling.sampler}"
+            give = f"sampling.{key}=null, or sampling.sampler={owner}"
+            yield _clash("sampling.sampler", f"sampling.{key}", given=given, but=but, give=give)
+    if recipe.sampling.guidance and recipe.sampling.sampler == "left_to_right":
+        but = "guidance masks the prompt, which an autoregressive model cannot read"
+        give = "sampling.guidance=0"
+        yield _clash("sampling.sampler", "sampling.guidance", given=recipe.sampling.guidance, but=but, give=give)
+
+
+def _pairs(recipe: Recipe) -> Iterator[Contradiction]:
+    data, tasks = recipe.data, ("sudoku4", "countdown", "multiplication")
+    if (data.prompt_key is None) != (data.response_key is None):
+        given, other = ("prompt_key", "response_key") if data.response_key is None else ("response_key", "prompt_key")
+        but = f"data.{other} is null, and pairs need both"
+        give = f"data.{other} too, or neither"
+        yield _clash(f"data.{other}", f"data.{given}", given=getattr(data, given), but=but, give=give)
+    paired = data.prompt_key is not None or data.source in tasks
+    if data.pad == "end" and not paired:
+        but = "only prompt-response pairs are padded"
+        give = "data.pad=none, or data.prompt_key and data.response_key"
+        yield _clash("data.prompt_key", "data.pad", given=data.pad, but=but, give=give)
+    if data.pad == "end" and recipe.objective.kind == "next_token":
+        but = "an autoregressive model ends a response by itself"
+        yield _clash("objective.kind", "data.pad", given=data.pad, but=but, give="data.pad=none")
+    if data.source in tasks:
+        for key in ("validation", "test", "prompt_key", "response_key", "separator"):
+            if getattr(data, key) is not None:
+                but = f"source {data.source} makes its own pairs and splits"
+                yield _clash("data.source", f"data.{key}", given=getattr(data, key), but=but, give=f"data.{key}=null")
+    if recipe.training.prompt_dropout and not paired:
+        but = "the text has no prompts"
+        give = "training.prompt_dropout=0, or data.prompt_key and data.response_key"
+        given = recipe.training.prompt_dropout
+        yield _clash("data.prompt_key", "training.prompt_dropout", given=given, but=but, give=give)
+    if recipe.training.prompt_dropout and recipe.objective.kind == "next_token":
+        but = "guidance masks the prompt, which an autoregressive model cannot read"
+        given = recipe.training.prompt_dropout
+        give = "training.prompt_dropout=0"
+        yield _clash("objective.kind", "training.prompt_dropout", given=given, but=but, give=give)
+
+
+def _pretrained(recipe: Recipe) -> Iterator[Contradiction]:
+    network = recipe.network
+    if network.kind != "pretrained":
+        return
+    if recipe.tokenizer.kind != "huggingface":
+        but = "a pretrained network reads the ids of its own tokenizer"
+        give = f"tokenizer.kind=huggingface and tokenizer.name={network.name}"
+        yield _clash("network.kind", "tokenizer.kind", given=recipe.tokenizer.kind, but=but, give=give)
+    if network.quantisation == "nf4" and network.adaptation != "lora":
+        but = "weights held in 4 bits are frozen"
+        give = "network.adaptation=lora, or network.quantisation=none"
+        yield _clash("network.adaptation", "network.quantisation", given=network.quantisation, but=but, give=give)
+    if network.adaptation == "lora" and recipe.objective.kind == "proofreading":
+        but = "the output weights of [MASK] are learned, and lora freezes them"
+        give = "network.adaptation=full"
+        yield _clash("objective.kind", "network.adaptation", given=network.adaptation, but=but, give=give)
+    if network.anneal_ratio and network.attention == "causal":
+        but = "causal attention stays closed"
+        give = "network.anneal_ratio=0, or network.attention=bidirectional"
+        yield _clash("network.attention", "network.anneal_ratio", given=network.anneal_ratio, but=but, give=give)
 
 
 def _curriculum(recipe: Recipe) -> Iterator[Contradiction]:
     objective = recipe.objective
-    if objective.kind != "likelihood_bound" or not objective.curriculum_ratio:
+    if not isinstance(objective, LikelihoodBoundSpec | BlockDiffusionSpec) or not objective.curriculum_ratio:
         return
     if objective.curriculum_start <= objective.t_min:
         but = f"a curriculum starts above objective.t_min={objective.t_min}"
@@ -93,15 +201,17 @@ def _curriculum(recipe: Recipe) -> Iterator[Contradiction]:
         yield _clash(*keys, given=objective.curriculum_start, but=but, give=give)
 
 
-def _confidence(recipe: Recipe) -> Iterator[Contradiction]:
-    process = recipe.process
-    if recipe.sampling.sampler == "confidence" and process is not None and process.kind != "masking":
+def _masked_samplers(recipe: Recipe) -> Iterator[Contradiction]:
+    process, sampler = recipe.process, recipe.sampling.sampler
+    if sampler in _MASKS_ONLY and process is not None and process.kind != "masking":
         but = f"it needs masked tokens and process.kind is {process.kind}"
         give = "sampling.sampler=ancestral, or process.kind=masking"
-        yield _clash("process.kind", "sampling.sampler", given="confidence", but=but, give=give)
+        yield _clash("process.kind", "sampling.sampler", given=sampler, but=but, give=give)
 
 
 def _heads(recipe: Recipe) -> Iterator[Contradiction]:
+    if recipe.network.kind != "transformer":
+        return
     width, heads = recipe.network.width, recipe.network.heads
     if width % heads:
         but = f"it is no multiple of network.heads={heads}"
@@ -126,12 +236,33 @@ def _micro_batch(recipe: Recipe) -> Iterator[Contradiction]:
     yield _clash("training.batch_size", "training.micro_batch_size", given=micro, but=but, give=give)
 
 
+_NOISES = {
+    "score_entropy": ("masking", "uniform"),
+    "masked_language_model": ("masking",),
+    "proofreading": ("masking",),
+}
+_MASKS_ONLY = ("confidence", "margin", "entropy", "entropy_bounded", "remdm")
+SAMPLER_KEYS = {  # key of `sampling` → the one sampler that reads it
+    "budget": "entropy_bounded",
+    "remasking": "remdm",
+    "eta": "remdm",
+    "corrector_steps": "predictor_corrector",
+    "threshold": "proofreading",
+    "order": "proofreading",
+    "finish": "proofreading",
+}
+
 _CHECKS: tuple[Callable[[Recipe], Iterator[Contradiction]], ...] = (
     _source,
     _next_token,
-    _likelihood_bound,
+    _noise,
+    _denoiser,
+    _blocks,
     _curriculum,
-    _confidence,
+    _masked_samplers,
+    _sampler_keys,
+    _pairs,
+    _pretrained,
     _heads,
     _micro_batch,
 )

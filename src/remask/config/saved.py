@@ -8,8 +8,10 @@ import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
-from remask.checkpoints import network_tensors, put_weights, read_tensors, write_tensors
+from remask.checkpoints import put_weights, read_tensors, write_tensors
+from remask.config.adaptation import plain_tensors
 from remask.config.build import build_model
+from remask.config.pretrained import architecture_of
 from remask.config.schema import Recipe
 from remask.errors import RunError, UserError
 from remask.model import Model
@@ -20,6 +22,9 @@ FORMAT = 1
 
 def save_model(model: Model, recipe: Recipe, folder: Path) -> None:
     """Writes a model beside its final place and renames it there, replacing an older one.
+
+    Low-rank adapters are added to the weights beside them and weights in 4 bits become float32, so that a saved model
+    needs neither their packages nor the model it was adapted from.
 
     Args:
         model: its weights are saved as they are.
@@ -33,13 +38,14 @@ def save_model(model: Model, recipe: Recipe, folder: Path) -> None:
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        digest = write_tensors(temporary / "model.safetensors", network_tensors(model.network))
+        digest = write_tensors(temporary / "model.safetensors", plain_tensors(model.network))
         model.tokenizer.save(temporary / "tokenizer")
         record = {
             "format": FORMAT,
             "weights": digest,
             "tokenizer": model.tokenizer.fingerprint,
             "recipe": recipe.model_dump(mode="json"),
+            "architecture": architecture_of(model.network),
         }
         (temporary / "config.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
@@ -75,7 +81,7 @@ def load_model(folder: Path, *, device: torch.device) -> tuple[Model, Recipe]:
     tokenizer = load_tokenizer(folder / "tokenizer")
     if tokenizer.fingerprint != tokenizer_hash:
         raise UserError(f"the tokenizer in {folder} is not the one the model was trained with. Restore the folder")
-    model = build_model(recipe, tokenizer, device=device)
+    model = build_model(recipe, tokenizer, device=device, architecture=record.get("architecture"))
     put_weights(model.network, weights, source=folder)
     model.network.eval()
     return model, recipe

@@ -6,10 +6,13 @@ from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 
+from remask.data.documents import Document, Pair, text_of
 from remask.data.embedded import EMBEDDED, embedded_reader
 from remask.data.hub import PREFIX, hub_readers
 from remask.data.readers import EXTENSIONS, Reader, open_files
 from remask.data.splits import SPLITS, Split, SplitPlan, plan_splits, train_only
+from remask.data.tables import KEY_OPTIONS, Columns, open_pairs
+from remask.data.tasks import TASKS, task_readers
 from remask.errors import UserError, did_you_mean
 
 
@@ -21,11 +24,13 @@ class Corpus:
         name: the source as the user named it.
         source: the documents to train on, and to share out to splits that have no source of their own.
         held_out: sources of their own for `validation` and `test`, where given.
+        paired: whether the documents are prompts with responses, rather than plain text.
     """
 
     name: str
     source: Reader
     held_out: dict[Split, Reader]
+    paired: bool = False
 
     @property
     def splits(self) -> tuple[Split, ...]:
@@ -41,17 +46,33 @@ class Corpus:
         return digest.hexdigest()
 
     def documents(self, split: str) -> Iterator[str]:
-        """The documents of one split, in the order of the source; streamed, never blank.
+        """The texts of one split, in the order of the source; streamed, never blank. A pair is one text.
 
         Raises:
             UserError: the corpus has no such split, or its text cannot be read.
         """
-        if split not in self.splits:
-            raise UserError(self._missing(split))
-        return (document for at, document in self.walk() if at == split)
+        return map(text_of, self._of(split))
+
+    def pairs(self, split: str) -> Iterator[Pair]:
+        """The pairs of one split, in the order of the source; streamed.
+
+        Raises:
+            UserError: the documents are no pairs, the corpus has no such split, or it cannot be read.
+        """
+        if not self.paired:
+            raise UserError(f"{self.name} holds plain text, not prompts with responses; set {KEY_OPTIONS}")
+        return (document for document in self._of(split) if isinstance(document, Pair))
 
     def walk(self) -> Iterator[tuple[Split, str]]:
-        """Every document with its split, reading each source once.
+        """Every text with its split, reading each source once.
+
+        Raises:
+            UserError: the text cannot be read.
+        """
+        return ((split, text_of(document)) for split, document in self.items())
+
+    def items(self) -> Iterator[tuple[Split, Document]]:
+        """Every document with its split, as it was read: texts, or pairs.
 
         Raises:
             UserError: the text cannot be read.
@@ -61,6 +82,11 @@ class Corpus:
         for split, reader in self.held_out.items():
             for document in reader:
                 yield split, document
+
+    def _of(self, split: str) -> Iterator[Document]:
+        if split not in self.splits:
+            raise UserError(self._missing(split))
+        return (document for at, document in self.items() if at == split)
 
     @cached_property
     def _plan(self) -> SplitPlan:
@@ -85,67 +111,89 @@ def open_corpus(
     validation: str | Path | None = None,
     test: str | Path | None = None,
     text_key: str = "text",
+    prompt_key: str | None = None,
+    response_key: str | None = None,
     separator: str | None = None,
     config: str | None = None,
     streaming: bool = False,
     max_documents: int | None = None,
     cache: Path,
 ) -> Corpus:
-    """Opens a text and checks that there is something to read.
+    """Opens a text, or prompts with responses, and checks that there is something in it.
 
     Args:
-        source: `python-docs` or `python-code`; a path to a .txt, .txt.gz, .jsonl, .jsonl.gz or .parquet file
-            or a folder of those; or `hf:NAME` for a Hugging Face dataset on the hub or in a local folder.
+        source: an embedded text or a task by name; a path to a file (.txt, .jsonl, .parquet; for pairs .jsonl,
+            .parquet, .csv, .tsv) or a folder of those; or `hf:NAME` for a Hugging Face dataset.
         validation: a path of its own for validation; then every document of `source` trains.
         test: a path of its own for test.
         text_key: the key or column of the text in JSON lines, Parquet and datasets.
-        separator: what stands between two documents of a text file, e.g. a blank line; None makes a file one
-            document.
+        prompt_key: that of the prompt; with `response_key` the documents are pairs.
+        response_key: that of the response.
+        separator: stands between two documents of a text file (None: it is one), or behind each prompt of a pair.
         config: the configuration of a Hugging Face dataset.
         streaming: read a Hugging Face dataset as it arrives, without downloading the whole of it first.
         max_documents: how many documents to read of each source at most.
         cache: the cache home, see `remask.data.cache.cache_home`.
 
     Raises:
-        UserError: a path is missing, of unknown kind, empty or named twice; an embedded name is unknown; a
-            file is not what its name says; an extra is missing; a dataset cannot be reached.
+        UserError: a source is missing, empty, unreadable or named twice; the options do not fit it.
     """
     if max_documents is not None and max_documents < 1:
         raise UserError(f"max_documents must be at least 1, got {max_documents}")
     given: dict[Split, str | Path | None] = {"validation": validation, "test": test}
     _refuse_repeats({"source": source, **given})
+    columns = _columns(prompt_key, response_key, prompt_end=separator or "")
+    name, own = str(source), dict[Split, Reader]()
+    _refuse_own(name, columns, {"data.separator": separator, "data.validation": validation, "data.test": test})
 
     def files(place: str | Path) -> Reader:
+        if columns is not None:
+            return open_pairs(Path(place), columns=columns, max_documents=max_documents)
         return open_files(Path(place), text_key=text_key, separator=separator, max_documents=max_documents)
 
-    name, own = str(source), dict[Split, Reader]()
     if name in EMBEDDED:
-        main: Reader = embedded_reader(name, cache=cache, max_documents=max_documents)
+        own["train"] = embedded_reader(name, cache=cache, max_documents=max_documents)
+    elif name in TASKS:
+        own |= task_readers(TASKS[name], cache=cache, max_documents=max_documents)
     elif name.startswith(PREFIX):
-        readers = hub_readers(
-            name.removeprefix(PREFIX),
-            text_key=text_key,
-            config=config,
-            streaming=streaming,
-            max_documents=max_documents,
-            cache=cache,
-        )
-        main = readers.pop("train")
-        own.update(readers)
+        reading = {"config": config, "streaming": streaming, "max_documents": max_documents, "cache": cache}
+        own |= hub_readers(name.removeprefix(PREFIX), text_key=columns or text_key, **reading)
     else:
-        main = files(_existing(source))
-    own.update({split: files(place) for split, place in given.items() if place is not None})
-    corpus = Corpus(name=name, source=main, held_out={s: own[s] for s in SPLITS if s in own})
+        own["train"] = files(_existing(source))
+    own |= {split: files(place) for split, place in given.items() if place is not None}
+    paired = columns is not None or name in TASKS
+    corpus = Corpus(name=name, source=own["train"], held_out={s: own[s] for s in SPLITS[1:] if s in own}, paired=paired)
     _require_text(corpus)
     return corpus
+
+
+def _columns(prompt: str | None, response: str | None, *, prompt_end: str) -> Columns | None:
+    """Where pairs stand; None for plain text."""
+    if prompt is None and response is None:
+        return None
+    if prompt is None or response is None:
+        missing = "data.prompt_key" if prompt is None else "data.response_key"
+        raise UserError(f"a pair has a prompt and a response, and {missing} is not given: set both, or neither")
+    if prompt == response:
+        raise UserError(f"data.prompt_key and data.response_key are both {prompt!r}: name two columns")
+    return Columns(prompt=prompt, response=response, prompt_end=prompt_end)
+
+
+def _refuse_own(name: str, columns: Columns | None, given: dict[str, str | Path | None]) -> None:
+    """An embedded text or task has no columns, and a task brings its own splits and ends its prompts itself."""
+    if columns is not None and (name in EMBEDDED or name in TASKS):
+        raise UserError(f"data.source={name} has no columns: leave out {KEY_OPTIONS}")
+    for key, value in given.items():
+        if name in TASKS and value is not None:
+            raise UserError(f"{key} is given, and the task {name} makes its own: leave {key} out")
 
 
 def _existing(source: str | Path) -> Path:
     path = Path(source).expanduser()
     if not path.exists():
         raise UserError(
-            f"there is no text {str(source)!r}: neither a file or folder nor an embedded corpus; "
-            f"{did_you_mean(str(source), EMBEDDED)} Files end in {', '.join(EXTENSIONS)}; "
+            f"there is no text {str(source)!r}: neither a file or folder nor an embedded corpus or task; "
+            f"{did_you_mean(str(source), [*EMBEDDED, *TASKS])} Files end in {', '.join(EXTENSIONS)}; "
             "a Hugging Face dataset is hf:NAME"
         )
     return path

@@ -9,15 +9,18 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from remask.data.cache import cached_folder, file_hash
+from remask.data.documents import Pair
 from remask.data.embedded import write_documents
-from remask.data.readers import FileReader, checked_text, other_key
+from remask.data.readers import FileReader, Reader, checked_text, unknown_key
 from remask.data.splits import SPLITS, Split
+from remask.data.tables import GATHERED, KEY_OPTIONS, Columns, PairReader, write_pairs
 from remask.errors import RunError, UserError
 
 FORMAT = 1
@@ -32,17 +35,17 @@ _NAMES: dict[Split, tuple[str, ...]] = {
 def hub_readers(
     name: str,
     *,
-    text_key: str,
+    text_key: str | Columns,
     config: str | None,
     streaming: bool,
     max_documents: int | None,
     cache: Path,
-) -> dict[Split, FileReader]:
+) -> dict[Split, Reader]:
     """The documents of each split that a dataset has of its own.
 
     Args:
         name: a name on the hub, or a local folder.
-        text_key: the column of the text.
+        text_key: the column of the text, or those of prompts and responses.
         config: the dataset's configuration, where it has several.
         streaming: read rows as they arrive instead of downloading the whole set first.
         max_documents: how many documents to take of each split at most.
@@ -58,23 +61,32 @@ def hub_readers(
         raise UserError(f"{PREFIX} names no dataset; write {PREFIX}NAME or {PREFIX}FOLDER")
     local = Path(name).expanduser()
     state = _folder_state(local) if local.is_dir() else None
-    key = [FORMAT, name if state is None else state, config, text_key, max_documents]
+    names = [text_key] if isinstance(text_key, str) else ["pairs", text_key.prompt, text_key.response]
+    key = [FORMAT, name if state is None else state, config, *names, max_documents]
     digest = blake2b(json.dumps(key).encode(), digest_size=8).hexdigest()
     label = re.sub(r"[^A-Za-z0-9.-]+", "-", local.name if state else name).strip("-")[:60]
     folder = cache / "texts" / f"hf-{label}-{digest}"
 
     def gather(target: Path) -> None:
         for split, rows in _load(name, local=local, config=config, streaming=streaming).items():
-            texts = islice(_texts(rows, text_key=text_key, where=f"{name}, split {split}"), max_documents)
-            write_documents(target / f"{split}.jsonl", texts)
+            where = f"{name}, split {split}"
+            if isinstance(text_key, str):
+                texts = islice(_texts(rows, text_key=text_key, where=where), max_documents)
+                write_documents(target / f"{split}.jsonl", texts)
+            else:
+                write_pairs(target / f"{split}.jsonl", islice(_pairs(rows, text_key, where=where), max_documents))
 
     cached_folder(folder, build=gather)
     paths: dict[Split, Path] = {split: folder / f"{split}.jsonl" for split in SPLITS}
-    return {split: _reader(path) for split, path in paths.items() if path.exists()}
+    prompt_end = None if isinstance(text_key, str) else text_key.prompt_end
+    return {split: _reader(path, prompt_end=prompt_end) for split, path in paths.items() if path.exists()}
 
 
-def _reader(path: Path) -> FileReader:
-    return FileReader(files=(path,), text_key="text", separator=None, max_documents=None)
+def _reader(path: Path, *, prompt_end: str | None) -> Reader:
+    """What was gathered: texts where `prompt_end` is None, else pairs."""
+    if prompt_end is None:
+        return FileReader(files=(path,), text_key="text", separator=None, max_documents=None)
+    return PairReader((path,), replace(GATHERED, prompt_end=prompt_end), None)
 
 
 def _folder_state(folder: Path) -> list[str]:
@@ -132,13 +144,29 @@ def _named_splits(splits: dict[str, Any], *, name: str) -> dict[str, Any]:
 
 
 def _texts(rows: Iterable[Mapping[str, Any]], *, text_key: str, where: str) -> Iterator[str]:
+    """The texts of a split, blank ones left out."""
+    for (text,) in _cells(rows, (text_key,), where=where, options="data.text_key"):
+        if text.strip():
+            yield text
+
+
+def _pairs(rows: Iterable[Mapping[str, Any]], columns: Columns, *, where: str) -> Iterator[Pair]:
+    """The pairs of a split, those with a blank side left out; what ends a prompt is put there when they are read."""
+    bare = replace(columns, prompt_end="")
+    for prompt, response in _cells(rows, (columns.prompt, columns.response), where=where, options=KEY_OPTIONS):
+        if pair := bare.pair(prompt, response):
+            yield pair
+
+
+def _cells(
+    rows: Iterable[Mapping[str, Any]], keys: tuple[str, ...], *, where: str, options: str
+) -> Iterator[tuple[str, ...]]:
     try:
         for number, row in enumerate(rows):
-            if text_key not in row:
-                raise UserError(f"{where}: no column {text_key!r}; {other_key(text_key, row)}")
-            text = checked_text(row[text_key], f"{where}, row {number}, column {text_key!r}")
-            if text.strip():
-                yield text
+            for key in keys:
+                if key not in row:
+                    raise UserError(f"{where}: no column {key!r}; {unknown_key(key, row, options=options)}")
+            yield tuple(checked_text(row[key], f"{where}, row {number}, column {key!r}") for key in keys)
     except (UserError, GeneratorExit):
         raise
     except Exception as error:  # reading a stream fails in as many ways as loading it

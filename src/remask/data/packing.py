@@ -4,6 +4,7 @@ Letters: N tokens of a split, L tokens a row, B rows of a batch, R = ceil(N / L)
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,6 +15,62 @@ from remask.errors import UserError
 
 # Rows read before mapped pages are given back: one makes 64 KiB to 2 MiB resident.
 _ROWS_BEFORE_RELEASE = 256
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """A split in rows of one length: packed text, or one pair a row."""
+
+    @property
+    def store(self) -> TokenStore:
+        """The tokens."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """L, tokens a row."""
+        ...
+
+    @property
+    def bytes_per_target(self) -> float:
+        """UTF-8 bytes of text for each token that counts."""
+        ...
+
+    @property
+    def shows_ends(self) -> bool:
+        """Whether segments show a network that looks both ways where documents end."""
+        ...
+
+    @property
+    def left_out(self) -> int:
+        """Documents that fit no row."""
+        ...
+
+    def __len__(self) -> int:
+        """R, the number of rows."""
+        ...
+
+    def batch(
+        self,
+        indices: Sequence[int] | np.ndarray,
+        *,
+        rows: Sequence[int] | np.ndarray | None = None,
+        global_size: int | None = None,
+    ) -> Batch:
+        """The rows of these indices."""
+        ...
+
+
+def check_rows(indices: Sequence[int] | np.ndarray, *, total: int) -> np.ndarray:
+    """The indices as an array, int64 [B].
+
+    Raises:
+        IndexError: one is not in [0, total).
+    """
+    chosen = np.asarray(indices, dtype=np.int64)
+    if chosen.size and (chosen.min() < 0 or chosen.max() >= total):
+        raise IndexError(f"rows are 0 to {total - 1}, got {chosen.min()} to {chosen.max()}")
+    return chosen
 
 
 class PackedRows:
@@ -28,6 +85,9 @@ class PackedRows:
     Raises:
         UserError: the split is empty, or the training split is shorter than one row.
     """
+
+    shows_ends = True
+    left_out = 0
 
     def __init__(self, store: TokenStore, *, length: int) -> None:
         if length < 1:
@@ -48,6 +108,11 @@ class PackedRows:
         """R, the number of rows."""
         return -(-len(self.store) // self.length)
 
+    @property
+    def bytes_per_target(self) -> float:
+        """UTF-8 bytes of text for each token."""
+        return self.store.text_bytes_total / len(self.store)
+
     def batch(
         self,
         indices: Sequence[int] | np.ndarray,
@@ -65,9 +130,7 @@ class PackedRows:
         Raises:
             IndexError: an index is not a row of this split.
         """
-        chosen = np.asarray(indices, dtype=np.int64)
-        if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self)):
-            raise IndexError(f"rows are 0 to {len(self) - 1}, got {chosen.min()} to {chosen.max()}")
+        chosen = check_rows(indices, total=len(self))
         self._make_room(len(chosen))
         starts = chosen * self.length
         at = starts[:, None] + np.arange(self.length)
@@ -115,7 +178,7 @@ def epoch_order(n: int, *, seed: int, epoch: int) -> np.ndarray:
 
 
 def training_batches(
-    packed: PackedRows,
+    packed: Rows,
     *,
     batch_size: int,
     micro_batch_size: int | None = None,
@@ -143,9 +206,7 @@ def training_batches(
     return _training_batches(packed, batch_size=batch_size, micro=micro, seed=seed, step=start_step)
 
 
-def _training_batches(
-    packed: PackedRows, *, batch_size: int, micro: int, seed: int, step: int
-) -> Iterator[list[Batch]]:
+def _training_batches(packed: Rows, *, batch_size: int, micro: int, seed: int, step: int) -> Iterator[list[Batch]]:
     orders: dict[int, np.ndarray] = {}
     while True:
         examples = step * batch_size + np.arange(batch_size)

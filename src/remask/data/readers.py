@@ -7,14 +7,15 @@ import codecs
 import gzip
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast, runtime_checkable
+from typing import Any, BinaryIO, Protocol, cast, runtime_checkable
 
 from remask.data.cache import file_hash
+from remask.data.documents import Document
 from remask.errors import UserError, did_you_mean
 
 EXTENSIONS = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet")
@@ -33,7 +34,7 @@ class Reader(Protocol):
         """Whether there is any document, found without reading further than it takes."""
         ...
 
-    def __iter__(self) -> Iterator[str]: ...
+    def __iter__(self) -> Iterator[Document]: ...
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class FileReader:
     def fingerprint(self) -> tuple[str, ...]:
         """Hashes of the files' bytes, with the options that decide what is read out of them."""
         options = (self.text_key, repr(self.separator), repr(self.max_documents))
-        return (*options, *(f"{extension(path)}:{_content_hash(path)}" for path in self.files))
+        return (*options, *(f"{extension(path)}:{content_hash(path)}" for path in self.files))
 
     def has_text(self) -> bool:
         """Whether any document is not blank; of a file that is one document a block is enough.
@@ -130,7 +131,22 @@ def read_jsonl(path: Path, *, text_key: str) -> Iterator[str]:
     Raises:
         UserError: a line is not a JSON object with a string under `text_key`; the message names the line.
     """
-    for number, line in enumerate(_lines(path), start=1):
+    for where, row in json_rows(path, keys=(text_key,), options="data.text_key"):
+        yield checked_text(row[text_key], f"{where}, key {text_key!r}")
+
+
+def json_rows(path: Path, *, keys: Sequence[str], options: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each line of a JSON-lines file as (where it stands, object).
+
+    Args:
+        path: the file.
+        keys: what every object must have.
+        options: the recipe's keys that name them, for the message.
+
+    Raises:
+        UserError: a line is not a JSON object with these keys; the message names the line.
+    """
+    for number, line in enumerate(text_lines(path), start=1):
         if not line.strip():
             continue
         try:
@@ -141,9 +157,10 @@ def read_jsonl(path: Path, *, text_key: str) -> Iterator[str]:
             raise UserError(f"{path}, line {number}: JSON nested too deeply") from None
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}: not a JSON object but {type(row).__name__}")
-        if text_key not in row:
-            raise UserError(f"{path}, line {number}: no key {text_key!r}; {other_key(text_key, row)}")
-        yield checked_text(row[text_key], f"{path}, line {number}, key {text_key!r}")
+        for key in keys:
+            if key not in row:
+                raise UserError(f"{path}, line {number}: no key {key!r}; {unknown_key(key, row, options=options)}")
+        yield f"{path}, line {number}", row
 
 
 def read_parquet(path: Path, *, text_key: str) -> Iterator[str]:
@@ -152,21 +169,37 @@ def read_parquet(path: Path, *, text_key: str) -> Iterator[str]:
     Raises:
         UserError: pyarrow is missing, the file is damaged, or the column is missing or no text.
     """
+    for where, row in parquet_rows(path, columns=(text_key,), options="data.text_key"):
+        yield checked_text(row[text_key], f"{where}, column {text_key!r}")
+
+
+def parquet_rows(path: Path, *, columns: Sequence[str], options: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each row of a Parquet file as (where it stands, its cells in these columns).
+
+    Args:
+        path: the file.
+        columns: what is read.
+        options: the recipe's keys that name them, for the message.
+
+    Raises:
+        UserError: pyarrow is missing, the file is damaged, or a column is missing.
+    """
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
         raise UserError("reading Parquet needs the extra `parquet`: pip install 'remask[parquet]'") from None
-    row = 0
+    number = 0
     try:
         with parquet.ParquetFile(path) as file:
-            columns = file.schema_arrow.names
-            if text_key not in columns:
-                raise UserError(f"{path}: no column {text_key!r}; {other_key(text_key, columns)}")
-            for block in file.iter_batches(batch_size=1024, columns=[text_key]):
-                for value in block.column(0).to_pylist():
-                    row += 1
-                    yield checked_text(value, f"{path}, row {row}, column {text_key!r}")
+            names = file.schema_arrow.names
+            for key in columns:
+                if key not in names:
+                    raise UserError(f"{path}: no column {key!r}; {unknown_key(key, names, options=options)}")
+            for block in file.iter_batches(batch_size=1024, columns=list(columns)):
+                for row in block.to_pylist():
+                    number += 1
+                    yield f"{path}, row {number}", row
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"cannot read {path} as Parquet: {str(error).splitlines()[0]}") from None
 
@@ -191,9 +224,9 @@ def checked_text(value: object, where: str) -> str:
     return value
 
 
-def other_key(text_key: str, names: Iterable[str]) -> str:
-    """What to say when there is no `text_key` among `names`."""
-    return f"{did_you_mean(text_key, [str(name) for name in names])} Set data.text_key"
+def unknown_key(key: str, names: Iterable[str], *, options: str) -> str:
+    """What to say when there is no `key` among `names`: the closest one, and the recipe's keys to set."""
+    return f"{did_you_mean(key, [str(name) for name in names])} Set {options}"
 
 
 def _decoded(path: Path) -> Iterator[str]:
@@ -216,7 +249,12 @@ def _decode(decoder: codecs.IncrementalDecoder, block: bytes, *, path: Path, sta
         raise _wrong_encoding(path, start + error.start, error.object[error.start]) from None
 
 
-def _lines(path: Path) -> Iterator[str]:
+def text_lines(path: Path) -> Iterator[str]:
+    """The lines of a text file with their ends; a byte-order mark at its start is dropped.
+
+    Raises:
+        UserError: the file cannot be read or is not UTF-8.
+    """
     done = 0
     with _opened(path) as file:
         for line in file:
@@ -257,7 +295,12 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def _content_hash(path: Path) -> str:
+def content_hash(path: Path) -> str:
+    """The hash of a file's bytes.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     try:
         return file_hash(path)
     except OSError as error:

@@ -1,7 +1,7 @@
 """Which documents train, which validate and which test: decided by each document's own text.
 
-A document's place follows from a hash of its text alone, so it is the same on every machine and in every
-order, and two copies of one document never stand on both sides.
+A document's place follows from a hash of its text alone (of the prompt, for a pair), so it is the same on every
+machine and in every order, and two copies of one document never stand on both sides.
 """
 
 from collections.abc import Iterable
@@ -10,6 +10,9 @@ from hashlib import blake2b
 from itertools import pairwise
 from typing import Literal
 
+from remask.data.documents import Document, Pair, key_of, text_of
+from remask.errors import UserError
+
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -17,9 +20,9 @@ TRAIN, VALIDATION = 0.90, 0.05
 _WHOLE = 1 << 64
 
 
-def place(document: str) -> int:
-    """The document's place among the splits, in [0, 2^64): the blake2b hash of its text."""
-    return int.from_bytes(blake2b(document.encode("utf-8"), digest_size=8).digest(), "big")
+def place(document: Document) -> int:
+    """The document's place among the splits, in [0, 2^64): the blake2b hash of its text or prompt."""
+    return int.from_bytes(blake2b(key_of(document).encode("utf-8"), digest_size=8).digest(), "big")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +39,18 @@ class SplitPlan:
     longest: int | None = None
     by_position: bool = False
 
-    def parts(self, document: str) -> list[tuple[Split, str]]:
-        """The document under its split, or its parts when it is cut by position; blank parts are left out."""
+    def parts(self, document: Document) -> list[tuple[Split, Document]]:
+        """The document under its split, or its parts when it is cut by position; blank parts are left out.
+
+        Raises:
+            UserError: a pair would have to be cut.
+        """
         if self.by_position:
+            if isinstance(document, Pair):
+                raise UserError(
+                    f"there are fewer different prompts than splits ({len(self.edges)}), and a pair cannot be cut: "
+                    "give more pairs, or set data.validation"
+                )
             cut = cut_by_position(document, shares=_shares(self.edges))
             return [(edge[0], part) for edge, part in zip(self.edges, cut, strict=True) if part.strip()]
         where = place(document)
@@ -52,7 +64,7 @@ def train_only() -> SplitPlan:
     return SplitPlan(edges=(("train", _WHOLE),))
 
 
-def plan_splits(documents: Iterable[str], *, wanted: tuple[Split, ...]) -> SplitPlan:
+def plan_splits(documents: Iterable[Document], *, wanted: tuple[Split, ...]) -> SplitPlan:
     """Shares documents out 90/5/5 (or 95/5 without a test split), so that no wanted split is empty.
 
     Where hashing leaves a split without a document, the documents of highest hash go to test and validation,
@@ -72,7 +84,7 @@ def plan_splits(documents: Iterable[str], *, wanted: tuple[Split, ...]) -> Split
         filled.add(next(split for split, end in edges if where < end))
         if len(filled) == len(wanted):
             return plan
-        lengths[where] = len(document)
+        lengths[where] = len(text_of(document))
     if len(lengths) < len(wanted):
         return SplitPlan(edges=edges, by_position=True)
     longest = max(lengths, key=lambda where: (lengths[where], where))

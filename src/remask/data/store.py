@@ -17,6 +17,8 @@ import numpy as np
 
 from remask.data.cache import cached_folder
 from remask.data.corpora import Corpus
+from remask.data.documents import Document, pieces_of, text_of
+from remask.data.splits import Split
 from remask.errors import UserError
 from remask.tokenizers.base import Encoding, Tokenizer
 
@@ -42,6 +44,7 @@ class TokenStore:
         vocab_size: V of the tokenizer.
         eos_id: the tokenizer's end of text.
         fingerprint: hash of corpus, tokenizer and format; the name of the cache folder.
+        prompt_lengths: tokens of each document that are its prompt, int64 [D], mapped; None for plain text.
     """
 
     split: str
@@ -52,6 +55,7 @@ class TokenStore:
     vocab_size: int
     eos_id: int
     fingerprint: str
+    prompt_lengths: np.ndarray | None = None
     _maps: tuple[mmap.mmap, ...] = ()
 
     @classmethod
@@ -61,7 +65,7 @@ class TokenStore:
         maps: list[mmap.mmap] = []
         arrays = {
             name: _mapped(folder / f"{split}.{name}", dtype=dtype, maps=maps)
-            for name, dtype in _layout(meta["vocab_size"]).items()
+            for name, dtype in _layout(meta["vocab_size"], paired=meta.get("paired", False)).items()
         }
         return cls(
             split=split,
@@ -83,12 +87,21 @@ class TokenStore:
         return len(self.document_offsets) - 1
 
     def token_counts(self) -> np.ndarray:
-        """How often each id occurs, int64 [V]."""
+        """How often each id occurs where it is learned, int64 [V]: everywhere, or in the responses of pairs."""
         counts = np.zeros(self.vocab_size, dtype=np.int64)
         for start in range(0, len(self), _CHUNK):
-            counts += np.bincount(self.ids[start : start + _CHUNK], minlength=self.vocab_size)
+            part = self.ids[start : start + _CHUNK]
+            counts += np.bincount(part[self._learned(start, len(part))], minlength=self.vocab_size)
             self.release_pages()
         return counts
+
+    def _learned(self, start: int, size: int) -> np.ndarray:
+        """Which of `size` tokens from `start` on are no part of a prompt, bool [size]."""
+        at = np.arange(start, start + size)
+        if self.prompt_lengths is None:
+            return np.ones(size, dtype=bool)
+        document = np.searchsorted(self.document_offsets, at, side="right") - 1
+        return at - self.document_offsets[document] >= self.prompt_lengths[document]
 
     def text_bytes(self, tokenizer: Tokenizer, *, limit: int | None = None) -> np.ndarray:
         """The split's text as byte symbols, each document followed by 256, uint16.
@@ -160,13 +173,14 @@ def build_stores(
     return {split: TokenStore.open(folder, split=split) for split in corpus.splits}
 
 
-def _layout(vocab_size: int) -> dict[str, str]:
+def _layout(vocab_size: int, *, paired: bool) -> dict[str, str]:
     """Name and little-endian type of each file of a split."""
-    return {
+    files = {
         "ids": "<u2" if vocab_size <= 1 << 16 else "<u4",
         "byte_lengths": "|u1",
         "document_offsets": "<i8",
     }
+    return files | ({"prompt_lengths": "<i8"} if paired else {})
 
 
 def _mapped(path: Path, *, dtype: str, maps: list[mmap.mmap]) -> np.ndarray:
@@ -180,13 +194,14 @@ def _mapped(path: Path, *, dtype: str, maps: list[mmap.mmap]) -> np.ndarray:
 def _write(folder: Path, corpus: Corpus, tokenizer: Tokenizer, progress: Callable[[int], None]) -> None:
     with ExitStack() as stack:
         writers: dict[str, _SplitWriter] = {
-            split: stack.enter_context(_SplitWriter(folder, split=split, tokenizer=tokenizer))
+            split: stack.enter_context(_SplitWriter(folder, split=split, tokenizer=tokenizer, paired=corpus.paired))
             for split in corpus.splits
         }
-        for batch in _batches(corpus.walk()):
-            encodings = tokenizer.encode_batch([text for _, text in batch])
-            for (split, text), encoding in zip(batch, encodings, strict=True):
-                writers[split].add(encoding, text_bytes=len(text.encode("utf-8")))
+        for batch in _batches(corpus.items()):
+            pieces = [pieces_of(document) for _, document in batch]
+            encodings = iter(tokenizer.encode_batch([text for parts in pieces for text in parts]))
+            for (split, _), parts in zip(batch, pieces, strict=True):
+                writers[split].add([_whole(next(encodings), text) for text in parts])
             progress(sum(writer.text_bytes for writer in writers.values()))
     meta = {
         "format": FORMAT,
@@ -194,18 +209,19 @@ def _write(folder: Path, corpus: Corpus, tokenizer: Tokenizer, progress: Callabl
         "tokenizer": tokenizer.fingerprint,
         "vocab_size": tokenizer.vocab_size,
         "eos_id": tokenizer.eos_id,
+        "paired": corpus.paired,
         "splits": {split: writer.summary() for split, writer in writers.items()},
     }
     (folder / _META).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
 
 
-def _batches(documents: Iterator[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+def _batches(documents: Iterator[tuple[Split, Document]]) -> Iterator[list[tuple[Split, Document]]]:
     """Documents in groups of about a million characters: enough to tokenize in parallel, few to hold."""
-    batch: list[tuple[str, str]] = []
+    batch: list[tuple[Split, Document]] = []
     size = 0
     for item in documents:
         batch.append(item)
-        size += len(item[1])
+        size += len(text_of(item[1]))
         if size >= _BATCH:
             yield batch
             batch, size = [], 0
@@ -213,12 +229,18 @@ def _batches(documents: Iterator[tuple[str, str]]) -> Iterator[list[tuple[str, s
         yield batch
 
 
-class _SplitWriter:
-    """Appends documents to the three files of a split."""
+def _whole(encoding: Encoding, text: str) -> tuple[np.ndarray, np.ndarray, int]:
+    """A piece's ids, the bytes of each, and the bytes that a lossy tokenizer left without any token."""
+    lengths = encoding.byte_lengths.astype(np.int64)
+    return encoding.ids, lengths, len(text.encode("utf-8")) - int(lengths.sum())
 
-    def __init__(self, folder: Path, *, split: str, tokenizer: Tokenizer) -> None:
-        self._paths = {name: folder / f"{split}.{name}" for name in _layout(tokenizer.vocab_size)}
-        self._dtypes = _layout(tokenizer.vocab_size)
+
+class _SplitWriter:
+    """Appends documents to the files of a split."""
+
+    def __init__(self, folder: Path, *, split: str, tokenizer: Tokenizer, paired: bool) -> None:
+        self._dtypes = _layout(tokenizer.vocab_size, paired=paired)
+        self._paths = {name: folder / f"{split}.{name}" for name in self._dtypes}
         self._eos_id = tokenizer.eos_id
         self._files: dict[str, BinaryIO] = {}
         self._owed = 0  # bytes of text that no token's uint8 had room for yet
@@ -235,14 +257,20 @@ class _SplitWriter:
         if error[0] is None and self._owed:
             _pay_backwards(self._paths["byte_lengths"], self._owed)
 
-    def add(self, encoding: Encoding, *, text_bytes: int) -> None:
-        """Writes one document and its end of text."""
-        lengths = np.append(encoding.byte_lengths, 0).astype(np.int64)
-        lengths[-1] = text_bytes - lengths.sum()  # what a lossy tokenizer left without any token
+    def add(self, pieces: list[tuple[np.ndarray, np.ndarray, int]]) -> None:
+        """Writes one document, a text or a prompt and its response, and its end of text."""
+        *_, (_, _, rest) = pieces
+        lengths = np.concatenate([*(lengths for _, lengths, _ in pieces), [rest]])  # an end of text pays what is left
+        if len(pieces) == 2:
+            (prompt, _, unpaid), (response, _, _) = pieces
+            lengths[max(len(prompt) - 1, 0)] += unpaid  # by the prompt itself, where it has a token
+            self._put("prompt_lengths", np.array([len(prompt)]))
+            pieces = [(np.concatenate([prompt, response]), lengths, 0)]
+        text_bytes = int(lengths.sum())
         if self._owed or lengths.max() > _MOST:
             lengths[0] += self._owed
             lengths, self._owed = _carry(lengths)
-        self._put("ids", np.append(encoding.ids, self._eos_id))
+        self._put("ids", np.append(pieces[0][0], self._eos_id))
         self._put("byte_lengths", lengths)
         self.tokens += len(lengths)
         self._put("document_offsets", np.array([self.tokens]))

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from remask.data.batch import Batch
-from remask.data.packing import PackedRows
+from remask.data.packing import Rows
 from remask.evaluation.measurement import Measurement
 from remask.objectives.base import Network, Objective
 from remask.randomness import keyed_generator, widest_float
@@ -68,7 +68,7 @@ class RowSums:
     terms: Mapping[str, float]
 
 
-def evaluation_batches(rows: PackedRows, *, limit: int | None) -> Iterator[Batch]:
+def evaluation_batches(rows: Rows, *, limit: int | None) -> Iterator[Batch]:
     """Batches over rows spread evenly through the split: all of them, or `limit`."""
     chosen = spread_indices(len(rows), limit)
     for start in range(0, len(chosen), ROWS_AT_ONCE):
@@ -93,7 +93,7 @@ def row_likelihoods(
         draws: noise draws a row, for a bound.
         seed: with the batch's place, the key of all noise.
         end_share: the share of training tokens that end a document: a bound then has a term `ends`, for the ends that
-            the network was shown (an exact likelihood shows none). None leaves it out: every row must be one document.
+            the network was shown (an exact likelihood shows none). None leaves it out: no segment may show an end.
     """
     was_training = model.network.training
     model.network.eval()

@@ -28,7 +28,8 @@ class TrivialPredictors:
 
     Attributes:
         tokenizer: text ⇄ ids.
-        unigram: −log p of each id in nats, add-one smoothed over the ids that text can hold [V].
+        unigram: −log p of each id in nats, add-one smoothed over the ids that text can hold; of pairs, those of
+            responses are counted [V].
         ngrams: byte models of order 1 to 5.
         fitted_bytes: how much training text the n-grams saw, ends of text included.
     """
@@ -46,7 +47,8 @@ class TrivialPredictors:
     def nats(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Sums of −log p over the target tokens of `batches`, by predictor, in nats.
 
-        The n-gram models get what a model gets: contexts begin with each segment, and ends of text are predicted too.
+        The n-gram models get what a model gets: contexts begin with each segment, prompts are read and not paid for,
+        and ends of text are predicted too (the first of several at the end of a row; the rest are certain).
         """
         rows = list(batches)
         ids = torch.cat([batch.ids[batch.targets] for batch in rows]).cpu().numpy()
@@ -54,15 +56,21 @@ class TrivialPredictors:
             "uniform": len(ids) * math.log(self.tokenizer.vocab_size - 1),
             "unigram": float(self.unigram[ids].sum()),
         }
-        symbols, starts = _joined(segment for batch in rows for segment in self._segments(batch))
-        by_order = self.ngrams.nats(symbols, starts).sum(axis=1)
+        parts = [part for batch in rows for part in self._segments(batch)]
+        symbols, starts = _joined(symbols for symbols, _ in parts)
+        counted = np.concatenate([np.zeros(0, dtype=np.bool_), *(flags for _, flags in parts)])
+        by_order = self.ngrams.nats(symbols, starts)[:, counted].sum(axis=1)
         return sums | {f"byte {k}-gram": float(total) for k, total in enumerate(by_order, start=1)}
 
-    def _segments(self, batch: Batch) -> Iterator[npt.NDArray[np.uint16]]:
-        """The text of each document part of each row, as byte symbols."""
-        for ids, segments in zip(batch.ids.cpu().numpy(), batch.segments.cpu().numpy(), strict=True):
+    def _segments(self, batch: Batch) -> Iterator[tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]]:
+        """The text of each document part of each row, as byte symbols, and which of them count."""
+        arrays = (values.cpu().numpy() for values in (batch.ids, batch.segments, batch.targets))
+        for ids, segments, targets in zip(*arrays, strict=True):
             for segment in range(1, int(segments.max(initial=0)) + 1):
-                yield text_symbols_of(ids[segments == segment], self.tokenizer)
+                here = segments == segment
+                given, learned = ids[here & ~targets], ids[here & targets]
+                prompt, text = text_symbols_of(given, self.tokenizer), text_symbols_of(learned, self.tokenizer)
+                yield np.concatenate([prompt, text]), np.repeat([False, True], [len(prompt), len(text)])
 
 
 def text_symbols_of(ids: npt.NDArray[np.integer], tokenizer: Tokenizer) -> npt.NDArray[np.uint16]:

@@ -14,6 +14,9 @@ BEATS = 0.01
 EARLY_STEPS = 100
 """Steps below which a figure says little about the idea behind it."""
 
+OTHER_TASKS = ("likelihood", "answers", "judged")
+"""Tasks of `remask evaluate` whose figures say nothing of how samples look."""
+
 _SPOKEN = {
     "uniform": "a uniform guess",
     "unigram": "the token unigram",
@@ -100,7 +103,7 @@ def gather(metrics: Sequence[Record], evaluations: Sequence[Record]) -> Evidence
         rates=_series(metrics, "train", "learning_rate"),
         validations=_series(metrics, "validation", "bits_per_byte"),
         sample=texts[-1] if texts else None,
-        quality={str(r.get("name")): r for r in evaluations if r.get("task") != "likelihood"},
+        quality={str(r.get("name")): r for r in evaluations if r.get("task") not in OTHER_TASKS},
         uniform_nats=None if math.isnan(uniform) else uniform,
         figure=_figure(metrics, evaluations, trivial),
     )

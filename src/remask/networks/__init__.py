@@ -1,5 +1,5 @@
 """What predicts: networks that emit leave-one-out logits."""
 
-from remask.networks.transformer import BIDIRECTIONAL, CAUSAL, Direction, Transformer
+from remask.networks.transformer import BIDIRECTIONAL, CAUSAL, Direction, Transformer, block_causal
 
-__all__ = ["BIDIRECTIONAL", "CAUSAL", "Direction", "Transformer"]
+__all__ = ["BIDIRECTIONAL", "CAUSAL", "Direction", "Transformer", "block_causal"]

@@ -21,8 +21,9 @@ from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from remask.networks.cache import Attach, KeyValueCache, alone
 from remask.networks.normalisation import UnitRMS, unit_rms
-from remask.networks.segments import causal_mask, keep_inputs, segment_mask, shift_right
+from remask.networks.segments import Blocks, causal_mask, keep_inputs, no_context, segment_mask, shift_right
 
 TOP_FREQUENCY, BASE = 2.0, 10_000.0
 """Rotary frequencies, in radians a position: from the first down to it over the second."""
@@ -33,20 +34,52 @@ class Direction:
     """Which tokens a position may see.
 
     Attributes:
-        mask: segments [B L] → who attends to whom, bool [B 1 L L].
-        inputs: (embeddings [B L D], segments [B L], start [D]) → what each position reads as its own input [B L D].
+        mask: (segments [B L], since) → who attends to whom, bool [B 1 Q L], Q the places from `since` on.
+        inputs: (embeddings [B L D], segments [B L], start [D]) → what each position reads as its own input [B L D]:
+            its own token's embedding, or the one before.
         neighbours: relative places, nearest first, that heads begin by looking at.
+        settled: how many of the first places have states that depend on a row's first `known` tokens alone.
+        block_length: the number of tokens that see each other while later ones are seen by none; None for all.
+        context_mask: segments [B L] → the mask of a noisy row followed by the same row clean, bool [B 1 2L 2L].
     """
 
-    mask: Callable[[Tensor], Tensor]
+    mask: Callable[..., Tensor]
     inputs: Callable[[Tensor, Tensor, Tensor], Tensor]
     neighbours: tuple[int, ...]
+    settled: Callable[[int], int]
+    block_length: int | None = None
+    context_mask: Callable[[Tensor], Tensor] = no_context
 
 
-BIDIRECTIONAL = Direction(segment_mask, keep_inputs, (-1, 1, -2, 2, -3, 3, -4, 4))
+BIDIRECTIONAL = Direction(segment_mask, keep_inputs, (-1, 1, -2, 2, -3, 3, -4, 4), settled=lambda known: 0)
 """Every position sees its whole segment: for denoisers."""
-CAUSAL = Direction(causal_mask, shift_right, (-1, -2, -3, -4, -5, -6, -7, -8))
+CAUSAL = Direction(
+    causal_mask, shift_right, (-1, -2, -3, -4, -5, -6, -7, -8), settled=lambda known: known + 1, block_length=1
+)
 """Position i sees the tokens before i in its segment, and not i itself: logits are log p(x_i | x_{<i})."""
+
+
+def block_causal(block_length: int) -> Direction:
+    """Position i sees its own block and those before it, within its segment: for block diffusion.
+
+    Args:
+        block_length: tokens a block, counted from the row's first place.
+
+    Raises:
+        ValueError: when it is below 1.
+    """
+    if block_length < 1:
+        raise ValueError(f"block_length: {block_length} was given; a block holds 1 token or more")
+    blocks = Blocks(block_length)
+    nearest = sorted((*range(-8, 0), *range(1, min(block_length, 5))), key=lambda place: (abs(place), place))
+    return Direction(
+        blocks.mask,
+        keep_inputs,
+        tuple(nearest[:8]),
+        settled=blocks.settled,
+        block_length=block_length,
+        context_mask=blocks.context_mask,
+    )
 
 
 class Timeless(nn.Module):
@@ -89,13 +122,19 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
 
     def forward(
-        self, x: Float[Tensor, "B L D"], *, rotation: Complex[Tensor, "L F"], mask: Bool[Tensor, "B 1 L L"]
+        self,
+        x: Float[Tensor, "B L D"],
+        *,
+        rotation: Complex[Tensor, "L F"],
+        mask: Bool[Tensor, "B 1 L N"],
+        attach: Attach = alone,
     ) -> Float[Tensor, "B L D"]:
-        """Attention over the positions that `mask` allows."""
+        """Attention over those of the N positions that `attach` gives that `mask` allows."""
         batch, length, width = x.shape
         qk, v = self.qkv(x).view(batch, length, 3 * self.heads, -1).split((2 * self.heads, self.heads), 2)
         q, k = rotate(unit_rms(qk), rotation).to(v.dtype).transpose(1, 2).chunk(2, 1)
-        mixed = functional.scaled_dot_product_attention(q, k, v.transpose(1, 2), attn_mask=mask)
+        k, v = attach(k, v.transpose(1, 2))
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.out(mixed.transpose(1, 2).reshape(batch, length, width))
 
     @torch.no_grad()
@@ -235,15 +274,77 @@ class Transformer(nn.Module):
         *,
         segments: Int[Tensor, "B L"],
         positions: Bool[Tensor, "B L"],
+        context: Int[Tensor, "B L"] | None = None,
     ) -> Float[Tensor, "M V"]:
-        """Logits at the M true places of `positions`, in row-major order; the projection runs there alone."""
-        x = self.direction.inputs(self.embedding(z), segments, self.embedding.weight[self.mask_id])
-        rotation = rotary(z.shape[1], self.head_width, device=z.device)
-        mask = self.direction.mask(segments)
+        """Logits at the M true places of `positions`, in row-major order; the projection runs there alone.
+
+        Args:
+            z: noisy tokens.
+            t: the time of each row; unread by a `Timeless` network.
+            segments: the document of each place, 0 for padding.
+            positions: where logits are wanted.
+            context: the same rows clean. Each block of `z` then sees the blocks before it clean instead of noisy, in
+                one pass over the row twice, [z ; context] (BD3LM, arXiv:2503.09573, section 3.1).
+
+        Raises:
+            ValueError: when `context` is given and the direction has no mask for it.
+        """
+        length = z.shape[1]
+        rotation = rotary(length, self.head_width, device=z.device)
+        if context is None:
+            mask = self.direction.mask(segments)
+        else:
+            mask = self.direction.context_mask(segments)
+            z, segments, rotation = torch.cat([z, context], 1), segments.repeat(1, 2), rotation.repeat(2, 1)
+        x = self._read(z, segments)
         condition = self.time(t)
         for block in self.blocks:
             x = block(x, condition, rotation=rotation, mask=mask)
-        return self.head(self.norm(x[positions]))
+        return self.head(self.norm(x[:, :length][positions]))
+
+    @property
+    def block_length(self) -> int | None:
+        """Tokens that see each other while later ones are seen by none; None where all see all."""
+        return self.direction.block_length
+
+    def open_cache(self, capacity: int) -> KeyValueCache:
+        """An empty cache for rows of at most `capacity` places, for `resume`."""
+        return KeyValueCache(len(self.blocks), capacity)
+
+    @torch.no_grad()
+    def resume(
+        self,
+        z: Int[Tensor, "B N"],
+        t: Float[Tensor, "B"],
+        *,
+        segments: Int[Tensor, "B N"],
+        positions: Bool[Tensor, "B N"],
+        cache: KeyValueCache,
+        known: int,
+    ) -> Float[Tensor, "M V"]:
+        """As `forward` on a row's first N places, of which those in the cache are not computed again.
+
+        Args:
+            z: tokens from the row's start.
+            t: as in all earlier calls with this cache, if the network reads it.
+            segments: the document of each place.
+            positions: where logits are wanted, behind the places in the cache.
+            cache: made by `open_cache`; leaves with every place whose state the first `known` tokens settle.
+            known: the number of tokens that will not change.
+        """
+        length, start = z.shape[1], cache.length
+        reached = max(start - 1, 0)  # a place reads its own token or the one before it
+        x = self._read(z[:, reached:], segments[:, reached:])[:, start - reached :]
+        rotation = rotary(length, self.head_width, device=z.device)[start:]
+        mask = self.direction.mask(segments, since=start)
+        condition = self.time(t)
+        for block, layer in zip(self.blocks, cache.layers, strict=True):
+            x = block(x, condition, rotation=rotation, mask=mask, attach=layer.attach)
+        cache.keep(min(self.direction.settled(known), length))
+        return self.head(self.norm(x[positions[:, start:]]))
+
+    def _read(self, z: Int[Tensor, "B L"], segments: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+        return self.direction.inputs(self.embedding(z), segments, self.embedding.weight[self.mask_id])
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:

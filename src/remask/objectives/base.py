@@ -30,6 +30,23 @@ class Network(Protocol):
         ...
 
 
+@runtime_checkable
+class BlockNetwork(Protocol):
+    """A network that can also read clean text: each block of `z` sees itself and the blocks of `context` before it."""
+
+    def __call__(
+        self,
+        z: Int[Tensor, "B L"],
+        t: Float[Tensor, "B"],
+        *,
+        segments: Int[Tensor, "B L"],
+        positions: Bool[Tensor, "B L"],
+        context: Int[Tensor, "B L"] | None = None,
+    ) -> Float[Tensor, "M V"]:
+        """As `Network`; with `context`, the clean row of each noisy row, an answer depends on no later block's."""
+        ...
+
+
 @dataclass(frozen=True)
 class Loss:
     """Sums and weights of one batch; the caller divides, after adding over processes and micro-batches.

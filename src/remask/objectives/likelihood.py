@@ -25,7 +25,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from remask.data.batch import Batch
-from remask.objectives.base import Loss, Network, scatter_positions
+from remask.objectives.base import Loss, Network
+from remask.objectives.noisy import WantedRows, add_noise
 from remask.processes import CategoricalProcess
 from remask.randomness import batch_uniform
 from remask.schedules import batch_times, stratified, with_slope
@@ -192,28 +193,21 @@ class LikelihoodBound:
         self, network: Network, batch: Batch, *, t: Float[Tensor, "B"], noise: Float[Tensor, "B L"]
     ) -> Float[Tensor, "B L"]:
         """A one-draw estimate of the diffusion term: (t_max − t0) · ℓ_t, for t uniform in [t0, t_max); nats."""
-        z = torch.where(batch.targets, self.process.corrupt(batch.ids, t, noise=noise), batch.ids)
-        positions = batch.targets & self.process.active(z)
-        logits = network(z, t, segments=batch.segments, positions=positions)
-        times = t[:, None].expand(z.shape)[positions]
-        nats = self.integrand(self.process, logits, z[positions], batch.ids[positions], times)
-        return scatter_positions(nats * (self.t_max - self.t_min), positions)
+        noisy = add_noise(self.process, batch, t=t, noise=noise)
+        nats = self.integrand(self.process, noisy.ask(network), *noisy.pairs())
+        return noisy.spread(nats * (self.t_max - self.t_min))
 
     def reconstruction(self, network: Network, batch: Batch, *, noise: Float[Tensor, "B L"]) -> Float[Tensor, "B L"]:
         """A one-draw estimate of E_q[−log p(x | z_{t0})], by Bayes' rule on the logits; nats.
 
-        So near to clean text masking noise leaves most rows whole: the network sees the others only.
+        So near to clean text masking noise may leave every row whole: then the network is not asked.
         """
         t = torch.full((len(batch),), self.t_min, dtype=noise.dtype, device=noise.device)
-        z = torch.where(batch.targets, self.process.corrupt(batch.ids, t, noise=noise), batch.ids)
-        positions = batch.targets & self.process.active(z)
-        if not bool(positions.any()):
+        noisy = add_noise(self.process, batch, t=t, noise=noise)
+        if not bool(noisy.positions.any()):
             return torch.zeros_like(noise, dtype=torch.float32)
-        noisy = positions.any(-1)
-        logits = network(z[noisy], t[noisy], segments=batch.segments[noisy], positions=positions[noisy])
-        times = t[:, None].expand(z.shape)[positions]
-        log_p = self.process.posterior(logits, z[positions], times)
-        return scatter_positions(-_at(log_p, batch.ids[positions]), positions)
+        z, x, times = noisy.pairs()
+        return noisy.spread(-_at(self.process.posterior(noisy.ask(network), z, times), x))
 
     def likelihood_terms(
         self, network: Network, batch: Batch, *, generator: torch.Generator, draws: int
@@ -229,6 +223,12 @@ class LikelihoodBound:
         Returns:
             `diffusion`, `reconstruction`, `prior` in nats [B L]; their sum bounds −log p(x) from above in mean.
         """
+        return self.drawn_terms(WantedRows(network), batch, generator=generator, draws=draws)
+
+    def drawn_terms(
+        self, network: Network, batch: Batch, *, generator: torch.Generator, draws: int
+    ) -> dict[str, Float[Tensor, "B L"]]:
+        """As `likelihood_terms`, for a network that must see the whole batch at each call."""
         whole = replace(self, t_max=1.0)  # a curriculum cuts training short, never a likelihood
         length = batch.ids.shape[1]
         times = self.t_min + (1.0 - self.t_min) * stratified(batch_uniform(generator, batch, draws))

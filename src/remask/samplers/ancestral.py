@@ -1,18 +1,25 @@
-"""Ancestral sampling: the process's own reverse step along a time grid."""
+"""Ancestral sampling: the process's own reverse step along a time grid.
 
-from collections.abc import Sequence
+Shape letters: B samples, L length, V vocabulary, M positions that a step may change.
+"""
+
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from remask.randomness import widest_float
+from remask.randomness import draw_categorical, widest_float
 from remask.samplers.base import Denoiser, Frame, OnStep, Prompt, Transform, silent
 from remask.samplers.transforms import identity
 
+StepWeights = Callable[
+    [Float[Tensor, "M V"], Int[Tensor, "M"], Float[Tensor, "1"], Float[Tensor, "1"]], Float[Tensor, "M V"]
+]
+"""(leave-one-out logits, z_t, t, s) → unnormalised probabilities of z_s, each position on its own."""
 
-@torch.no_grad()
+
 def ancestral(
     model: Denoiser,
     times: Sequence[float],
@@ -38,15 +45,65 @@ def ancestral(
     Returns:
         Tokens [B L]; noise remains where the grid ends above 0.
     """
-    process = model.process
-    z = prompt.over(process.draw_prior(*prompt.ids.shape, generator=generator))
+    return walk(
+        model,
+        times,
+        weights=model.process.reverse_weights,
+        prompt=prompt,
+        generator=generator,
+        transform=transform,
+        on_step=on_step,
+    )
+
+
+@torch.no_grad()
+def walk(
+    model: Denoiser,
+    times: Sequence[float],
+    *,
+    weights: StepWeights,
+    prompt: Prompt,
+    generator: torch.Generator,
+    transform: Transform = identity,
+    on_step: OnStep = silent,
+) -> Int[Tensor, "B L"]:
+    """Draws z_s of every active free position from `weights`, for each pair t > s of `times`.
+
+    Args:
+        model: network and process.
+        times: decreasing, usually from 1 to 0.
+        weights: the law of one position's step.
+        prompt: given tokens, and the shape [B L].
+        generator: on the model's device; nothing else is random.
+        transform: changes logits before each draw.
+        on_step: sees the start and the state after each step.
+
+    Returns:
+        Tokens [B L]; noise remains where the grid ends above 0.
+    """
+    z = prompt.over(model.process.draw_prior(*prompt.ids.shape, generator=generator))
     on_step(Frame(step=0, t=times[0], z=z))
     for step, (t, s) in enumerate(pairwise(times), start=1):
-        positions = process.active(z) & ~prompt.fixed
-        now = torch.full((z.shape[0],), t, dtype=widest_float(z.device), device=z.device)
-        logits = transform(process.log_clean(model.logits(z, now, positions=positions)))
-        then = torch.full_like(now[:1], s)
-        drawn = process.reverse_step(logits, z[positions], now[:1], then, generator=generator)
-        z = z.masked_scatter(positions, drawn)
+        z = advance(model, z, t, s, weights=weights, prompt=prompt, generator=generator, transform=transform)
         on_step(Frame(step=step, t=s, z=z))
     return z
+
+
+def advance(
+    model: Denoiser,
+    z: Int[Tensor, "B L"],
+    t: float,
+    s: float,
+    *,
+    weights: StepWeights,
+    prompt: Prompt,
+    generator: torch.Generator,
+    transform: Transform,
+) -> Int[Tensor, "B L"]:
+    """One step of `walk`, from z_t to z_s; one network call."""
+    process = model.process
+    positions = process.active(z) & ~prompt.fixed
+    now = torch.full((z.shape[0],), t, dtype=widest_float(z.device), device=z.device)
+    logits = transform(process.log_clean(model.logits(z, now, positions=positions)))
+    drawn = draw_categorical(weights(logits, z[positions], now[:1], torch.full_like(now[:1], s)), generator=generator)
+    return z.masked_scatter(positions, drawn)

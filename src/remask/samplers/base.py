@@ -46,6 +46,10 @@ class Prompt:
         """`z` with the given tokens in their places."""
         return torch.where(self.fixed, self.ids, z)
 
+    def behind(self) -> Bool[Tensor, "B L"]:
+        """True behind each row's last given token [B L]."""
+        return self.fixed.flip(-1).cumsum(-1).flip(-1) == 0
+
 
 def blank_prompt(count: int, length: int, *, device: torch.device | str = "cpu") -> Prompt:
     """A prompt that fixes nothing: `count` samples of `length` tokens."""

@@ -144,14 +144,14 @@ def chunks(text: str, *, size: int = CHUNK) -> Iterator[str]:
         yield text[start:]
 
 
-def _byte_characters() -> dict[str, int]:
+def byte_characters() -> dict[str, int]:
     """GPT-2's stand-in for each byte: printable bytes stand for themselves, the rest from U+0100 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in set(printable)]
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
 
 
-_BYTES = _byte_characters()
+_BYTES = byte_characters()
 
 
 def _piece(backend: Backend, token: int) -> bytes:

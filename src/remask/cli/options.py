@@ -1,0 +1,105 @@
+"""Options that several commands share: which run, on what, and how its text is drawn."""
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from remask.config.schema import Recipe
+    from remask.model import Model
+    from remask.runs import RunFolder
+
+RunReference = Annotated[str, typer.Argument(metavar="RUN", help="A run id, a unique prefix, `last`, or a folder.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, and nothing else.")]
+Seed = Annotated[int | None, typer.Option(help="Of all noise and draws.")]
+
+SAMPLING: dict[str, Any] = {
+    "length": Annotated[int | None, typer.Option(help="Tokens a text.")],
+    "steps": Annotated[int | None, typer.Option(help="Denoising steps (of each block).")],
+    "sampler": Annotated[str | None, typer.Option(help="ancestral, confidence, left_to_right, …")],
+    "grid": Annotated[str | None, typer.Option(help="Times of the steps: equal or smooth.")],
+    "block_length": Annotated[int | None, typer.Option(help="Draw blocks of so many tokens from left to right.")],
+    "temperature": Annotated[float | None, typer.Option(help="Below 1 is bolder.")],
+    "top_p": Annotated[float | None, typer.Option(help="Nucleus: the share of probability kept, above 0 to 1.")],
+    "guidance": Annotated[float | None, typer.Option(help="Away from what is likely without the prompt; 0: none.")],
+    "stop": Annotated[bool | None, typer.Option("--stop/--no-stop", help="End each text at its first end of text.")],
+    "budget": Annotated[float | None, typer.Option(help="entropy_bounded: nats revealed a step.")],
+    "remasking": Annotated[str | None, typer.Option(help="remdm: cap, rescale, confidence or loop.")],
+    "eta": Annotated[float | None, typer.Option(help="remdm: strength of masking again, 0 to 1.")],
+    "corrector_steps": Annotated[int | None, typer.Option(help="predictor_corrector: corrections a step.")],
+    "threshold": Annotated[float | None, typer.Option(help="proofreading: how wrong a token must look to be masked.")],
+    "order": Annotated[str | None, typer.Option(help="proofreading: what is filled in first, confidence or chance.")],
+    "finish": Annotated[float | None, typer.Option(help="proofreading: share of the steps that read the full text.")],
+}
+"""Options of how text is drawn, named as the keys of a recipe's sampling section that they change."""
+
+
+def with_sampling_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options of `SAMPLING`, and hands it their values as its argument `sampling`.
+
+    `sampling` has the recipe's dotted keys, with None for an option that was not given.
+    """
+    signature = inspect.signature(command)
+    own = [parameter for name, parameter in signature.parameters.items() if name != "sampling"]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    added = [inspect.Parameter(name, kind, default=None, annotation=option) for name, option in SAMPLING.items()]
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        sampling = {f"sampling.{name}": values.pop(name) for name in SAMPLING}
+        command(**values, sampling=sampling)
+
+    # typer reads both
+    run.__signature__ = signature.replace(parameters=[*own, *added])  # pyright: ignore[reportAttributeAccessIssue]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *added]}
+    return run
+
+
+def changed_recipe(folder: "RunFolder", options: Mapping[str, Any]) -> "Recipe":
+    """The run's recipe with the options that were given; what is wrong with one is said in the option's name.
+
+    Another sampler gives up the keys of the recipe that belong to the old one alone.
+
+    Args:
+        folder: the run's.
+        options: dotted keys with their values; None where an option was not given.
+    """
+    from remask.config.contradictions import SAMPLER_KEYS
+    from remask.config.load import load_recipe
+    from remask.errors import UserError
+
+    given = [f"{key}={_written(value)}" for key, value in options.items() if value is not None]
+    if options.get("sampling.sampler") is not None:
+        given += [f"sampling.{key}=null" for key in SAMPLER_KEYS if options.get(f"sampling.{key}") is None]
+    try:
+        return load_recipe(str(folder.recipe_path), given)
+    except UserError as error:
+        message = re.sub(r"\b(?:sampling|evaluation)\.([a-z_]+)(=?)", _as_option, str(error))
+        raise UserError(re.sub(r"^seed:", "--seed:", message, flags=re.MULTILINE)) from None
+
+
+def refuse_steps(model: "Model", steps: int | None) -> None:
+    """An autoregressive model takes one step a token, whatever is asked.
+
+    Raises:
+        UserError: when steps are given for such a model.
+    """
+    from remask.errors import UserError
+
+    if model.process is None and steps is not None:
+        raise UserError(f"--steps {steps}: an autoregressive model draws one token a step. Leave --steps out")
+
+
+def _written(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, bool) else str(value)
+
+
+def _as_option(key: re.Match[str]) -> str:
+    """`sampling.top_p` as `--top-p`, and `sampling.sampler=` as `--sampler `."""
+    return f"--{key[1].replace('_', '-')}{' ' if key[2] else ''}"

@@ -1,0 +1,124 @@
+"""Device, network and model, from a recipe."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from remask.config import schema
+from remask.config.build.noise import build_objective, build_process
+from remask.config.pretrained import build_pretrained, rebuild_pretrained
+from remask.errors import UserError
+from remask.model import Model
+from remask.networks.mask_bias import MaskBias
+from remask.networks.transformer import (
+    BIDIRECTIONAL,
+    CAUSAL,
+    Direction,
+    ModulatedResidual,
+    Residual,
+    TimeEmbedding,
+    Timeless,
+    Transformer,
+    block_causal,
+)
+from remask.randomness import keyed_generator
+from remask.tokenizers import Tokenizer
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that a recipe or `--device` names; `auto` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        UserError: when the named device is not on this machine, with those that are.
+    """
+    present = ["cpu"]
+    if torch.cuda.is_available():
+        present += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        present.append("mps")
+    if name == "auto":
+        name = next(best for best in ("cuda", "mps", "cpu") if best in present)
+    if name not in present:
+        raise UserError(f"device={name} is not on this machine. Valid here: auto, {', '.join(present)}")
+    return torch.device(name)
+
+
+def build_network(
+    recipe: schema.Recipe,
+    tokenizer: Tokenizer,
+    *,
+    device: torch.device,
+    architecture: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """A recipe's network on `device`: weights drawn from the seed, the same on every device, or pretrained ones.
+
+    Args:
+        recipe: the experiment.
+        tokenizer: text ⇄ ids.
+        device: where the network goes.
+        architecture: of the pretrained model in a saved network, whose weights are still to be put in; None: it is
+            opened where the recipe says, with its weights.
+    """
+    block_length = recipe.objective.block_length if recipe.objective.kind == "block_diffusion" else None
+    match recipe.network:
+        case schema.TransformerSpec() as spec:
+            direction = {"bidirectional": BIDIRECTIONAL, "causal": CAUSAL}.get(spec.attention)
+            network = build_transformer(
+                spec,
+                tokenizer,
+                direction=direction or block_causal(block_length or 1),
+                seed=recipe.seed,
+            ).to(device)
+        case schema.PretrainedSpec() as spec:
+            common = {"block_length": block_length, "steps": recipe.training.steps, "device": device}
+            if architecture is None:
+                network = build_pretrained(spec, tokenizer, seed=recipe.seed, **common)
+            else:
+                network = rebuild_pretrained(spec, tokenizer, architecture=architecture, **common)
+    if recipe.objective.kind == "proofreading":
+        network = MaskBias(network, tokenizer.mask_id).to(device)
+    return network
+
+
+def build_transformer(
+    spec: schema.TransformerSpec, tokenizer: Tokenizer, *, direction: Direction, seed: int
+) -> Transformer:
+    """A transformer with weights drawn from the seed, on the CPU."""
+    conditioned = spec.time_conditioning == "adaln_zero"
+    residual = partial(ModulatedResidual, condition_width=spec.width) if conditioned else Residual
+    network = Transformer(
+        vocab_size=tokenizer.vocab_size,
+        mask_id=tokenizer.mask_id,
+        width=spec.width,
+        layers=spec.layers,
+        heads=spec.heads,
+        mlp_width=spec.mlp_width or max(32, 32 * round(8 * spec.width / 3 / 32)),
+        direction=direction,
+        time=TimeEmbedding(spec.width) if conditioned else Timeless(),
+        residual=partial(residual, dropout=spec.dropout),
+    )
+    if spec.head == "tied":
+        network.tie_head()
+    network.initialise(keyed_generator(seed, "weights"))
+    return network
+
+
+def build_model(
+    recipe: schema.Recipe,
+    tokenizer: Tokenizer,
+    *,
+    device: torch.device,
+    architecture: Mapping[str, Any] | None = None,
+) -> Model:
+    """The untrained model of a recipe; arguments as those of `build_network`."""
+    process = None if recipe.process is None else build_process(recipe.process, tokenizer)
+    return Model(
+        network=build_network(recipe, tokenizer, device=device, architecture=architecture),
+        process=process,
+        objective=build_objective(recipe, process, tokenizer),
+        tokenizer=tokenizer,
+        length=recipe.data.length,
+    )

@@ -1,0 +1,123 @@
+"""Schedule, process and objective, from a recipe."""
+
+import torch
+
+from remask import processes, schedules
+from remask.config import schema
+from remask.objectives import (
+    BlockDiffusion,
+    LikelihoodBound,
+    MaskedLanguageModel,
+    NextToken,
+    ScoreEntropy,
+    generic_integrand,
+    masking_integrand,
+    rising_range,
+    root_weight,
+    spread_integrand,
+    whole_range,
+)
+from remask.objectives.base import Objective
+from remask.objectives.prompt_dropout import PromptDropout
+from remask.objectives.proofreading import Proofreading, own_proposals, uniform_proposals
+from remask.tokenizers import Tokenizer
+
+
+def build_schedule(spec: schema.ScheduleSpec) -> schedules.Schedule:
+    """The curve α(t) that a spec names."""
+    match spec:
+        case schema.LinearScheduleSpec():
+            return schedules.Linear()
+        case schema.CosineScheduleSpec():
+            return schedules.Cosine()
+        case schema.PolynomialScheduleSpec():
+            return schedules.Polynomial(spec.power)
+        case schema.LogLinearScheduleSpec():
+            return schedules.LogLinear(spec.epsilon)
+
+
+def build_process(spec: schema.ProcessSpec, tokenizer: Tokenizer) -> processes.CategoricalProcess:
+    """The noise that a spec names, over the tokenizer's ids."""
+    schedule = build_schedule(spec.schedule)
+    size, mask = tokenizer.vocab_size, tokenizer.mask_id
+    match spec:
+        case schema.MaskingSpec():
+            return processes.Masking(schedule=schedule, vocab_size=size, mask_id=mask)
+        case schema.UniformSpec():
+            return processes.Uniform(schedule=schedule, vocab_size=size, mask_id=mask)
+        case schema.HybridSpec():
+            return processes.Hybrid(schedule=schedule, vocab_size=size, mask_id=mask, uniform_share=spec.uniform_share)
+
+
+def build_objective(
+    recipe: schema.Recipe, process: processes.CategoricalProcess | None, tokenizer: Tokenizer
+) -> Objective:
+    """What a recipe asks to be minimised, some prompts masked where it says so."""
+    objective = build_plain_objective(recipe, process, tokenizer)
+    share = recipe.training.prompt_dropout
+    return PromptDropout(objective=objective, share=share, mask_id=tokenizer.mask_id) if share else objective
+
+
+def build_plain_objective(
+    recipe: schema.Recipe, process: processes.CategoricalProcess | None, tokenizer: Tokenizer
+) -> Objective:
+    """The objective whatever becomes of the prompts."""
+    spec, steps = recipe.objective, recipe.training.steps
+    if isinstance(spec, schema.NextTokenSpec):
+        return NextToken(mask_id=tokenizer.mask_id)
+    assert process is not None, "the schema refuses a diffusion objective without a process"
+    match spec:
+        case schema.LikelihoodBoundSpec():
+            return build_bound(spec, process, steps=steps)
+        case schema.BlockDiffusionSpec():
+            return BlockDiffusion(bound=build_bound(spec, process, steps=steps), block_length=spec.block_length)
+        case schema.ScoreEntropySpec():
+            return ScoreEntropy(process=process, t_min=spec.t_min)
+        case schema.MaskedLanguageModelSpec():
+            assert isinstance(process, processes.Masking), "the schema refuses other noise"
+            return MaskedLanguageModel(process=process, rate=spec.rate, t_min=spec.t_min)
+        case schema.ProofreadingSpec():
+            return build_proofreading(spec, process, steps=steps)
+
+
+def build_bound(
+    spec: schema.LikelihoodBoundSpec | schema.BlockDiffusionSpec,
+    process: processes.CategoricalProcess,
+    *,
+    steps: int,
+) -> LikelihoodBound:
+    """The bound of a process, with the fastest integrand that equals the generic one."""
+    closed_forms = {
+        processes.Masking: masking_integrand,
+        processes.Uniform: spread_integrand,
+        processes.Hybrid: spread_integrand,
+    }
+    rising = rising_range(start=spec.curriculum_start, steps=round(spec.curriculum_ratio * steps))
+    return LikelihoodBound(
+        process=process,
+        integrand=closed_forms.get(type(process), generic_integrand),
+        t_min=spec.t_min,
+        reweight={"bound": torch.ones_like, "root": root_weight}[spec.weighting],
+        curriculum=rising if spec.curriculum_ratio else whole_range,
+    )
+
+
+def build_proofreading(
+    spec: schema.ProofreadingSpec, process: processes.CategoricalProcess, *, steps: int
+) -> Proofreading:
+    """Both tasks over a masking process, the curricula in optimiser steps."""
+    return Proofreading(
+        mask_id=process.mask_id,
+        vocab_size=process.vocab_size,
+        schedule=process.schedule,
+        t_min=spec.t_min,
+        replaced_share=spec.replaced_share,
+        proofreading_warmup_iters=round(spec.proofreading_warmup_ratio * steps),
+        penalty_mask_correct=spec.penalty_mask_correct,
+        masking_warmup_iters=round(spec.masking_warmup_ratio * steps),
+        target_mask_prob=spec.target_mask_prob,
+        weight_unmask_task=spec.weight_unmask_task,
+        weight_remask_task=spec.weight_remask_task,
+        reward_correct_unmask=spec.reward_correct_unmask,
+        propose={"own": own_proposals, "uniform": uniform_proposals}[spec.replacements],
+    )

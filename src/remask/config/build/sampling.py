@@ -1,0 +1,145 @@
+"""Samplers, from a recipe."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from remask import processes, samplers, schedules
+from remask.config import schema
+from remask.errors import UserError
+from remask.generation import Sampler
+from remask.model import Model
+from remask.objectives import BlockDiffusion
+from remask.objectives.prompt_dropout import unwrapped
+from remask.objectives.proofreading import Proofreading
+from remask.samplers.proofreading import by_chance, by_confidence
+from remask.samplers.remasking import Strategy
+
+Walk = Callable[..., Any]
+
+ANY_NOISE = ("ancestral", "analytic", "tau_leaping", "predictor_corrector")
+LOOP_TIME, LOOP_SHARE = 0.05, 0.5
+"""Where ReMDM's loop stands still, and the share of the steps that it does (arXiv:2503.00307, section 4)."""
+MASKS_ONLY = ("confidence", "margin", "entropy", "entropy_bounded", "remdm")
+
+
+def build_sampler(spec: schema.SamplingSpec, model: Model) -> Sampler:
+    """The way to draw from a model that a spec names.
+
+    Raises:
+        UserError: when the model cannot be drawn from in this way, with the ways that it can.
+    """
+    transform = samplers.reshape_distribution(temperature=spec.temperature, top_p=spec.top_p)
+    valid = valid_samplers(model)
+    if spec.sampler not in valid:
+        raise UserError(f"sampler={spec.sampler} does not fit this model. Valid for it: {', '.join(valid)}")
+    check_blocks(spec, model)
+    stop = model.tokenizer.eos_id if spec.stop else None
+    if spec.sampler == "left_to_right":
+        return lambda prompt, generator, on_step: samplers.left_to_right(
+            model, prompt=prompt, generator=generator, transform=transform, on_step=on_step, stop=stop
+        )
+    walk, times = _walk(spec), _times(spec)
+    if spec.block_length is not None:
+        walk = partial(samplers.blockwise, block_length=spec.block_length, walk=walk, stop=stop)
+    if spec.guidance == 0:
+        return lambda prompt, generator, on_step: walk(
+            model, times, prompt=prompt, generator=generator, transform=transform, on_step=on_step
+        )
+    return lambda prompt, generator, on_step: walk(
+        samplers.Guided(model, prompt=prompt, scale=spec.guidance),
+        times,
+        prompt=prompt,
+        generator=generator,
+        transform=transform,
+        on_step=on_step,
+    )
+
+
+def _walk(spec: schema.SamplingSpec) -> Walk:
+    """The sampler of a spec as a function of model, times, prompt, generator, transform and on_step."""
+    match spec.sampler:
+        case "entropy_bounded":
+            return _without_times(partial(samplers.entropy_bounded, budget=0.5 if spec.budget is None else spec.budget))
+        case "remdm":
+            return partial(samplers.remdm, strategy=_remasking(spec))
+        case "predictor_corrector":
+            steps = 1 if spec.corrector_steps is None else spec.corrector_steps
+            return partial(samplers.predictor_corrector, corrector_steps=steps)
+        case "proofreading":
+            return partial(
+                samplers.proofread,
+                threshold=0.3 if spec.threshold is None else spec.threshold,
+                finish=0.25 if spec.finish is None else spec.finish,
+                order={"confidence": by_confidence, "chance": by_chance}[spec.order or "confidence"],
+            )
+        case name:
+            return {
+                "ancestral": samplers.ancestral,
+                "analytic": samplers.analytic,
+                "tau_leaping": samplers.tau_leaping,
+                "confidence": samplers.confidence,
+                "margin": samplers.margin,
+                "entropy": samplers.entropy,
+            }[name]
+
+
+def _without_times(walk: Walk) -> Walk:
+    """A sampler that needs no grid as one that is given one."""
+    return lambda model, times, **rest: walk(model, **rest)
+
+
+def _remasking(spec: schema.SamplingSpec) -> Strategy:
+    """How much ReMDM masks again; `loop` does so while the grid of `_times` stands still."""
+    eta = 0.02 if spec.eta is None else spec.eta
+    match spec.remasking or "cap":
+        case "cap":
+            return samplers.cap(eta)
+        case "rescale":
+            return samplers.rescale(eta)
+        case "confidence":
+            return samplers.by_sureness(samplers.rescale(eta))
+        case "loop":
+            return samplers.while_held(samplers.cap(eta))
+
+
+def _times(spec: schema.SamplingSpec) -> list[float]:
+    if spec.remasking == "loop":
+        return schedules.held_time_grid(spec.steps, at=LOOP_TIME, share=LOOP_SHARE)
+    return {"equal": schedules.time_grid, "smooth": schedules.smooth_time_grid}[spec.grid](spec.steps)
+
+
+def check_blocks(spec: schema.SamplingSpec, model: Model) -> None:
+    """Block diffusion is drawn in the blocks that it was trained on; other models in blocks of any length.
+
+    Raises:
+        UserError: when the block length does not fit the model.
+    """
+    if spec.block_length is not None and not isinstance(model.process, processes.Masking):
+        raise UserError(
+            f"block_length={spec.block_length}: only masking noise is drawn in blocks. Leave block_length out"
+        )
+    objective = unwrapped(model.objective)
+    if isinstance(objective, BlockDiffusion) and spec.block_length != objective.block_length:
+        given = "null" if spec.block_length is None else spec.block_length
+        raise UserError(
+            f"block_length={given}: this model was trained on blocks of {objective.block_length} tokens; give "
+            f"block_length={objective.block_length}"
+        )
+
+
+def valid_samplers(model: Model) -> list[str]:
+    """The samplers that fit a model's noise."""
+    if model.process is None:
+        return ["left_to_right"]
+    if not isinstance(model.process, processes.Masking):
+        return list(ANY_NOISE)
+    own = ["proofreading"] if isinstance(unwrapped(model.objective), Proofreading) else []
+    return [*ANY_NOISE, *MASKS_ONLY, *own]
+
+
+def sampling_steps(spec: schema.SamplingSpec, length: int) -> int:
+    """Steps that a sample is expected to take: the grid's, those of every block, or one a token at most."""
+    if spec.sampler in ("left_to_right", "entropy_bounded"):
+        return length
+    return spec.steps if spec.block_length is None else spec.steps * -(-length // spec.block_length)

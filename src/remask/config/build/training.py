@@ -1,0 +1,53 @@
+"""Optimisers and learning-rate curves, from a recipe."""
+
+import math
+import re
+from collections.abc import Sequence
+
+from torch import nn
+from torch.optim import Optimizer
+
+from remask import optimisation
+from remask.config import schema
+from remask.optimisation import Curve, Trainable
+
+
+def build_optimizers(spec: schema.TrainingSpec, network: nn.Module) -> Sequence[Optimizer]:
+    """The optimisers of a recipe over all of a network's parameters."""
+    common = {
+        "learning_rate": spec.learning_rate,
+        "weight_decay": spec.weight_decay,
+        "betas": spec.betas,
+    }
+    match spec.optimizer:
+        case "adamw":
+            return optimisation.adamw(network, **common)
+        case "muon":
+            assert isinstance(network, Trainable)
+            hidden = list(network.hidden_matrices())
+            return optimisation.muon(network, hidden, muon_learning_rate=spec.muon_learning_rate, **common)
+
+
+def build_curve(spec: schema.TrainingSpec) -> Curve:
+    """The learning-rate curve of a recipe."""
+    warmup = math.ceil(spec.warmup_ratio * spec.steps)
+    after = spec.steps - warmup
+    match spec.decay:
+        case "constant":
+            decay = optimisation.constant
+        case "cosine":
+            decay = optimisation.cosine_decay(after, final=spec.final_learning_rate)
+        case "linear":
+            decay = optimisation.linear_decay(after, final=spec.final_learning_rate)
+        case "wsd":
+            decay = optimisation.warmup_stable_decay(after, final=spec.final_learning_rate)
+    return optimisation.warmed(decay, warmup_steps=warmup)
+
+
+def describe_shape(recipe: schema.Recipe) -> str:
+    """The network's size in a run id: width and layers, e.g. `D256L4`, or a pretrained model's name."""
+    match recipe.network:
+        case schema.TransformerSpec() as spec:
+            return f"D{spec.width}L{spec.layers}"
+        case schema.PretrainedSpec() as spec:
+            return re.sub(r"[^A-Za-z0-9.-]+", "-", spec.name.rstrip("/").rpartition("/")[2]) or "pretrained"

@@ -1,0 +1,270 @@
+"""Pretrained causal language models of transformers as networks: found, opened, given a mask, adapted and checked."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from remask.config.adaptation import add_lora, check_quantised, nf4_config
+from remask.config.schema import PretrainedSpec
+from remask.errors import UserError
+from remask.networks.pretrained import PretrainedDenoiser
+from remask.networks.reading import Reading, read_both_ways, read_causally, read_in_blocks
+from remask.networks.sight import attention_fault, habit_fault
+from remask.tokenizers import Tokenizer
+from remask.tokenizers.huggingface import looks_like_path
+
+ADDED_IDS = 2
+"""Ids that a tokenizer may have beyond its model: an end of text and a mask."""
+
+
+def build_pretrained(
+    spec: PretrainedSpec,
+    tokenizer: Tokenizer,
+    *,
+    block_length: int | None,
+    steps: int,
+    seed: int,
+    device: torch.device,
+) -> PretrainedDenoiser:
+    """The network of a recipe, its weights those of the model that the recipe names.
+
+    Weights are float32 whatever they were saved in, unless they are held in 4 bits; `training.precision` decides the
+    arithmetic.
+
+    Args:
+        spec: which model, and how it is adapted.
+        tokenizer: the model's own, with a mask.
+        block_length: of block-causal attention.
+        steps: of the training, of which attention takes a share to open.
+        seed: decides the low-rank updates.
+        device: where the network goes.
+
+    Raises:
+        UserError: when the model is not there or unreachable, is no causal language model, does not fit the tokenizer
+            or the device, or cannot be adapted as asked.
+    """
+    with quiet():
+        backbone = open_backbone(spec, device=device)
+        fit_vocabulary(backbone, tokenizer, name=spec.name)
+        backbone.eval()
+        size = tokenizer.vocab_size
+        fault = habit_fault(backbone, device=_device_of(backbone), vocab_size=size)
+        network = _network(spec, backbone, tokenizer, block_length=block_length, steps=steps).to(device)
+        fault = fault or attention_fault(network, vocab_size=size)
+    if fault is not None:
+        raise UserError(f"network.name={spec.name} ({backbone.config.model_type}) cannot be used: {fault}")
+    if spec.adaptation == "lora":
+        add_lora(backbone, rank=spec.lora_rank, alpha=spec.lora_alpha, targets=spec.lora_targets, seed=seed)
+    return network.train()
+
+
+def rebuild_pretrained(
+    spec: PretrainedSpec,
+    tokenizer: Tokenizer,
+    *,
+    architecture: Mapping[str, Any],
+    block_length: int | None,
+    steps: int,
+    device: torch.device,
+) -> PretrainedDenoiser:
+    """The network of a saved model, without adapters and with weights still to be put in; no hub is asked.
+
+    Args:
+        spec: as in `build_pretrained`.
+        tokenizer: as in `build_pretrained`.
+        architecture: what `architecture_of` gave.
+        block_length: as in `build_pretrained`.
+        steps: as in `build_pretrained`.
+        device: where the network goes.
+
+    Raises:
+        UserError: when this version of transformers does not know the architecture.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    values = dict(architecture)
+    try:
+        config = CONFIG_MAPPING[values.pop("model_type")].from_dict(values)
+        # the library draws weights from torch's global generator
+        with quiet(), torch.random.fork_rng(devices=[]):
+            backbone = AutoModelForCausalLM.from_config(
+                config, attn_implementation=attention_kind(config), dtype=torch.float32
+            )
+    except (KeyError, ValueError, ImportError) as error:
+        raise UserError(f"this version of transformers cannot rebuild the saved model: {_first_line(error)}") from None
+    return _network(spec, backbone, tokenizer, block_length=block_length, steps=steps).to(device)
+
+
+def architecture_of(network: nn.Module) -> dict[str, Any] | None:
+    """The library's configuration of the pretrained model within a network, as JSON values; None if there is none."""
+    found = next((module for module in network.modules() if isinstance(module, PretrainedDenoiser)), None)
+    if found is None:
+        return None
+    values = json.loads(found.backbone.config.to_json_string(use_diff=False))
+    return {key: value for key, value in values.items() if key != "quantization_config"}
+
+
+def _network(
+    spec: PretrainedSpec, backbone: Any, tokenizer: Tokenizer, *, block_length: int | None, steps: int
+) -> PretrainedDenoiser:
+    return PretrainedDenoiser(
+        backbone,
+        reading=build_reading(spec, block_length=block_length),
+        mask_id=tokenizer.mask_id,
+        start_id=start_token(backbone.config, tokenizer),
+        anneal_steps=math.ceil(spec.anneal_ratio * steps),
+    )
+
+
+def build_reading(spec: PretrainedSpec, *, block_length: int | None) -> Reading:
+    """How a spec's attention lays rows out."""
+    match spec.attention:
+        case "bidirectional":
+            return read_both_ways
+        case "causal":
+            return read_causally
+        case "block_causal":
+            return read_in_blocks(block_length or 1)
+
+
+def start_token(config: Any, tokenizer: Tokenizer) -> int:
+    """What a document begins with: the model's own beginning of text, or the end of the text before."""
+    own = getattr(config, "bos_token_id", None)
+    return own if isinstance(own, int) and 0 <= own < tokenizer.vocab_size else tokenizer.eos_id
+
+
+def attention_kind(config: Any) -> str:
+    """The library's attention to use: fused where the model has it; scores that are capped are only made by eager."""
+    return "eager" if getattr(config, "attn_logit_softcapping", None) else "sdpa"
+
+
+# ── opening ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def open_backbone(spec: PretrainedSpec, *, device: torch.device) -> Any:
+    """The library's model, in float32 on the CPU, or in 4 bits on the device.
+
+    Raises:
+        UserError: as `build_pretrained`.
+    """
+    from transformers import AutoModelForCausalLM
+
+    source, config = find_model(spec.name)
+    options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": attention_kind(config)}
+    if spec.quantisation == "nf4":
+        options |= {"quantization_config": nf4_config(device), "device_map": {"": str(device)}}
+    try:
+        # rows that a file lacks are drawn from torch's global generator
+        with torch.random.fork_rng(devices=[]):
+            backbone = AutoModelForCausalLM.from_pretrained(source, config=config, **options)
+    except Exception as error:  # the parsers and the hub client each have exceptions of their own
+        raise UserError(
+            f"network.name={spec.name}: its weights cannot be loaded ({_first_line(error)}); check the folder, or the "
+            "name and the network"
+        ) from None
+    if spec.quantisation == "nf4":
+        check_quantised(backbone, name=spec.name)
+    return backbone
+
+
+def find_model(name: str) -> tuple[str, Any]:
+    """Where a model is (a folder, or its name on the hub) and its configuration.
+
+    Raises:
+        UserError: when it is not there or unreachable, or is no causal language model.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    local = Path(name).expanduser()
+    if looks_like_path(name) and not local.exists():
+        raise UserError(f"network.name={name}: there is no such folder; give a model's folder or its name on the hub")
+    source = str(local) if local.exists() else name
+    try:
+        config = AutoConfig.from_pretrained(source, local_files_only=True)
+    except Exception as error:  # as above
+        if local.exists():
+            raise UserError(
+                f"network.name={name}: this folder holds no model of transformers ({_first_line(error)}); give one "
+                "that save_pretrained wrote"
+            ) from None
+        config = _config_from_hub(name)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UserError(
+            f"network.name={name} is a {config.model_type}, which is no causal language model; name one, such as a "
+            "Llama, Qwen or GPT-2"
+        )
+    return source, config
+
+
+def _config_from_hub(name: str) -> Any:
+    """The configuration from the network; one short question first, since the download retries for a minute."""
+    from huggingface_hub import HfApi
+    from transformers import AutoConfig
+
+    try:
+        HfApi().model_info(name, timeout=10.0)
+        return AutoConfig.from_pretrained(name)
+    except Exception as error:  # as above, and the network's own
+        raise UserError(
+            f"network.name={name}: cannot be loaded ({_first_line(error)}); check the name and the network, or give a "
+            "folder"
+        ) from None
+
+
+@torch.no_grad()
+def fit_vocabulary(backbone: Any, tokenizer: Tokenizer, *, name: str) -> None:
+    """Gives a model just the tokenizer's ids, in place; what an added id reads and writes is the mean of the others.
+
+    (The library would draw such rows at random around the mean; and models come with more rows than ids.)
+
+    Raises:
+        UserError: when the tokenizer is another model's.
+    """
+    rows, size = backbone.get_input_embeddings().weight.shape[0], tokenizer.vocab_size
+    if size > rows + ADDED_IDS:
+        raise UserError(
+            f"network.name={name} knows {rows} ids and the tokenizer has {size}; set tokenizer.name={name}, the "
+            "model's own"
+        )
+    if size == rows:
+        return
+    kept = min(rows, size)
+    with torch.random.fork_rng(devices=[]):
+        backbone.resize_token_embeddings(size, mean_resizing=False)
+    tables = {id(m.weight): m for m in (backbone.get_input_embeddings(), backbone.get_output_embeddings())}
+    for table in tables.values():
+        for values in (table.weight, getattr(table, "bias", None)):
+            if values is not None:
+                values[kept:] = values[:kept].mean(0)
+
+
+def _device_of(backbone: Any) -> torch.device:
+    return next(backbone.parameters()).device
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps the library from writing on the terminal, where a user's mistake has one line."""
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -1,0 +1,73 @@
+"""What a recipe may say: every key, its range, and what it means.
+
+A recipe is one complete experiment. Sections that come in several kinds (tokenizer, schedule, process,
+objective, network) are unions told apart by their key `kind`: a new kind is a new class, added to the union
+below its siblings, and one branch in `remask.config.build`. Each key is checked
+on its own here; `remask.config.contradictions` says which keys do not go together.
+"""
+
+from remask.config.schema.networks import NetworkSpec, PretrainedSpec, TransformerSpec
+from remask.config.schema.noise import (
+    BlockDiffusionSpec,
+    CosineScheduleSpec,
+    HybridSpec,
+    LikelihoodBoundSpec,
+    LinearScheduleSpec,
+    LogLinearScheduleSpec,
+    MaskedLanguageModelSpec,
+    MaskingSpec,
+    NextTokenSpec,
+    ObjectiveSpec,
+    PolynomialScheduleSpec,
+    ProcessSpec,
+    ProofreadingSpec,
+    ScheduleSpec,
+    ScoreEntropySpec,
+    UniformSpec,
+)
+from remask.config.schema.recipe import Recipe
+from remask.config.schema.running import EvaluationSpec, SamplingSpec, TrainingSpec
+from remask.config.schema.section import Section, Share, Whole
+from remask.config.schema.text import (
+    BPETokenizerSpec,
+    ByteTokenizerSpec,
+    CharacterTokenizerSpec,
+    DataSpec,
+    HuggingFaceTokenizerSpec,
+    TokenizerSpec,
+)
+
+__all__ = [
+    "BPETokenizerSpec",
+    "BlockDiffusionSpec",
+    "ByteTokenizerSpec",
+    "CharacterTokenizerSpec",
+    "CosineScheduleSpec",
+    "DataSpec",
+    "EvaluationSpec",
+    "HuggingFaceTokenizerSpec",
+    "HybridSpec",
+    "LikelihoodBoundSpec",
+    "LinearScheduleSpec",
+    "LogLinearScheduleSpec",
+    "MaskedLanguageModelSpec",
+    "MaskingSpec",
+    "NetworkSpec",
+    "NextTokenSpec",
+    "ObjectiveSpec",
+    "PolynomialScheduleSpec",
+    "PretrainedSpec",
+    "ProcessSpec",
+    "ProofreadingSpec",
+    "Recipe",
+    "SamplingSpec",
+    "ScheduleSpec",
+    "ScoreEntropySpec",
+    "Section",
+    "Share",
+    "TokenizerSpec",
+    "TrainingSpec",
+    "TransformerSpec",
+    "UniformSpec",
+    "Whole",
+]

@@ -1,0 +1,62 @@
+"""What a recipe may say of the network."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from remask.config.schema.section import Section, Whole, as_tuple
+
+# --- networks: what predicts --------------------------------------------------------------------------------
+
+
+class TransformerSpec(Section):
+    """Rotary positions, RMSNorm, gated MLP."""
+
+    kind: Literal["transformer"] = Field(default="transformer", description="rotary positions, RMSNorm, gated MLP")
+    width: Whole = Field(default=256, ge=2, description="features a token; a multiple of heads")
+    layers: Whole = Field(default=4, ge=1, description="blocks")
+    heads: Whole = Field(default=4, ge=1, description="attention heads; width / heads must be even")
+    mlp_width: Whole | None = Field(
+        default=None, ge=1, description="hidden features of the gated MLP; null: 8/3 width, rounded to 32"
+    )
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="share of activations dropped in training")
+    attention: Literal["bidirectional", "block_causal", "causal"] = Field(
+        default="bidirectional",
+        description="what a token sees of its document: all, its block and those before, or only what is left of it",
+    )
+    time_conditioning: Literal["none", "adaln_zero"] = Field(
+        default="none", description="how the network learns the time t"
+    )
+    head: Literal["tied", "untied"] = Field(
+        default="untied", description="output weights: the embedding's, or their own"
+    )
+
+
+class PretrainedSpec(Section):
+    """A Hugging Face causal language model, adapted to denoise."""
+
+    kind: Literal["pretrained"] = Field(
+        default="pretrained", description="a Hugging Face causal language model, adapted to denoise"
+    )
+    name: str = Field(min_length=1, description="its name on the Hub, or a local folder")
+    attention: Literal["bidirectional", "block_causal", "causal"] = Field(
+        default="bidirectional",
+        description="what a token sees of its document: all, its block and those before, or only what is left of it",
+    )
+    anneal_ratio: float = Field(
+        default=0.0, ge=0, le=1, description="share of the steps over which causal attention opens up; 0: at once"
+    )
+    adaptation: Literal["full", "lora"] = Field(
+        default="full", description="what is trained: every weight, or low-rank updates beside frozen ones"
+    )
+    lora_rank: Whole = Field(default=16, ge=1, description="rank of the low-rank updates")
+    lora_alpha: float = Field(default=32.0, gt=0, description="the updates are scaled by lora_alpha / lora_rank")
+    lora_targets: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] | None = Field(
+        default=None, description="names of the layers that get updates; null: every linear layer of the blocks"
+    )
+    quantisation: Literal["none", "nf4"] = Field(
+        default="none", description="nf4: hold the frozen weights in 4 bits (lora on a CUDA device)"
+    )
+
+
+NetworkSpec = Annotated[TransformerSpec | PretrainedSpec, Field(discriminator="kind")]

@@ -1,0 +1,145 @@
+"""A pretrained causal language model as a denoiser: its attention opened by a mask, its habits kept.
+
+Nothing of the library is patched: the backbone is handed a 4-D attention mask, which transformers (5.17 to 5.23 at
+least) passes to its attention layers as it is. Three of its ways matter here:
+
+- eager attention *adds* the mask to the scores, so a boolean one would shift scores by 0 or 1 and mask nothing,
+  without a word; scaled dot-product attention takes a boolean one. `PretrainedDenoiser` hands each the kind it needs.
+- A ready 4-D mask also takes the place of a sliding window: all of a document is seen, however long.
+- Without a mask, "sdpa" is causal for every decoder; so a mask is always given, also where it allows everything.
+
+Shape letters: B batch, L length, N places that the backbone reads, V vocabulary, D width, M positions at which logits
+are wanted.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from remask.networks.reading import Reading
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A causal language model of transformers, as far as it is used here."""
+
+    config: Any
+    base_model: Any
+
+    def __call__(self, **inputs: Any) -> Any:
+        """Token ids (and a mask, position ids) to an output with `logits`."""
+        ...
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Ids [B N] → embeddings [B N D]."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All weights."""
+        ...
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Last hidden states [M D] → logits [M V]."""
+        ...
+
+
+class PretrainedDenoiser(nn.Module):
+    """Tokens to logits through a causal language model; the time is not read.
+
+    The mask token has an input vector of its own, at first the mean of all embeddings: it is all that is new to the
+    backbone, and it is trained whatever is frozen.
+
+    Args:
+        backbone: emits logits for every id of the tokenizer, `get_output_embeddings` of its last hidden state.
+        reading: how rows are laid out: `read_causally`, `read_both_ways` or `read_in_blocks(…)`.
+        mask_id: the id of the mask.
+        start_id: read before the first token of a document.
+        anneal_steps: optimiser steps over which attention opens from causal, in training; 0: at once.
+    """
+
+    def __init__(
+        self, backbone: Backbone, *, reading: Reading, mask_id: int, start_id: int, anneal_steps: int = 0
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.reading = reading
+        self.mask_id, self.start_id, self.anneal_steps = mask_id, start_id, anneal_steps
+        self.opened = 1.0
+        self.mask_embedding = nn.Parameter(mean_embedding(backbone.get_input_embeddings()))
+
+    def begin_step(self, step: int) -> None:
+        """Opens attention as far as optimiser step `step`, from 1, has it: a function of the step alone.
+
+        Only training sees less than everything; an evaluated network (`eval`) is always open.
+        """
+        self.opened = min(1.0, (step - 1) / self.anneal_steps) if self.anneal_steps else 1.0
+
+    def forward(
+        self,
+        z: Int[Tensor, "B L"],
+        t: Float[Tensor, "B"],
+        *,
+        segments: Int[Tensor, "B L"],
+        positions: Bool[Tensor, "B L"],
+        context: Int[Tensor, "B L"] | None = None,
+    ) -> Float[Tensor, "M V"]:
+        """Logits at the M true places of `positions`, in row-major order; the projection runs there alone.
+
+        Args:
+            z: noisy tokens.
+            t: unread.
+            segments: the document of each place, 0 for padding.
+            positions: where logits are wanted.
+            context: the same rows clean, which each block sees before it; for a reading in blocks only, which takes
+                `z` itself for clean where none is given.
+
+        Raises:
+            ValueError: when `context` is given and the reading has none.
+        """
+        del t
+        page = self.reading(
+            z,
+            segments=segments,
+            positions=positions,
+            context=context,
+            start_id=self.start_id,
+            opened=self.opened if self.training else 1.0,
+        )
+        x = self.backbone.get_input_embeddings()(page.ids)
+        x = torch.where((page.ids == self.mask_id)[..., None], self.mask_embedding.to(x.dtype), x)
+        hidden = self.backbone.base_model(
+            inputs_embeds=x,
+            attention_mask=self._mask(page.mask, dtype=x.dtype),
+            position_ids=page.places,
+            use_cache=False,
+        )[0]
+        rows = positions.nonzero()[:, 0]
+        return self.backbone.get_output_embeddings()(hidden[rows, page.outputs[positions]])
+
+    def _mask(self, allowed: Bool[Tensor, "B 1 N N"], *, dtype: torch.dtype) -> Tensor:
+        """The mask as the backbone's attention takes it: boolean, or added to the scores."""
+        if self.backbone.config._attn_implementation == "sdpa":
+            return allowed
+        return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
+
+    def frozen_parameters(self) -> Iterator[nn.Parameter]:
+        """The backbone's weights that are not trained, and are found again where it came from."""
+        return (parameter for parameter in self.backbone.parameters() if not parameter.requires_grad)
+
+    def hidden_matrices(self) -> Iterator[nn.Parameter]:
+        """All trained two-dimensional weights that are neither embeddings nor the vocabulary projection."""
+        tables = [module for module in self.modules() if isinstance(module, nn.Embedding)]
+        outside = {id(p) for module in (*tables, self.backbone.get_output_embeddings()) for p in module.parameters()}
+        return (p for p in self.parameters() if p.ndim == 2 and p.requires_grad and id(p) not in outside)
+
+
+@torch.no_grad()
+def mean_embedding(embedding: nn.Module) -> Float[Tensor, "D"]:
+    """The mean of what an embedding gives for all of its ids, float32."""
+    weight: Tensor = embedding.weight  # pyright: ignore[reportAssignmentType]
+    ids = torch.arange(weight.shape[0], device=weight.device)
+    total = sum((embedding(part).float().sum(0) for part in ids.split(8192)), torch.zeros(1, device=weight.device))
+    return total / weight.shape[0]

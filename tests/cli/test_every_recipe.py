@@ -1,0 +1,82 @@
+"""Every recipe trains three steps, saves, loads, is judged, and is drawn from with every sampler that fits it."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from command import TINY, newest, succeeds, write_text
+
+from pretrained_models import write_model
+from remask.config.build import valid_samplers
+from remask.finished import open_model
+from remask.recipes import recipe_names
+
+PRETRAINED = [name for name in recipe_names() if name.startswith(("convert-", "sft-"))]
+TASKS = [name for name in recipe_names() if name.startswith(("sudoku-", "countdown-"))]
+SCRATCH = [name for name in recipe_names() if name not in (*PRETRAINED, *TASKS)]
+SMALL = [*TINY, "training.micro_batch_size=2"]
+
+
+def small_blocks(name: str) -> list[str]:
+    if not name.endswith("bd3lm"):
+        return []
+    return ["objective.block_length=4", "sampling.block_length=4", "sampling.steps=2"]
+
+
+def nats_per_token(done) -> float:
+    return next(line["value"] for line in done.objects if line["name"] == "nats_per_token")
+
+
+@pytest.mark.parametrize("name", SCRATCH)
+def test_a_recipe_trains_saves_loads_samples_and_is_judged(home, text, name):
+    succeeds("train", name, *SMALL, *small_blocks(name), "tokenizer.kind=byte", f"data.source={text}")
+    record, _folder = newest(home)
+    assert (record.status, record.step) == ("finished", 3)
+    assert 0 < nats_per_token(succeeds("evaluate", "last", "--task", "likelihood", "--json")) < 30
+    model, _ = open_model("last", device=torch.device("cpu"))
+    for sampler in valid_samplers(model):
+        (line,) = succeeds("sample", "last", "--sampler", sampler, "--json").objects
+        assert line["sampler"] == sampler
+        assert len(line["ids"]) == 16
+        assert model.mask_id not in line["ids"]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_is_trained_judged_and_answered(home, name):
+    small = [part for part in SMALL if not part.startswith(("data.length", "evaluation.rows"))]
+    succeeds("train", name, *small, "data.max_documents=60", "evaluation.rows=4")
+    answers = succeeds("evaluate", "last", "--task", "answers", "--count", "4", "--json").objects
+    (accuracy,) = [line for line in answers if line["name"] == "answers_right"]
+    assert accuracy["trivial"]
+    assert 0 <= accuracy["value"] <= 1
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory):
+    """A random Qwen3 of two layers, with a byte tokenizer of its own."""
+    return write_model(tmp_path_factory.mktemp("backbone"), "qwen3")
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    lines = [{"prompt": f"{a}+{b}=", "response": str(a + b)} for a in range(10) for b in range(6)]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_a_recipe_on_a_pretrained_model_trains_saves_loads_and_samples(home, backbone, pairs, tmp_path, name):
+    source = pairs if name.startswith("sft-") else write_text(tmp_path / "text.txt")
+    copy = tmp_path / "backbone"
+    shutil.copytree(backbone, copy)
+    small = [part for part in SMALL if not part.startswith("network.")]
+    blocks = ["sampling.block_length=null"] if name == "sft-mdlm" else small_blocks(name)
+    where = [f"network.name={copy}", f"tokenizer.name={copy}", f"data.source={source}"]
+    succeeds("train", name, *small, *blocks, *where)
+    shutil.rmtree(copy)  # the saved model needs nothing but its own folder
+    assert 0 < nats_per_token(succeeds("evaluate", "last", "--task", "likelihood", "--json")) < 60
+    prompt = ["--prompt", "3+4="] if name.startswith("sft-") else []
+    (line,) = succeeds("sample", "last", *prompt, "--json").objects
+    assert len(line["ids"]) == 16

@@ -1,0 +1,123 @@
+"""Keys that are each valid but do not go together get one line that says what to give instead."""
+
+import pytest
+
+from remask.config.load import load_recipe
+from remask.errors import UserError
+
+CLASHES = [
+    (
+        ["mdlm", "objective.kind=block_diffusion", "sampling.block_length=16"],
+        "network.attention: bidirectional given, but objective block_diffusion predicts from both sides of its block; "
+        "give network.attention=block_causal",
+    ),
+    (
+        ["bd3lm", "sampling.block_length=null"],
+        "sampling.block_length: null given, but this model learns blocks of objective.block_length=16; give "
+        "sampling.block_length=16",
+    ),
+    (
+        ["bd3lm", "data.length=100"],
+        "objective.block_length: 16 given, but it does not divide data.length=100; give a divisor, or another "
+        "data.length",
+    ),
+    (
+        ["bd3lm", "network.time_conditioning=adaln_zero"],
+        "network.time_conditioning: adaln_zero given, but each block of a row has a time of its own; give "
+        "network.time_conditioning=none",
+    ),
+    (
+        ["udlm", "sampling.sampler=margin"],
+        "sampling.sampler: margin given, but it needs masked tokens and process.kind is uniform; give "
+        "sampling.sampler=ancestral, or process.kind=masking",
+    ),
+    (
+        ["udlm", "sampling.block_length=8"],
+        "sampling.block_length: 8 given, but only masking noise is drawn in blocks, and process.kind is uniform; give "
+        "sampling.block_length=null",
+    ),
+    (
+        ["gidd", "objective.kind=score_entropy"],
+        "process.kind: hybrid given, but objective score_entropy is defined for masking and uniform noise; give "
+        "process.kind=masking, or objective.kind=likelihood_bound",
+    ),
+    (
+        ["udlm", "objective.kind=proofreading"],
+        "process.kind: uniform given, but objective proofreading is defined for masking noise; give "
+        "process.kind=masking, or objective.kind=likelihood_bound",
+    ),
+    (
+        ["mdlm", "sampling.eta=0.1"],
+        "sampling.eta: 0.1 given, but only sampler remdm reads it, and sampling.sampler is ancestral; give "
+        "sampling.eta=null, or sampling.sampler=remdm",
+    ),
+    (
+        ["mdlm", "sampling.sampler=proofreading"],
+        "sampling.sampler: proofreading given, but only objective proofreading teaches a network to find wrong tokens; "
+        "give sampling.sampler=ancestral (or remdm), or objective.kind=proofreading",
+    ),
+    (
+        ["ar", "sampling.guidance=1"],
+        "sampling.guidance: 1.0 given, but guidance masks the prompt, which an autoregressive model cannot read; give "
+        "sampling.guidance=0",
+    ),
+    (
+        ["mdlm", "data.prompt_key=question"],
+        "data.prompt_key: question given, but data.response_key is null, and pairs need both; give data.response_key "
+        "too, or neither",
+    ),
+    (
+        ["mdlm", "data.pad=end"],
+        "data.pad: end given, but only prompt-response pairs are padded; give data.pad=none, or data.prompt_key and "
+        "data.response_key",
+    ),
+    (
+        ["sudoku-ar", "data.pad=end"],
+        "data.pad: end given, but an autoregressive model ends a response by itself; give data.pad=none",
+    ),
+    (
+        ["sudoku-mdlm", "data.validation=more.jsonl"],
+        "data.validation: more.jsonl given, but source sudoku4 makes its own pairs and splits; give "
+        "data.validation=null",
+    ),
+    (
+        ["mdlm", "training.prompt_dropout=0.1"],
+        "training.prompt_dropout: 0.1 given, but the text has no prompts; give training.prompt_dropout=0, or "
+        "data.prompt_key and data.response_key",
+    ),
+    (
+        ["convert-mdlm", "tokenizer.kind=byte"],
+        "tokenizer.kind: byte given, but a pretrained network reads the ids of its own tokenizer; give "
+        "tokenizer.kind=huggingface and tokenizer.name=Qwen/Qwen3-0.6B-Base",
+    ),
+    (
+        ["convert-mdlm", "network.quantisation=nf4"],
+        "network.quantisation: nf4 given, but weights held in 4 bits are frozen; give network.adaptation=lora, or "
+        "network.quantisation=none",
+    ),
+    (
+        ["convert-ar", "network.anneal_ratio=0.5"],
+        "network.anneal_ratio: 0.5 given, but causal attention stays closed; give network.anneal_ratio=0, or "
+        "network.attention=bidirectional",
+    ),
+]
+
+
+@pytest.mark.parametrize(("given", "line"), CLASHES, ids=[" ".join(given) for given, _ in CLASHES])
+def test_keys_that_do_not_go_together_get_one_line(given, line):
+    with pytest.raises(UserError) as caught:
+        load_recipe(given[0], given[1:])
+    assert str(caught.value).split("\n") == [line]
+
+
+EQUALS = ["md4", "udlm", "gidd", "sedd-absorb", "sedd-uniform", "bd3lm", "mlm", "proofread", "ar"]
+
+
+@pytest.mark.parametrize("name", EQUALS)
+def test_the_recipes_of_one_table_are_equal_in_all_that_does_not_name_them(name):
+    mdlm, other = (load_recipe(each).model_dump() for each in ("mdlm", name))
+    for recipe in (mdlm, other):
+        for key in ("name", "description", "process", "objective", "sampling"):
+            del recipe[key]
+        del recipe["network"]["attention"]
+    assert mdlm == other

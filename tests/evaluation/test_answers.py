@@ -1,0 +1,52 @@
+"""Shares of right answers: exact on a handful, beside what trivial answers get."""
+
+import math
+
+import pytest
+
+from remask.evaluation.answers import Answer, answer_measurements, most_common_response
+
+
+def answer(prompt, response, reference, *, ended=True):
+    return Answer(prompt=prompt, response=response, reference=reference, ended=ended)
+
+
+ANSWERS = [
+    answer("1", "a", "a"),
+    answer("2", " b", "b", ended=False),
+    answer("3", "x", "c"),
+    answer("4", None, "d", ended=False),
+]
+
+
+def stripped(prompt, response, reference):
+    return response.strip() == reference
+
+
+def measured(answers=ANSWERS, **options):
+    trivial = {"most common response": lambda answer: ["c"], "guess": lambda answer: ["a", "b", "c", "d"]}
+    figures = answer_measurements(answers, right=stripped, trivial=trivial, protocol={"steps": 4}, **options)
+    return {figure.name: figure for figure in figures}
+
+
+def test_shares_and_errors_are_those_of_the_answers():
+    figures = measured()
+    assert figures["answers_right"].value == 0.5
+    assert figures["answers_right"].stderr == pytest.approx(math.sqrt(0.25 * 4 / 3 / 4))
+    assert figures["answers_equal"].value == 0.25
+    assert figures["answers_ended"].value == 0.5
+    assert all(figure.n == 4 and figure.protocol == {"steps": 4} for figure in figures.values())
+
+
+def test_trivial_answers_are_judged_by_the_same_checker():
+    assert measured()["answers_right"].trivial == {"most common response": 0.25, "guess": 0.25}
+
+
+def test_one_answer_has_no_error_and_none_is_refused():
+    assert measured(ANSWERS[:1])["answers_right"].stderr is None
+    with pytest.raises(ValueError, match="no answer"):
+        measured([])
+
+
+def test_the_most_common_response_is_the_first_of_equals():
+    assert most_common_response(["b", "a", "a", "b", "c"]) == "b"
