@@ -119,7 +119,7 @@ def line_of(record: Mapping[str, Any], reference: str) -> str:
         case "train":
             speed = f"{record['tokens_per_second']:,.0f} tokens/s"
             if "bits_per_byte" not in record:
-                return f"{step}  loss {record['loss']:.4f} (curriculum: part of the noise, no likelihood)  {speed}"
+                return f"{step}  loss {record['loss']:.4f} (what is minimised; no likelihood)  {speed}"
             bits = f"{record['bits_per_byte']:.3f} bits/byte  ({reference})"
             return f"{step}  loss {record['loss']:.4f}  training {bits}  {speed}"
         case "validation":

@@ -164,7 +164,7 @@ class Proofreading:
     weight_unmask_task: float = 1.0
     weight_remask_task: float = 1.0
     reward_correct_unmask: float = 0.1
-    propose: Propose = uniform_proposals
+    propose: Propose = own_proposals
     bias_rate: float = 0.02
     step: float = math.inf
 

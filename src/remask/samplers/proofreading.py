@@ -40,7 +40,7 @@ def proofread(
     transform: Transform = identity,
     on_step: OnStep = silent,
     order: Order = by_confidence,
-    threshold: float = 0.3,
+    threshold: float = 0.2,
     remask_share: float = 0.2,
     finish: float = 0.25,
 ) -> Int[Tensor, "B L"]:

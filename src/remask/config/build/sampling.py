@@ -69,7 +69,7 @@ def _walk(spec: schema.SamplingSpec) -> Walk:
         case "proofreading":
             return partial(
                 samplers.proofread,
-                threshold=0.3 if spec.threshold is None else spec.threshold,
+                threshold=0.2 if spec.threshold is None else spec.threshold,
                 finish=0.25 if spec.finish is None else spec.finish,
                 order={"confidence": by_confidence, "chance": by_chance}[spec.order or "confidence"],
             )

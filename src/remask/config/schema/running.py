@@ -122,7 +122,7 @@ class SamplingSpec(Section):
         default=None,
         gt=0,
         le=1,
-        description="proofreading: probability of [MASK] above which a token is masked again, 1: never; null: 0.3",
+        description="proofreading: probability of [MASK] above which a token is masked again, 1: never; null: 0.2",
     )
     order: Literal["confidence", "chance"] | None = Field(
         default=None, description="proofreading: which masked tokens are filled in first; null: confidence"
