@@ -20,14 +20,15 @@ from remask.config.saved import save_model
 from remask.config.schema import Recipe
 from remask.errors import UserError
 from remask.harness import RemaskLM, scoring
-from remask.harness.__main__ import main
+from remask.harness.__main__ import main, with_device
 from remask.harness.language_model import _windows
 from remask.harness.scoring import Continuation
 from remask.model import Model
 from remask.objectives import LikelihoodBound, NextToken, masking_integrand
 from remask.processes import Masking, Uniform
 from remask.randomness import draw_categorical, keyed_generator
-from remask.schedules import Linear
+from remask.samplers import Prompt, ancestral, blockwise
+from remask.schedules import Linear, LogLinear
 from remask.tokenizers import ByteTokenizer, CharacterTokenizer
 from tiny import tiny_network
 
@@ -84,6 +85,32 @@ def test_the_ordered_likelihood_is_the_law_of_drawing_one_token_a_call_from_the_
     texts = all_sequences([0, 1, 2], 3)
     assert chi_squared(z[:, 2:].numpy(), texts, p) > 1e-4
     assert chi_squared(z[:, 2:].numpy(), texts, p[::-1].copy()) < 1e-4
+
+
+@pytest.mark.parametrize("schedule", [Linear(), LogLinear(0.1)])
+def test_scoring_asks_the_network_just_what_the_block_wise_sampler_of_one_token_asks(schedule):
+    """Tokens and times: a network may read either."""
+
+    class Watching(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network, self.asked = tiny_network(vocab_size=4), []
+
+        def forward(self, z, t, *, segments, positions):
+            self.asked.append((z.tolist(), t.tolist(), positions.tolist()))
+            return self.network(z, t, segments=segments, positions=positions)
+
+    network = Watching()
+    process = replace(PROCESS, schedule=schedule)
+    model = Model(network=network, process=process, objective=BOUND, tokenizer=ALPHABET, length=8)
+    ids = torch.tensor([[1, 0, 3, 3, 3]])
+    prompt = Prompt(ids=ids, fixed=ids != 3)
+    generator = keyed_generator(3)
+    z = blockwise(model, [1.0, 0.0], prompt=prompt, generator=generator, block_length=1, walk=ancestral)
+    drawn, network.asked = network.asked, []
+    scoring.ordered_nats(model, [Continuation(context=(1, 0), ids=tuple(z[0, 2:].tolist()))])
+    assert len(drawn) == 3
+    assert network.asked == drawn
 
 
 def test_an_autoregressive_model_has_one_likelihood_both_ways():
@@ -319,3 +346,14 @@ def test_the_command_says_a_mistake_in_a_line(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert said.startswith("remask: ")
     assert said.count("\n") == 1
+
+
+def test_the_command_takes_the_best_device_of_the_machine_where_none_is_named():
+    assert with_device(["run", "--model", "remask"])[-2:] == ["--device", "auto"]
+    for words in (["run", "--model", "remask", "--device", "cpu"], ["ls", "tasks"], ["--model=remask", "--device=cpu"]):
+        assert with_device(words) == words
+
+
+def test_a_device_in_the_model_s_arguments_comes_before_the_harness_s_own(folder):
+    model = RemaskLM.create_from_arg_string(f"run={folder},device=cpu", {"device": "cuda:7", "batch_size": None})
+    assert model.device.type == "cpu"

@@ -193,14 +193,14 @@ def test_what_answers_at_once_loads_nothing_heavy(module):
     assert loaded_with(sources(), module) & HEAVY == set()
 
 
-def test_networks_need_torch_and_nothing_else():
+def test_networks_need_torch_and_nothing_else_but_transformers_where_they_adapt_its_models():
     files = sources()
+    plain = {"torch", "jaxtyping", "math", "collections", "dataclasses", "itertools", "typing"}
     for module in files:
         if unit(module) == "networks":
             outside = {name.split(".")[0] for name in imports(files, module) if not is_ours(name)}
-            assert outside <= {"torch", "jaxtyping", "math", "collections", "dataclasses", "itertools", "typing"}, (
-                module
-            )
+            adapts = module.startswith("remask.networks.pretrained")
+            assert outside <= plain | ({"transformers"} if adapts else set()), module
 
 
 # ── the test can fail ──────────────────────────────────────────────────────────────────────────────────────────

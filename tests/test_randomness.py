@@ -150,3 +150,11 @@ def test_drawing_alike_draws_what_drawing_from_copies_would():
     one = draw_alike(weights, 6, 7, generator=keyed_generator(4))
     copies = draw_categorical(weights.expand(6, 7, -1), generator=keyed_generator(4))
     assert torch.equal(one, copies)
+
+
+def test_a_draw_in_parts_is_the_draw_in_one(monkeypatch):
+    weights = torch.rand(50, 7, generator=keyed_generator("weights"))
+    whole = draw_categorical(weights, generator=keyed_generator("draw"))
+    monkeypatch.setattr(randomness, "NUMBERS_AT_ONCE", 20)
+    assert torch.equal(draw_categorical(weights, generator=keyed_generator("draw")), whole)
+    assert draw_categorical(weights.view(5, 10, 7), generator=keyed_generator("draw")).equal(whole.view(5, 10))

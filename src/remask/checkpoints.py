@@ -174,11 +174,15 @@ def put_weights(network: torch.nn.Module, tensors: Mapping[str, Tensor], *, sour
     own = kept_parameters(network)
     if own.keys() != tensors.keys():
         differing = sorted(own.keys() ^ tensors.keys())
-        raise UserError(f"{source}: weights of another network ({differing[0]} is in only one of the two)")
+        raise UserError(
+            f"{source}: weights of another network ({differing[0]} is in only one of the two). "
+            "Use the recipe it was trained with"
+        )
     for name, parameter in own.items():
         if parameter.shape != tensors[name].shape:
             shapes = f"{list(tensors[name].shape)} there, {list(parameter.shape)} in this recipe"
-            vocabulary = " (another vocabulary)" if name.startswith(("embedding", "head")) else ""
+            same_width = parameter.shape[1:] == tensors[name].shape[1:]
+            vocabulary = " (another vocabulary)" if name.startswith(("embedding", "head")) and same_width else ""
             raise UserError(f"{source}: {name} has shape {shapes}{vocabulary}. Use the recipe it was trained with")
     with torch.no_grad():
         for name, parameter in own.items():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -212,7 +213,10 @@ def _answers(
         fixed[row, :size] = True
     prompt = Prompt(ids=ids.to(model.device), fixed=fixed.to(model.device))
     drawn = generate(model, build_sampler(recipe.sampling, model), prompt, seed=recipe.seed).tolist()
-    answers = [Answer(prompt=p.prompt, reference=p.response, response=None, ended=False) for _, p in pairs]
+    behind = recipe.data.separator or ""  # a checker is asked about the prompt as the source has it
+    prompts = [pair.prompt.removesuffix(behind) for _, pair in pairs]
+    empty = partial(Answer, response=None, ended=False)
+    answers = [empty(prompt=asked, reference=p.response) for asked, (_, p) in zip(prompts, pairs, strict=True)]
     for place, row, given in zip(able, drawn, fixed.tolist(), strict=True):
         end = ended_at(row, given, eos_id=model.tokenizer.eos_id)
         response = model.tokenizer.decode(row[sizes[place] : end])
@@ -224,6 +228,10 @@ def _drawn_from_nothing(model: Model, recipe: Recipe, text: JudgedText) -> npt.N
     """The recipe's number of samples without a prompt, [n L]."""
     if text.corpus.paired:
         raise UserError("this model answers prompts, and samples from nothing say little of it. Give --task answers")
+    if recipe.sampling.stop:
+        raise UserError(
+            "sampling.stop=true fills samples with ends of text, and those are no text to judge. Give --no-stop"
+        )
     length = check_length(recipe.sampling.length or recipe.data.length, model)
     prompt = blank_prompt(recipe.sampling.count, length, device=model.device)
     return generate(model, build_sampler(recipe.sampling, model), prompt, seed=recipe.seed).cpu().numpy()

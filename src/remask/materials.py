@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from remask.checkpoints import network_tensors, put_weights
 from remask.config.build import Progress, Text, build_model, build_rows, build_sampler, build_text, resolve_device
@@ -18,6 +19,7 @@ from remask.evaluation.likelihood import evaluation_batches
 from remask.evaluation.trivial import fit_trivial
 from remask.generation import check_length
 from remask.model import Model
+from remask.networks.mask_bias import MaskBias
 from remask.runs import Registry, runs_home
 
 
@@ -105,7 +107,12 @@ def take_weights(model: Model, reference: str) -> None:
             f"training.start_from={reference}: that model reads text with another tokenizer. Give the text or the "
             "tokenizer it was trained with"
         )
-    put_weights(model.network, network_tensors(other.network), source=folder)
+    put_weights(_unbiased(model.network), network_tensors(_unbiased(other.network)), source=folder)
+
+
+def _unbiased(network: nn.Module) -> nn.Module:
+    """The network itself, without the bias of [MASK] that proofreading puts around it."""
+    return network.network if isinstance(network, MaskBias) else network
 
 
 def check_precision(recipe: Recipe, device: torch.device) -> None:

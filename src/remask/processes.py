@@ -207,6 +207,12 @@ class Masking(CategoricalProcess):
         alpha = self.schedule.alpha(t)
         return alpha, (1.0 - alpha)[..., None] * self.mask_onehot(t)
 
+    def corrupt(
+        self, x: Int[Tensor, "B L"], t: Float[Tensor, "B"], *, noise: Float[Tensor, "B L"]
+    ) -> Int[Tensor, "B L"]:
+        """As for any process, without a table [B V]: block diffusion has a row for each block."""
+        return torch.where(noise < self.schedule.alpha(t)[:, None], x, self.mask_id)
+
     def active(self, z: Int[Tensor, "*N"]) -> Bool[Tensor, "*N"]:
         """Only masked positions: a visible token is known to be clean."""
         return z == self.mask_id

@@ -4,16 +4,19 @@ A run draws all of its noise from `keyed_generator(seed, purpose, step)`. Draws 
 and cut down to the local rows, so example k sees the same noise whatever the number of processes or micro-batches,
 and a resumed step sees the noise it would have seen.
 
-Shape letters: B examples on this process, G examples in the global batch.
+Shape letters: B examples on this process, G examples in the global batch, M rows of V weights.
 """
 
 import hashlib
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from remask.data.batch import Batch
+
+NUMBERS_AT_ONCE = 1 << 24
+"""Wide numbers that a draw holds at once: with a large vocabulary the table of all positions would not fit memory."""
 
 
 def derive_seed(*key: int | str) -> int:
@@ -67,12 +70,20 @@ def draw_categorical(weights: Float[Tensor, "*N V"], *, generator: torch.Generat
     Returns:
         Indices, int64 [*N].
     """
-    cumulative = weights.to(widest_float(weights.device)).cumsum(-1)
-    total = cumulative[..., -1:]
-    u = torch.rand(total.shape, generator=generator, device=weights.device, dtype=cumulative.dtype)
+    flat = weights.reshape(-1, weights.shape[-1])
+    wide = widest_float(weights.device)
+    u = torch.rand((len(flat), 1), generator=generator, device=weights.device, dtype=wide)
+    rows = max(1, NUMBERS_AT_ONCE // flat.shape[-1])
+    drawn = [_quantile(part.to(wide), at) for part, at in zip(flat.split(rows), u.split(rows), strict=True)]
+    return torch.cat(drawn).view(weights.shape[:-1])
+
+
+def _quantile(weights: Float[Tensor, "M V"], u: Float[Tensor, "M 1"]) -> Int[Tensor, "M"]:
+    """The index at which the cumulative sum of each row passes the share 1 − u of its total."""
+    cumulative = weights.cumsum(-1)
     # (1 - u) lies in (0, 1], so an index of weight zero at the front is never taken, and `right=False` with a
     # target of at most the total never runs past the last index of positive weight.
-    return torch.searchsorted(cumulative, (1.0 - u) * total).squeeze(-1)
+    return torch.searchsorted(cumulative, (1.0 - u) * cumulative[:, -1:]).squeeze(-1)
 
 
 def draw_alike(weights: Float[Tensor, "V"], *shape: int, generator: torch.Generator) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import islice
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from command import TINY, newest, succeeds, write_text
 
 from pretrained_models import write_model
 from remask.config.build import valid_samplers
+from remask.data.corpora import open_corpus
 from remask.finished import open_model
 from remask.recipes import recipe_names
 
@@ -80,3 +82,45 @@ def test_a_recipe_on_a_pretrained_model_trains_saves_loads_and_samples(home, bac
     prompt = ["--prompt", "3+4="] if name.startswith("sft-") else []
     (line,) = succeeds("sample", "last", *prompt, "--json").objects
     assert len(line["ids"]) == 16
+
+
+def test_a_checker_is_asked_about_the_prompt_as_the_source_has_it(home, tmp_path, monkeypatch):
+    """The separator behind each prompt is for the model; a checker that saw it would call every answer wrong."""
+    puzzles = list(islice(open_corpus("sudoku4", cache=tmp_path / "cache").pairs("train"), 60))
+    solutions = {pair.prompt + ":": pair.response for pair in puzzles}
+    lines = [{"puzzle": pair.prompt, "solution": pair.response} for pair in puzzles]
+    (tmp_path / "puzzles.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+    def answer(model, sampler, prompt, **rest):
+        asked = [model.tokenizer.decode(row[:17]) for row in prompt.ids.tolist()]
+        return torch.stack(
+            [
+                torch.tensor([*model.tokenizer.encode(text + solutions[text]).ids, model.tokenizer.eos_id])
+                for text in asked
+            ]
+        )
+
+    small = [part for part in SMALL if not part.startswith("data.length")]
+    pairs = ["data.source=puzzles.jsonl", "data.prompt_key=puzzle", "data.response_key=solution", "data.separator=':'"]
+    succeeds("train", "sudoku-mdlm", *small, *pairs, "evaluation.checker=sudoku4")
+    monkeypatch.setattr("remask.judgement.generate", answer)
+    answers = succeeds("evaluate", "last", "--task", "answers", "--split", "validation", "--json").objects
+    assert {line["name"]: line["value"] for line in answers} == {
+        "answers_right": 1.0,
+        "answers_equal": 1.0,
+        "answers_ended": 1.0,
+    }
+
+
+def test_proofreading_can_start_from_a_plain_denoiser(home, text):
+    common = [*SMALL, "tokenizer.kind=byte", f"data.source={text}"]
+    succeeds("train", "mdlm", *common)
+    first, _ = newest(home)
+    succeeds("train", "proofread", *common, f"training.start_from={first.id}", "training.learning_rate=1e-12")
+    record, _ = newest(home)
+    assert record.lineage == [first.id]
+    plain, proofreading = (open_model(run, device=torch.device("cpu"))[0].network for run in (first.id, record.id))
+    theirs = dict(proofreading.network.named_parameters())
+    for name, weight in plain.named_parameters():
+        torch.testing.assert_close(theirs[name], weight, atol=0.2, rtol=0.0)
+    torch.testing.assert_close(theirs["embedding.weight"], plain.embedding.weight, atol=1e-6, rtol=0.0)

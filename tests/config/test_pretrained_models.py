@@ -21,10 +21,10 @@ CPU = torch.device("cpu")
 IDS = torch.tensor([[72, 101, 108, 108, 111, 32]])
 
 
-def opened(folder, *, seed=1, block_length=None, **keys):
+def opened(folder, *, seed=1, block_length=None, length=16, **keys):
     spec = PretrainedSpec(name=str(folder), **keys)
     tokenizer = huggingface_tokenizer(folder)
-    return build_pretrained(spec, tokenizer, block_length=block_length, steps=10, seed=seed, device=CPU)
+    return build_pretrained(spec, tokenizer, block_length=block_length, length=length, steps=10, seed=seed, device=CPU)
 
 
 def rebuilt(folder, network, **keys):
@@ -198,7 +198,14 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path):
     GPT2LMHeadModel(GPT2Config(vocab_size=90, n_embd=8, n_layer=1, n_head=1)).save_pretrained(tmp_path)
     spec = PretrainedSpec(name=str(tmp_path))
     with pytest.raises(UserError, match=r"knows 90 ids and the tokenizer has 258; set tokenizer\.name="):
-        build_pretrained(spec, ByteTokenizer(), block_length=None, steps=1, seed=1, device=CPU)
+        build_pretrained(spec, ByteTokenizer(), block_length=None, length=16, steps=1, seed=1, device=CPU)
+
+
+@pytest.mark.parametrize(("attention", "longest"), [("bidirectional", 63), ("causal", 64)])
+def test_rows_longer_than_learned_positions_are_refused(gpt2, attention, longest):
+    opened(gpt2, attention=attention, length=longest)
+    with pytest.raises(UserError, match=rf"64 learned positions, .* give data\.length={longest} or less"):
+        opened(gpt2, attention=attention, length=longest + 1)
 
 
 def test_damaged_weights_are_one_line(tmp_path):

@@ -330,3 +330,8 @@ def test_blocks_without_tokens_and_empty_time_ranges_are_refused():
     for t_range in ((0.5, 0.5), (-0.1, 1.0), (0.2, 1.5), (0.0, 1e-4)):
         with pytest.raises(ValueError, match="t_range"):
             BlockDiffusion(bound=bound, block_length=2, t_range=t_range)
+    early = BlockDiffusion(
+        bound=replace(bound, curriculum=rising_range(start=0.2, steps=9)), block_length=2, t_range=(0.4, 1)
+    )
+    with pytest.raises(ValueError, match="below where a curriculum begins"):
+        early.at(1)  # the integral would run backwards, and the loss be negative

@@ -14,7 +14,7 @@ from remask.checkpoints import Checkpoints
 from remask.data.batch import Batch
 from remask.networks.mask_bias import MaskBias
 from remask.objectives import Proofreading, own_proposals, uniform_proposals
-from remask.objectives.proofreading import row_chance
+from remask.objectives.proofreading import ordered_pairs, row_chance
 from remask.optimisation import MovingAverage, constant
 from remask.randomness import keyed_generator
 from remask.schedules import Cosine, Linear
@@ -149,6 +149,21 @@ def test_both_curricula_rise_from_nothing():
     kept = {"wrong": torch.tensor([False]), "right": torch.tensor([True])}
     nats = [float(PROOFREADING.at(step).remask_nats(gate, gate, **kept)) for step in (0, 20, 40, 500)]
     assert nats == pytest.approx([math.log(2) * (1 + 0.5 * rise) for rise in (0, 0.5, 1, 1)])
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0, 5.0])
+def test_doubt_comes_to_rest_at_the_chance_of_a_wrong_word_and_below_it_with_a_penalty(penalty):
+    objective, wrong = replace(PROOFREADING, penalty_mask_correct=penalty), 0.3
+    gate = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    kinds = {"wrong": torch.tensor([True, False]), "right": torch.tensor([False, True])}
+    weights = torch.tensor([wrong, 1 - wrong], dtype=torch.float64)
+    for _ in range(400):
+        nats = objective.remask_nats(torch.zeros(2, dtype=torch.float64), gate, **kinds)
+        (slope,) = torch.autograd.grad((nats * weights).sum(), gate)
+        gate = (gate - slope.sum()).detach().requires_grad_()
+    p = float(gate[0].detach().sigmoid())
+    assert wrong * (1 - p) == pytest.approx((1 - wrong) * (1 + penalty * p) * p, abs=1e-9)
+    assert p == pytest.approx(wrong) if penalty == 0 else p < wrong - 0.02
 
 
 # ── the loss ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -312,7 +327,7 @@ def test_both_tasks_are_learned_while_the_bias_stays_near_zero():
     assert max(map(abs, biases)) < 1.0
     assert abs(figures["mask_probability"] - TAU) < 0.02
     assert figures["mask_on_wrong"] > 5 * figures["mask_on_right"]
-    assert figures["remask_accuracy"] > 0.75
+    assert figures["remask_auc"] > 0.75
     assert figures["unmask_accuracy"] > 2 * figures["unmask_chance"]
 
 
@@ -322,3 +337,13 @@ def test_without_a_target_for_the_mask_the_bias_climbs_and_right_words_are_calle
     biases, figures = course(HardTarget(**{**own, "bias_rate": 0.1}))
     assert biases[-1] > 2.5
     assert figures["mask_on_right"] > 0.3
+
+
+def test_pairs_of_a_row_are_counted_one_by_one_and_equal_ones_by_half():
+    low, high = torch.tensor([0.1, 0.5, 0.5, 0.9, 0.0]), torch.tensor([0.5, 0.05, 1.0, 1.0])
+    row_low, row_high = torch.tensor([0, 0, 1, 1, 3]), torch.tensor([0, 1, 1, 2])
+    both = [(a, b) for a, r in zip(low, row_low, strict=True) for b, q in zip(high, row_high, strict=True) if r == q]
+    by_hand = sum(float(a < b) + 0.5 * float(a == b) for a, b in both)
+    pairs, ordered = ordered_pairs(low, high, row_low=row_low, row_high=row_high)
+    assert (pairs, ordered) == (len(both), by_hand)
+    assert 0 < by_hand < len(both)

@@ -8,10 +8,14 @@ import torch
 from cached import END, MASK, MASKING, Computed, make_model
 from doubles import Posterior, Table, make_noise, make_process
 from exact import chi_squared, random_joint
+from remask.config.build import build_model, build_sampler
+from remask.config.schema import Recipe
+from remask.errors import UserError
 from remask.networks import block_causal
 from remask.randomness import keyed_generator
 from remask.samplers import Prompt, ancestral, blank_prompt, blockwise, confidence
 from remask.schedules import time_grid
+from remask.tokenizers import CharacterTokenizer
 
 PROCESS, NOISE = make_process("masking", "linear"), make_noise("masking", "linear")
 LENGTH = 5
@@ -183,3 +187,23 @@ def test_without_a_mask_for_later_blocks_whole_rows_must_be_drawn(kind):
     model = Table(make_process(kind, "linear"), LENGTH, seed=2)
     with pytest.raises(ValueError, match="must be Masking"):
         draw_in_twos(model)
+
+
+def test_a_recipe_of_block_diffusion_with_noise_that_replaces_tokens_can_be_drawn_from():
+    """Guidance shows whole rows, which needs a mask for later blocks."""
+    recipe = Recipe.model_validate(
+        {
+            "name": "tiny",
+            "data": {"source": "python-docs", "length": 8},
+            "process": {"kind": "uniform"},
+            "objective": {"kind": "block_diffusion", "block_length": 4},
+            "network": {"kind": "transformer", "width": 16, "layers": 1, "heads": 2, "attention": "block_causal"},
+            "sampling": {"block_length": 4, "steps": 2},
+        }
+    )
+    tokenizer = CharacterTokenizer("ab")
+    model = build_model(recipe, tokenizer, device=torch.device("cpu"))
+    z = build_sampler(recipe.sampling, model)(blank_prompt(3, 8), keyed_generator(1), lambda frame: None)
+    assert not bool((z == tokenizer.mask_id).any())
+    with pytest.raises(UserError, match="only masking noise is drawn in blocks"):
+        build_sampler(recipe.sampling.model_copy(update={"guidance": 1.0}), model)

@@ -5,7 +5,16 @@ import torch
 
 from doubles import Double, Table, make_process
 from remask.randomness import keyed_generator
-from remask.samplers import Prompt, blank_prompt, by_chance, by_confidence, confidence, proofread
+from remask.samplers import (
+    Prompt,
+    blank_prompt,
+    by_chance,
+    by_confidence,
+    confidence,
+    identity,
+    proofread,
+    reshape_distribution,
+)
 from remask.samplers.proofreading import hold_end
 from remask.schedules import time_grid
 
@@ -38,13 +47,16 @@ def draw(model, *, steps: int = 8, count: int = 200, prompt: Prompt | None = Non
     return proofread(model, time_grid(steps), prompt=prompt, generator=keyed_generator(1), **options)
 
 
-def test_where_nothing_is_wrong_it_is_confidence_sampling():
+@pytest.mark.parametrize("transform", [identity, reshape_distribution(top_p=1e-9)], ids=["plain", "greedy"])
+def test_where_nothing_is_wrong_it_is_confidence_sampling(transform):
+    """Also where the likeliest token alone is left to draw: the order is still that of the model's own sureness."""
     model = Table(make_process("masking", "cosine"), LENGTH, seed=2)
     prompt = Prompt(ids=text().repeat(50, 1), fixed=torch.rand(50, LENGTH, generator=keyed_generator(4)) < 0.3)
-    plain = confidence(model, time_grid(7), prompt=prompt, generator=keyed_generator(1))
-    kept = proofread(model, time_grid(7), prompt=prompt, generator=keyed_generator(1), threshold=1.0, finish=0.0)
+    common = {"times": time_grid(7), "prompt": prompt, "transform": transform}
+    plain = confidence(model, generator=keyed_generator(1), **common)
+    kept = proofread(model, generator=keyed_generator(1), threshold=1.0, finish=0.0, **common)
     assert torch.equal(kept, plain)
-    revised = proofread(model, time_grid(7), prompt=prompt, generator=keyed_generator(1), threshold=0.0, finish=0.0)
+    revised = proofread(model, generator=keyed_generator(1), threshold=0.0, finish=0.0, **common)
     assert not torch.equal(revised, plain), "the test can fail"
 
 

@@ -80,7 +80,8 @@ def changed_recipe(folder: "RunFolder", options: Mapping[str, Any]) -> "Recipe":
     try:
         return load_recipe(str(folder.recipe_path), given)
     except UserError as error:
-        message = re.sub(r"\b(?:sampling|evaluation)\.([a-z_]+)(=?)", _as_option, str(error))
+        message = re.sub(_OTHER_RUN, "", _LEFT_OUT.sub(_leave_out, str(error)))
+        message = re.sub(r"\b(?:sampling|evaluation)\.([a-z_]+)(=?)", _as_option, message)
         raise UserError(re.sub(r"^seed:", "--seed:", message, flags=re.MULTILINE)) from None
 
 
@@ -94,6 +95,16 @@ def refuse_steps(model: "Model", steps: int | None) -> None:
 
     if model.process is None and steps is not None:
         raise UserError(f"--steps {steps}: an autoregressive model draws one token a step. Leave --steps out")
+
+
+_LEFT_OUT = re.compile(r"give (sampling\.[a-z_]+)=null(, or)?")
+"""Advice for a recipe: on a command line, an option without a value is one that is not given."""
+_OTHER_RUN = re.compile(r", or (?:process|objective)\.kind=[a-z_]+")
+"""Advice that a trained model cannot follow."""
+
+
+def _leave_out(advice: re.Match[str]) -> str:
+    return f"leave {advice[1]} out{', or give' if advice[2] else ''}"
 
 
 def _written(value: Any) -> str:

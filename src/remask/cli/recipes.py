@@ -41,7 +41,7 @@ def size(recipe: "Recipe") -> str:
     shape = (
         f"{network.layers} layers of width {network.width}"
         if network.kind == "transformer"
-        else f"all of {network.name}"
+        else f"{'all' if network.adaptation == 'full' else 'low-rank updates'} of {network.name}"
     )
     tokens = training.steps * training.batch_size * recipe.data.length
     return (

@@ -124,12 +124,18 @@ def _blocks(recipe: Recipe) -> Iterator[Contradiction]:
 
 def _sampler_keys(recipe: Recipe) -> Iterator[Contradiction]:
     """A key that only one sampler reads is a mistake beside another."""
+    drawn = recipe.sampling.sampler
     for key, owner in SAMPLER_KEYS.items():
         given = getattr(recipe.sampling, key)
         if given is not None and recipe.sampling.sampler != owner:
             but = f"only sampler {owner} reads it, and sampling.sampler is {recipe.sampling.sampler}"
             give = f"sampling.{key}=null, or sampling.sampler={owner}"
             yield _clash("sampling.sampler", f"sampling.{key}", given=given, but=but, give=give)
+    if recipe.sampling.grid != "equal" and (drawn == "entropy_bounded" or recipe.sampling.remasking == "loop"):
+        but = "this sampler makes its own times"
+        yield _clash(
+            "sampling.sampler", "sampling.grid", given=recipe.sampling.grid, but=but, give="sampling.grid=equal"
+        )
     if recipe.sampling.guidance and recipe.sampling.sampler == "left_to_right":
         but = "guidance masks the prompt, which an autoregressive model cannot read"
         give = "sampling.guidance=0"
@@ -180,6 +186,10 @@ def _pretrained(recipe: Recipe) -> Iterator[Contradiction]:
         but = "weights held in 4 bits are frozen"
         give = "network.adaptation=lora, or network.quantisation=none"
         yield _clash("network.adaptation", "network.quantisation", given=network.quantisation, but=but, give=give)
+    if network.attention == "block_causal" and recipe.process is not None and recipe.process.kind != "masking":
+        but = "a pretrained network shows later blocks as masks"
+        give = "process.kind=masking"
+        yield _clash("network.kind", "process.kind", given=recipe.process.kind, but=but, give=give)
     if network.adaptation == "lora" and recipe.objective.kind == "proofreading":
         but = "the output weights of [MASK] are learned, and lora freezes them"
         give = "network.adaptation=full"

@@ -88,6 +88,8 @@ def _words(leaf: Any, field: FieldInfo) -> str:
         return ", ".join(str(value) for value in get_args(leaf))
     if get_origin(leaf) is tuple:
         items = get_args(leaf)
+        if Ellipsis in items:
+            return "a list of names, e.g. [a, b]"
         return f"a list of {len(items)} numbers, each{_bounds(_inner_metadata(items[0]))}"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text, not empty"}
     if leaf is str and not field.is_required() and field.default == "":

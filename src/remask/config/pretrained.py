@@ -28,6 +28,7 @@ def build_pretrained(
     tokenizer: Tokenizer,
     *,
     block_length: int | None,
+    length: int,
     steps: int,
     seed: int,
     device: torch.device,
@@ -41,6 +42,7 @@ def build_pretrained(
         spec: which model, and how it is adapted.
         tokenizer: the model's own, with a mask.
         block_length: of block-causal attention.
+        length: tokens of the longest row.
         steps: of the training, of which attention takes a share to open.
         seed: decides the low-rank updates.
         device: where the network goes.
@@ -52,6 +54,7 @@ def build_pretrained(
     with quiet():
         backbone = open_backbone(spec, device=device)
         fit_vocabulary(backbone, tokenizer, name=spec.name)
+        check_places(backbone, places=length + (spec.attention != "causal"), length=length, name=spec.name)
         backbone.eval()
         size = tokenizer.vocab_size
         fault = habit_fault(backbone, device=_device_of(backbone), vocab_size=size)
@@ -243,6 +246,29 @@ def fit_vocabulary(backbone: Any, tokenizer: Tokenizer, *, name: str) -> None:
         for values in (table.weight, getattr(table, "bias", None)):
             if values is not None:
                 values[kept:] = values[:kept].mean(0)
+
+
+def check_places(backbone: Any, *, places: int, length: int, name: str) -> None:
+    """Refuses rows that are longer than a model's table of learned positions; rotary positions have no table.
+
+    Args:
+        backbone: the library's model.
+        places: that a row takes, a start token before it included where it is read.
+        length: tokens of the row.
+        name: of the model.
+
+    Raises:
+        UserError: when a row and the start token before it do not fit.
+    """
+    most = getattr(backbone.config, "max_position_embeddings", None)
+    words = backbone.get_input_embeddings()
+    tables = [m for m in backbone.modules() if isinstance(m, nn.Embedding) and m is not words]
+    if most is None or places <= most or not any(most <= table.num_embeddings <= most + ADDED_IDS for table in tables):
+        return
+    raise UserError(
+        f"network.name={name} has {most} learned positions, and a row of data.length={length} takes {places}; "
+        f"give data.length={most - places + length} or less"
+    )
 
 
 def _device_of(backbone: Any) -> torch.device:

@@ -42,6 +42,7 @@ def save_model(model: Model, recipe: Recipe, folder: Path) -> None:
         model.tokenizer.save(temporary / "tokenizer")
         record = {
             "format": FORMAT,
+            "model_type": "remask",  # by which transformers finds `remask.hub`
             "weights": digest,
             "tokenizer": model.tokenizer.fingerprint,
             "recipe": recipe.model_dump(mode="json"),

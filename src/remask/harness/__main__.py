@@ -12,10 +12,18 @@ def main() -> None:
 
         import remask.harness  # noqa: F401  registers the model type
 
+        sys.argv[1:] = with_device(sys.argv[1:])
         cli_evaluate()
     except (UserError, RunError) as error:
         print(f"remask: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UserError) else 1)
+
+
+def with_device(words: list[str]) -> list[str]:
+    """A command line on which `--device auto` stands where no device is named: the harness would say cuda:0."""
+    named = any(word == "--device" or word.startswith("--device=") for word in words)
+    runs = "--model" in words or any(word.startswith("--model=") for word in words)
+    return words if named or not runs else [*words, "--device", "auto"]
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
+from lm_eval.utils import simple_parse_args_string
 
 from remask.config.build import build_sampler, resolve_device
 from remask.config.schema import Recipe
@@ -74,6 +75,18 @@ class RemaskLM(LM):
                 "likelihood=ordered needs noise that masks, and this model's noise replaces tokens. Use "
                 "likelihood=objective"
             )
+
+    @classmethod
+    def create_from_arg_obj(
+        cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None
+    ) -> "RemaskLM":
+        """A model from `--model_args`, which come before what the harness says of batches and device by itself."""
+        return cls(**{key: value for key, value in (additional_config or {}).items() if value is not None} | arg_dict)
+
+    @classmethod
+    def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> "RemaskLM":
+        """As `create_from_arg_obj`, from `key=value,key=value`."""
+        return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
 
     # ── what the harness records ────────────────────────────────────────────────────────────────────────────────
 

@@ -153,7 +153,17 @@ def _log_next(model: Model[Any], batch: Batch, here: Bool[Tensor, "B L"]) -> Flo
     rows = here.any(-1)
     hidden = here.long().cumsum(-1).bool() & batch.targets
     z: Int[Tensor, "M L"] = batch.ids.masked_fill(hidden, model.mask_id)[rows]
-    t = torch.ones(len(z), dtype=widest_float(model.device), device=model.device)
+    t = _row_times(model, hidden[rows], batch.targets[rows])
     logits = model.network(z, t, segments=batch.segments[rows], positions=here[rows])
     mask = torch.tensor([model.mask_id], device=model.device)
     return logits.to(widest_float(model.device)).index_fill(-1, mask, -torch.inf).log_softmax(-1)
+
+
+def _row_times(model: Model[Any], hidden: Bool[Tensor, "M L"], targets: Bool[Tensor, "M L"]) -> Float[Tensor, "M"]:
+    """What the network is told at the first step of a block of one token: the time of a row's masked share."""
+    wide = widest_float(model.device)
+    if model.process is None:
+        return torch.zeros(len(hidden), dtype=wide, device=model.device)
+    schedule = model.process.schedule
+    last = schedule.alpha(torch.ones((), dtype=wide, device=model.device))  # signal that noise leaves at t = 1
+    return schedule.time(1.0 - (hidden.sum(-1) - last) / targets.sum(-1))

@@ -29,7 +29,7 @@ from remask.finished import model_folder
 from remask.generation import generate
 from remask.hub.configuration import RemaskConfig
 from remask.hub.options import Request, read_options
-from remask.hub.prompts import by_length, prompt_rows, until_end
+from remask.hub.prompts import by_length, check_ids, prompt_rows, until_end
 from remask.hub.tokenizer import transformers_tokenizer
 from remask.model import Model
 from remask.randomness import derive_seed
@@ -214,6 +214,7 @@ class RemaskForDiffusion(PreTrainedModel):
             UserError: for what does not fit this model.
         """
         prompts = prompt_rows(inputs, input_ids, attention_mask, device=self.device)
+        check_ids(prompts, size=self._parts.tokenizer.vocab_size)
         said = self.generation_config if generation_config is None else generation_config
         request = read_options(self.recipe, said, options, eos_id=self._parts.tokenizer.eos_id)
         prompts = [prompt for prompt in prompts for _ in range(request.copies)]
@@ -263,7 +264,12 @@ def export(reference: str, folder: str | os.PathLike[str]) -> Path:
     Raises:
         UserError: when the run is unknown or unfinished.
     """
-    RemaskForDiffusion.from_pretrained(model_folder(reference)).save_pretrained(folder)
+    source = model_folder(reference)
+    if not (source / "config.json").is_file():
+        raise UserError(
+            f"{source} holds no finished model to export. If its run was stopped, resume it: remask train --resume RUN"
+        )
+    RemaskForDiffusion.from_pretrained(source).save_pretrained(folder)
     return Path(folder)
 
 

@@ -40,6 +40,20 @@ def prompt_rows(
     return [row[here] for row, here in zip(ids, seen, strict=True)]
 
 
+def check_ids(prompts: Sequence[Tensor], *, size: int) -> None:
+    """Refuses token ids that the model's tokenizer does not have.
+
+    Raises:
+        UserError: with the first of them.
+    """
+    for prompt in prompts:
+        outside = prompt[(prompt < 0) | (prompt >= size)]
+        if len(outside):
+            raise UserError(
+                f"the prompt holds the id {int(outside[0])}; this model's are 0 to {size - 1}. Use its own tokenizer"
+            )
+
+
 def by_length(prompts: Sequence[Tensor]) -> dict[int, list[int]]:
     """Length → the places of the prompts of that length, in order."""
     places: dict[int, list[int]] = {}

@@ -8,8 +8,8 @@ least) passes to its attention layers as it is. Three of its ways matter here:
 - A ready 4-D mask also takes the place of a sliding window: all of a document is seen, however long.
 - Without a mask, "sdpa" is causal for every decoder; so a mask is always given, also where it allows everything.
 
-Shape letters: B batch, L length, N places that the backbone reads, V vocabulary, D width, M positions at which logits
-are wanted.
+Shape letters: B batch, L length, N places that the backbone reads, P places that a cache holds, K = P + N, V
+vocabulary, D width, M positions at which logits are wanted.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from remask.networks.reading import Reading
+from remask.networks.pages import Page
+from remask.networks.pretrained_cache import PretrainedCache
+from remask.networks.reading import Reading, ResumedReading
 
 
 @runtime_checkable
@@ -106,20 +108,83 @@ class PretrainedDenoiser(nn.Module):
             positions=positions,
             context=context,
             start_id=self.start_id,
-            opened=self.opened if self.training else 1.0,
+            opened=self._opened,
         )
+        return self._logits(page, positions)
+
+    @property
+    def block_length(self) -> int | None:
+        """Tokens that see each other while later ones are seen by none; None where all see all."""
+        return self.reading.block_length if isinstance(self.reading, ResumedReading) else None
+
+    def open_cache(self, capacity: int) -> PretrainedCache:
+        """An empty cache for `resume`, which grows as rows do; `capacity` is unread."""
+        del capacity
+        return PretrainedCache()
+
+    @torch.no_grad()
+    def resume(
+        self,
+        z: Int[Tensor, "B L"],
+        t: Float[Tensor, "B"],
+        *,
+        segments: Int[Tensor, "B L"],
+        positions: Bool[Tensor, "B L"],
+        cache: PretrainedCache,
+        known: int,
+    ) -> Float[Tensor, "M V"]:
+        """As `forward` without `context` on a row's first L tokens; places in the cache are not computed again.
+
+        Args:
+            z: tokens from the row's start.
+            t: unread.
+            segments: the document of each token.
+            positions: where logits are wanted, behind the tokens that the cache tells of.
+            cache: made by `open_cache`; leaves with every place whose state the first `known` tokens settle.
+            known: the number of tokens that will not change.
+
+        Raises:
+            ValueError: when the reading shows places what comes later, so that nothing can be kept.
+        """
+        del t
+        if not isinstance(self.reading, ResumedReading):
+            raise ValueError(
+                "this network sees both sides, so it cannot read on where it stopped; call it on whole rows instead"
+            )
+        page, past = self.reading.resume(
+            z,
+            segments=segments,
+            positions=positions,
+            past=cache.past,
+            known=known,
+            start_id=self.start_id,
+            opened=self._opened,
+        )
+        logits = self._logits(page, positions, past_key_values=cache.states)
+        cache.keep(past, read=page.ids.shape[1])
+        return logits
+
+    @property
+    def _opened(self) -> float:
+        """How far attention is open in this call."""
+        return self.opened if self.training else 1.0
+
+    def _logits(self, page: Page, positions: Bool[Tensor, "B L"], **states: Any) -> Float[Tensor, "M V"]:
+        """Logits at the M true places of `positions`; `states` is the library's cache, as it takes it, or nothing."""
         x = self.backbone.get_input_embeddings()(page.ids)
-        x = torch.where((page.ids == self.mask_id)[..., None], self.mask_embedding.to(x.dtype), x)
-        hidden = self.backbone.base_model(
-            inputs_embeds=x,
-            attention_mask=self._mask(page.mask, dtype=x.dtype),
-            position_ids=page.places,
-            use_cache=False,
-        )[0]
+        hidden = torch.where((page.ids == self.mask_id)[..., None], self.mask_embedding.to(x.dtype), x)
+        if page.ids.shape[1]:  # a cache may leave nothing to read, where no logits are wanted
+            hidden = self.backbone.base_model(
+                inputs_embeds=hidden,
+                attention_mask=self._mask(page.mask, dtype=x.dtype),
+                position_ids=page.places,
+                use_cache=bool(states),
+                **states,
+            )[0]
         rows = positions.nonzero()[:, 0]
         return self.backbone.get_output_embeddings()(hidden[rows, page.outputs[positions]])
 
-    def _mask(self, allowed: Bool[Tensor, "B 1 N N"], *, dtype: torch.dtype) -> Tensor:
+    def _mask(self, allowed: Bool[Tensor, "B 1 N K"], *, dtype: torch.dtype) -> Tensor:
         """The mask as the backbone's attention takes it: boolean, or added to the scores."""
         if self.backbone.config._attn_implementation == "sdpa":
             return allowed

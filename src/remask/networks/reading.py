@@ -1,10 +1,12 @@
 """How rows of tokens are laid out for a causal language model, whose output at one place predicts the next token.
 
 A pretrained causal model keeps that habit here: token i is predicted where the backbone reads token i−1, and the first
-token of a document where it reads a start token. Documents (segments) number their places from 0, the start token's,
-as they did when the backbone was trained, and see nothing of each other.
+token of a document where it reads a start token.
 
-Shape letters: B batch, L length, N places that the backbone reads, G candidates for places.
+A reading that shows no place what comes later can be resumed: it then lays out only what a cache does not hold.
+
+Shape letters: B batch, L length, N places that the backbone reads, P places that a cache holds, K = P + N, G = 2L
+candidates for places.
 """
 
 from dataclasses import dataclass
@@ -14,22 +16,23 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Page:
-    """What the backbone reads.
-
-    Attributes:
-        ids: token ids [B N].
-        places: position ids, from 0 in each document [B N].
-        mask: whether query n may attend to key k [B 1 N N]; every query may attend to some key.
-        outputs: the place whose output predicts token i [B L]; only meaningful where logits are wanted.
-    """
-
-    ids: Int[Tensor, "B N"]
-    places: Int[Tensor, "B N"]
-    mask: Bool[Tensor, "B 1 N N"]
-    outputs: Int[Tensor, "B L"]
+from remask.networks.pages import (
+    CLEAN,
+    LEAD,
+    NOISY,
+    Page,
+    Past,
+    Places,
+    begins,
+    block_mask,
+    interleave,
+    joined,
+    keep,
+    offsets,
+    places_before,
+    wanted_groups,
+    within,
+)
 
 
 @runtime_checkable
@@ -62,23 +65,93 @@ class Reading(Protocol):
         ...
 
 
-def read_causally(
-    z: Int[Tensor, "B L"],
-    *,
-    segments: Int[Tensor, "B L"],
-    positions: Bool[Tensor, "B L"],
-    context: Int[Tensor, "B L"] | None,
-    start_id: int,
-    opened: float,
-) -> Page:
-    """Each place reads the token before its own and sees those to its left: logits are log p(x_i | x_{<i})."""
-    del positions, opened
-    refuse_context(context)
-    first = begins(segments)
-    ids = torch.where(first, start_id, z.roll(1, dims=1))
-    below = torch.ones(z.shape[1], z.shape[1], dtype=torch.bool, device=z.device).tril()
-    mask = (segments[:, :, None] == segments[:, None]) & below
-    return Page(ids, offsets(first), mask[:, None], torch.arange(z.shape[1], device=z.device).expand_as(z))
+@runtime_checkable
+class ResumedReading(Reading, Protocol):
+    """A reading in which early places see nothing of later ones, so that what was computed of them can be kept."""
+
+    @property
+    def block_length(self) -> int:
+        """Tokens that see each other while later ones are seen by none."""
+        ...
+
+    def resume(
+        self,
+        z: Int[Tensor, "B L"],
+        *,
+        segments: Int[Tensor, "B L"],
+        positions: Bool[Tensor, "B L"],
+        past: Past,
+        known: int,
+        start_id: int,
+        opened: float,
+    ) -> tuple[Page, Past]:
+        """The page of what is not held yet, and what can be held once it was read.
+
+        What is to be held comes first on the page, just behind the P places of `past`.
+
+        Args:
+            z: tokens from the row's start.
+            segments: the document of each token.
+            positions: where logits are wanted, behind the tokens of `past`.
+            past: what is held, at first `Past()`.
+            known: the number of tokens that will not change.
+            start_id: as in a call.
+            opened: as in a call, and as in all calls since the first.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class CausalReading:
+    """Each place reads the token before its own and sees those to its left: logits are log p(x_i | x_{<i}).
+
+    Attributes:
+        block_length: 1.
+    """
+
+    block_length: int = 1
+
+    def __call__(
+        self,
+        z: Int[Tensor, "B L"],
+        *,
+        segments: Int[Tensor, "B L"],
+        positions: Bool[Tensor, "B L"],
+        context: Int[Tensor, "B L"] | None,
+        start_id: int,
+        opened: float,
+    ) -> Page:
+        """One place a token."""
+        refuse_context(context)
+        return self.resume(
+            z, segments=segments, positions=positions, past=Past(), known=0, start_id=start_id, opened=opened
+        )[0]
+
+    def resume(
+        self,
+        z: Int[Tensor, "B L"],
+        *,
+        segments: Int[Tensor, "B L"],
+        positions: Bool[Tensor, "B L"],
+        past: Past,
+        known: int,
+        start_id: int,
+        opened: float,
+    ) -> tuple[Page, Past]:
+        """The places behind those held; a place is settled as soon as the token before its own is known."""
+        del positions, opened
+        length, since = z.shape[1], past.length
+        first = begins(segments)
+        ids = torch.where(first, start_id, z.roll(1, dims=1))[:, since:]
+        below = torch.ones(length - since, length, dtype=torch.bool, device=z.device).tril(since)
+        mask = (segments[:, since:, None] == segments[:, None]) & below
+        outputs = (torch.arange(length, device=z.device) - since).expand_as(z)
+        settled = max(min(known + 1, length), since)
+        return Page(ids, offsets(first)[:, since:], mask[:, None], outputs), Past(tokens=settled, length=settled)
+
+
+read_causally = CausalReading()
+"""The reading of a model that goes on as a causal language model."""
 
 
 def read_both_ways(
@@ -102,11 +175,12 @@ def read_both_ways(
     kept = interleave(first, torch.ones_like(first))
     ids = interleave(torch.full_like(z, start_id), z)
     ids, places, documents = keep(kept, ids, interleave(offset, offset + 1), interleave(segments, segments))
-    mask = (documents[:, :, None] == documents[:, None]) & within(places, int(opened * z.shape[1]))
+    mask = (documents[:, :, None] == documents[:, None]) & within(places, places, ahead=int(opened * z.shape[1]))
     return Page(ids, places, mask[:, None], places_before(kept)[:, : z.shape[1]])
 
 
-def read_in_blocks(block_length: int) -> Reading:
+@dataclass(frozen=True)
+class BlockReading:
     """A reading for block diffusion (BD3LM, arXiv:2503.09573, section 3.1): noisy blocks, each after its clean past.
 
     The page holds the noisy blocks in which logits are wanted, then the clean tokens before the last of them. A noisy
@@ -116,16 +190,24 @@ def read_in_blocks(block_length: int) -> Reading:
     opens, a place sees ⌊opened · block_length⌋ places ahead; closed, the clean half computes just what the causal
     model did.
 
-    Args:
+    A clean block sees nothing noisy and nothing later, so once its tokens are known it is held; leads and noisy blocks
+    are read anew in every call.
+
+    Attributes:
         block_length: tokens a block, counted from the row's first place.
 
     Raises:
         ValueError: when it is below 1.
     """
-    if block_length < 1:
-        raise ValueError(f"block_length: {block_length} was given; a block holds 1 token or more")
 
-    def read(
+    block_length: int
+
+    def __post_init__(self) -> None:
+        if self.block_length < 1:
+            raise ValueError(f"block_length: {self.block_length} was given; a block holds 1 token or more")
+
+    def __call__(
+        self,
         z: Int[Tensor, "B L"],
         *,
         segments: Int[Tensor, "B L"],
@@ -134,40 +216,122 @@ def read_in_blocks(block_length: int) -> Reading:
         start_id: int,
         opened: float,
     ) -> Page:
-        clean = z if context is None else context
-        column = torch.arange(z.shape[1], device=z.device).expand_as(z)
-        block, first = column // block_length, begins(segments)
-        opens = first | (column % block_length == 0)
-        noisy = wanted_groups(opens, positions)
-        last = block.masked_fill(~noisy, 0).amax(1, keepdim=True)
-        before = torch.where(first, start_id, clean.roll(1, dims=1))
-        start = torch.full_like(z, start_id)
-        kept = torch.cat([interleave(opens & noisy, noisy), interleave(first & (block <= last), block < last)], 1)
-        ids = torch.cat([interleave(before, z), interleave(start, clean)], 1)
-        offset = interleave(offsets(first), offsets(first) + 1).repeat(1, 2)
-        documents = interleave(segments, segments).repeat(1, 2)
-        blocks = torch.cat([interleave(block, block), interleave(torch.full_like(block, -1), block)], 1)
-        leads = torch.full_like(block, LEAD)
-        roles = torch.cat([interleave(leads, leads - LEAD + NOISY), interleave(leads * 0, leads * 0)], 1)
-        ids, offset, documents, blocks, roles = keep(kept, ids, offset, documents, blocks, roles)
-        mask = (documents[:, :, None] == documents[:, None]) & block_mask(blocks, roles)
-        mask = mask & within(offset, int(opened * block_length))
-        return Page(ids, offset, mask[:, None], places_before(kept)[:, : z.shape[1]])
+        """Noisy blocks and their clean past; without a context `z` itself is the past."""
+        row = _Row(z, z if context is None else context, segments, self.block_length, start_id)
+        noisy = row.noisy(positions)
+        return self._page(row, Past(), noisy=noisy, later=row.before(noisy), opened=opened)
 
-    return read
+    def resume(
+        self,
+        z: Int[Tensor, "B L"],
+        *,
+        segments: Int[Tensor, "B L"],
+        positions: Bool[Tensor, "B L"],
+        past: Past,
+        known: int,
+        start_id: int,
+        opened: float,
+    ) -> tuple[Page, Past]:
+        """The blocks that became known, then as in a call without them and without those held."""
+        row = _Row(z, z, segments, self.block_length, start_id)
+        settled = max(min(known, z.shape[1]) // self.block_length * self.block_length, past.tokens)
+        noisy = row.noisy(positions)
+        held = row.clean().where(row.between(past.tokens, settled))
+        later = row.before(noisy) & row.between(settled, z.shape[1])
+        page = self._page(row, past, held, noisy=noisy, later=later, opened=opened)
+        places = held if past.places is None else joined(past.places, held)
+        return page, Past(tokens=settled, length=places.ids.shape[1], places=places)
+
+    def _page(
+        self,
+        row: "_Row",
+        past: Past,
+        *held: Places,
+        noisy: Bool[Tensor, "B L"],
+        later: Bool[Tensor, "B G"],
+        opened: float,
+    ) -> Page:
+        """The page of the places to be held, then noisy tokens, then the clean candidates `later`."""
+        kept = torch.cat([row.slots(noisy), later], 1)
+        rest = joined(row.led(), row.clean()).where(kept)
+        new = joined(*held, rest)
+        seen = new if past.places is None else joined(past.places, new)
+        ahead = int(opened * self.block_length)
+        mask = block_mask(new, seen) & within(new.offsets, seen.offsets, ahead=ahead)
+        begin = new.ids.shape[1] - rest.ids.shape[1]
+        return Page(new.ids, new.offsets, mask[:, None], begin + places_before(kept)[:, : noisy.shape[1]])
 
 
-CLEAN, NOISY, LEAD = 0, 1, 2
-"""Roles of a place in `read_in_blocks`: a clean token, a noisy one, and the copy that leads a noisy block."""
+def read_in_blocks(block_length: int) -> BlockReading:
+    """The reading for block diffusion in blocks of that many tokens."""
+    return BlockReading(block_length)
 
 
-def block_mask(blocks: Int[Tensor, "B N"], roles: Int[Tensor, "B N"]) -> Bool[Tensor, "B N N"]:
-    """Who sees whom of one document: M_BD, M_OBC and M_BC of BD3LM, with leads that none sees."""
-    query_block, key_block = blocks[:, :, None], blocks[:, None]
-    clean_query, key_role = (roles == CLEAN)[:, :, None], roles[:, None]
-    own_noisy = ~clean_query & (key_block == query_block) & (key_role == NOISY)
-    past_clean = (key_role == CLEAN) & torch.where(clean_query, key_block <= query_block, key_block < query_block)
-    return own_noisy | past_clean
+class _Row:
+    """Rows of tokens, cut into blocks, as candidates for places: two a token, in turn.
+
+    A clean token has a start token's place before its own; a noisy one has its block's lead.
+
+    Args:
+        z: noisy tokens [B L].
+        clean: clean tokens [B L].
+        segments: the document of each [B L].
+        block_length: tokens a block.
+        start_id: read before the first token of a document.
+    """
+
+    def __init__(
+        self,
+        z: Int[Tensor, "B L"],
+        clean: Int[Tensor, "B L"],
+        segments: Int[Tensor, "B L"],
+        block_length: int,
+        start_id: int,
+    ) -> None:
+        self.column = torch.arange(z.shape[1], device=z.device).expand_as(z)
+        self.block, self.first = self.column // block_length, begins(segments)
+        self.opens = self.first | (self.column % block_length == 0)
+        offset = offsets(self.first)
+        self._common = {"offsets": interleave(offset, offset + 1), "documents": interleave(segments, segments)}
+        self._z, self._clean, self._start_id = z, clean, start_id
+
+    def noisy(self, positions: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+        """Tokens of the blocks, of one document each, in which a position is wanted."""
+        return wanted_groups(self.opens, positions)
+
+    def slots(self, noisy: Bool[Tensor, "B L"]) -> Bool[Tensor, "B G"]:
+        """The candidates that noisy tokens and their leads take."""
+        return interleave(self.opens & noisy, noisy)
+
+    def before(self, noisy: Bool[Tensor, "B L"]) -> Bool[Tensor, "B G"]:
+        """Clean candidates that the last noisy block sees, or one before it."""
+        last = self.block.masked_fill(~noisy, 0).amax(1, keepdim=True)
+        return interleave(self.first & (self.block <= last), self.block < last)
+
+    def between(self, start: int, end: int) -> Bool[Tensor, "B G"]:
+        """Clean candidates of tokens from `start` on and before `end`."""
+        there = (self.column >= start) & (self.column < end)
+        return interleave(self.first & there, there)
+
+    def led(self) -> Places:
+        """Noisy tokens, and before each what leads a block there: the clean token before it, or a start token [B G]."""
+        before = torch.where(self.first, self._start_id, self._clean.roll(1, dims=1))
+        lead = torch.full_like(self.block, LEAD)
+        return Places(
+            ids=interleave(before, self._z),
+            blocks=interleave(self.block, self.block),
+            roles=interleave(lead, torch.full_like(lead, NOISY)),
+            **self._common,
+        )
+
+    def clean(self) -> Places:
+        """Clean tokens, and before each a start token [B G]."""
+        return Places(
+            ids=interleave(torch.full_like(self._clean, self._start_id), self._clean),
+            blocks=interleave(torch.full_like(self.block, -1), self.block),
+            roles=interleave(clean := torch.full_like(self.block, CLEAN), clean),
+            **self._common,
+        )
 
 
 def refuse_context(context: Int[Tensor, "B L"] | None) -> None:
@@ -181,46 +345,3 @@ def refuse_context(context: Int[Tensor, "B L"] | None) -> None:
             "a clean context was given to a network that does not read in blocks; build it with read_in_blocks, or "
             "call it without context"
         )
-
-
-def begins(segments: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
-    """Where a document begins; padding begins none."""
-    first = segments != segments.roll(1, dims=1)
-    first[:, 0] = True
-    return first & (segments > 0)
-
-
-def offsets(first: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:
-    """How many places each is past the last true one (past the row's first, where there is none)."""
-    column = torch.arange(first.shape[1], device=first.device).expand(first.shape)
-    return column - column.masked_fill(~first, 0).cummax(1).values
-
-
-def interleave(one: Tensor, other: Tensor) -> Tensor:
-    """Places of `one` and `other` [B L] in turn [B 2L]."""
-    return torch.stack([one, other], -1).flatten(1)
-
-
-def keep(kept: Bool[Tensor, "B G"], *fields: Int[Tensor, "B G"]) -> list[Int[Tensor, "B N"]]:
-    """Each field at the kept candidates, in order; rows with fewer than the fullest one end in zeros."""
-    count = int(kept.sum(1).max())
-    order = (~kept).to(torch.uint8).argsort(dim=1, stable=True)[:, :count]
-    there = kept.gather(1, order)
-    return [torch.where(there, field.gather(1, order), 0) for field in fields]
-
-
-def places_before(kept: Bool[Tensor, "B G"]) -> Int[Tensor, "B H"]:
-    """For each second candidate, the place just before it among the kept (H = G / 2)."""
-    return (kept.cumsum(1)[:, 1::2] - 2).clamp(min=0)
-
-
-def within(places: Int[Tensor, "B N"], ahead: int) -> Bool[Tensor, "B N N"]:
-    """Whether key k stands at most `ahead` places after query n."""
-    return places[:, None] <= places[:, :, None] + ahead
-
-
-def wanted_groups(opens: Bool[Tensor, "B L"], positions: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
-    """All places of those groups in which a position is wanted; a group begins wherever `opens` is true."""
-    group = opens.cumsum(1)
-    wanted = torch.zeros(group.shape[0], group.shape[1] + 1, dtype=torch.long, device=group.device)
-    return wanted.scatter_add(1, group, positions.long()).gather(1, group) > 0

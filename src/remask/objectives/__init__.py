@@ -13,7 +13,8 @@ from remask.objectives.likelihood import (
 )
 from remask.objectives.masked_language_model import MaskedLanguageModel
 from remask.objectives.next_token import NextToken
-from remask.objectives.proofreading import Proofreading, own_proposals, uniform_proposals
+from remask.objectives.proofreading import Proofreading
+from remask.objectives.proposals import own_proposals, uniform_proposals
 from remask.objectives.score_entropy import ScoreEntropy, absorbing_score_entropy, uniform_score_entropy
 
 __all__ = [

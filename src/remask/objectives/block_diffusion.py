@@ -85,10 +85,10 @@ class BlockDiffusion:
         low, high = self.t_range
         if self.block_length < 1:
             raise ValueError(f"block_length: {self.block_length} was given; give at least 1 token a block")
-        if not 0.0 <= low < high <= 1.0 or high <= self.bound.t_min:
+        if not 0.0 <= low < high <= 1.0 or high <= self.bound.t_min or low >= self.bound.t_max:
             raise ValueError(
                 f"t_range: ({low}, {high}) was given; give two rising times in [0, 1], the second above t_min "
-                f"({self.bound.t_min})"
+                f"({self.bound.t_min}) and the first below where a curriculum begins ({self.bound.t_max})"
             )
 
     @property

@@ -206,8 +206,9 @@ class LikelihoodBound:
         noisy = add_noise(self.process, batch, t=t, noise=noise)
         if not bool(noisy.positions.any()):
             return torch.zeros_like(noise, dtype=torch.float32)
-        z, x, times = noisy.pairs()
-        return noisy.spread(-_at(self.process.posterior(noisy.ask(network), z, times), x))
+        z, x, _ = noisy.pairs()
+        # all stand at one time: noise is one row of [V] for them, not one each
+        return noisy.spread(-_at(self.process.posterior(noisy.ask(network), z, t[:1]), x))
 
     def likelihood_terms(
         self, network: Network, batch: Batch, *, generator: torch.Generator, draws: int

@@ -33,11 +33,11 @@ weights look.
 A target mass that grew with the network's doubt, 1 − q(x), would say nothing new: given what the network sees its mean
 is a function of q alone (1 − Σ_v q(v)² when calibrated), which a sampler can read from q.
 
-Shape letters: B batch, L length, V vocabulary, M target positions.
+Shape letters: B batch, L length, V vocabulary, M target positions, R right and W wrong words.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -49,56 +49,10 @@ from torch.nn import functional
 from remask.data.batch import Batch
 from remask.objectives.base import Loss, Network, scatter_positions
 from remask.objectives.likelihood import LikelihoodBound, masking_integrand
+from remask.objectives.proposals import Propose, own_proposals
 from remask.processes import Masking
 from remask.randomness import batch_uniform, widest_float
 from remask.schedules import Schedule, batch_times
-
-Propose = Callable[..., Tensor]
-"""(process, network, batch, z [B L], t [B], positions [B L], noise [B L]) → words for the true places of `positions`
-[M], as a function of the uniform draws `noise` there; `z` holds the mask at all of them."""
-
-
-def uniform_proposals(
-    process: Masking,
-    network: Network,
-    batch: Batch,
-    *,
-    z: Int[Tensor, "B L"],
-    t: Float[Tensor, "B"],
-    positions: Bool[Tensor, "B L"],
-    noise: Float[Tensor, "B L"],
-) -> Int[Tensor, "M"]:
-    """Any word, each with the same chance. What is then learned is to tell words from noise.
-
-    A word y is as likely true as false where p(y | the rest) = s / ((1 − s) n) for a share s of n words: far below
-    what a denoiser's own slips have, so a threshold of 1/2 finds gross errors only.
-    """
-    del network, batch, t, z
-    words = (noise[positions] * process.data_size).long()
-    return words + (words >= process.mask_id)
-
-
-@torch.no_grad()
-def own_proposals(
-    process: Masking,
-    network: Network,
-    batch: Batch,
-    *,
-    z: Int[Tensor, "B L"],
-    t: Float[Tensor, "B"],
-    positions: Bool[Tensor, "B L"],
-    noise: Float[Tensor, "B L"],
-) -> Int[Tensor, "M"]:
-    """What the network itself draws there, all at once, as a sampler's step does: one more forward pass.
-
-    The answers [MASK] and "leave it" are then those to the question that a sampler asks: is this token of mine right?
-    At the minimum P is the probability that it is not, given all that is visible (as in PRISM, arXiv:2510.01384).
-    """
-    logits = network(z, t, segments=batch.segments, positions=positions)
-    weights = process.log_clean(logits).exp().to(widest_float(logits.device))
-    cumulative = weights.cumsum(-1)
-    reach = (1.0 - noise[positions]).to(cumulative.dtype)[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, reach).squeeze(-1)
 
 
 @runtime_checkable
@@ -263,7 +217,11 @@ class Proofreading:
         wrong: Bool[Tensor, "M"],
         right: Bool[Tensor, "M"],
     ) -> Float[Tensor, "M"]:
-        """The weighted nats of the remask task; zero where a position is neither wrong nor right."""
+        """The weighted nats of the remask task; zero where a position is neither wrong nor right.
+
+        At positions that are wrong with probability w the minimum has w (1 − P) = (1 − w) (1 + penalty · P) P: it is
+        at P = w without a penalty, and below w with one.
+        """
         penalty = self.penalty_mask_correct * _risen(self.step, self.masking_warmup_iters)
         weight = 1.0 + penalty * gate.detach().sigmoid()
         leave = torch.where(right, weight * (functional.softplus(gate) - log_q_x), 0.0)
@@ -286,6 +244,8 @@ class Proofreading:
         best, guess = log_q.max(-1)
         p = odds.sigmoid()
         x = batch.ids[batch.targets]
+        row = batch.targets.nonzero()[:, 0]
+        pairs, ordered = ordered_pairs(p[right], p[wrong], row_low=row[right], row_high=row[wrong])
         return {
             "masked": masked.sum(),
             "masked_probability": p[masked].sum(),
@@ -294,10 +254,10 @@ class Proofreading:
             "masked_chance": row_chance(batch)[masked].sum(),
             "wrong": wrong.sum(),
             "wrong_probability": p[wrong].sum(),
-            "wrong_hits": (p > 0.5)[wrong].sum(),
+            "pairs": pairs,
+            "ordered_pairs": ordered,
             "right": right.sum(),
             "right_probability": p[right].sum(),
-            "right_hits": (p <= 0.5)[right].sum(),
         }
 
     @torch.no_grad()
@@ -325,8 +285,8 @@ class Proofreading:
         Returns:
             `mask_logit_bias`; over masked positions the mean `mask_probability` (P), `logit_gap` ([MASK] against the
             best word), `unmask_accuracy` of the best word and its `unmask_chance`; the mean P on wrong and on right
-            words, `mask_on_wrong` and `mask_on_right`; and `remask_accuracy`, the mean of the share of wrong words
-            with P above 1/2 and of right words with P below (chance: 1/2).
+            words, `mask_on_wrong` and `mask_on_right`; and `remask_auc`, the chance that a
+            wrong word has a higher P than a right one of its row (1/2 for a network that cannot tell them apart).
         """
         means = {
             "mask_probability": ("masked_probability", "masked"),
@@ -337,9 +297,8 @@ class Proofreading:
             "mask_on_right": ("right_probability", "right"),
         }
         figures = {name: terms[total] / terms[count] for name, (total, count) in means.items() if terms[count] > 0}
-        if terms["wrong"] > 0 and terms["right"] > 0:
-            found, left = terms["wrong_hits"] / terms["wrong"], terms["right_hits"] / terms["right"]
-            figures["remask_accuracy"] = 0.5 * (found + left)
+        if terms["pairs"] > 0:
+            figures["remask_auc"] = terms["ordered_pairs"] / terms["pairs"]
         return {"mask_logit_bias": float(mask_logit_bias(network).detach()), **figures}
 
     def likelihood_terms(
@@ -361,6 +320,27 @@ def mask_logit_bias(network: Network | nn.Module) -> Float[Tensor, "1"]:
     if not found:
         raise ValueError("proofreading needs a network with a mask_logit_bias: wrap it in networks.mask_bias.MaskBias")
     return found[0]
+
+
+def ordered_pairs(
+    low: Float[Tensor, "R"], high: Float[Tensor, "W"], *, row_low: Int[Tensor, "R"], row_high: Int[Tensor, "W"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Pairs within a row of one from `low` and one from `high`, and those of them with the larger in `high`.
+
+    Equal ones count by half (Mann–Whitney's U). Pairs of one row only, so that micro-batches change nothing.
+
+    Args:
+        low: probabilities, in [0, 1].
+        high: probabilities, in [0, 1].
+        row_low: the row of each of `low`.
+        row_high: the row of each of `high`.
+    """
+    wide = widest_float(low.device)
+    ranked = (low.to(wide) + 2.0 * row_low).sort().values  # rows lie apart, so that one search serves all
+    key = high.to(wide) + 2.0 * row_high
+    first, last = torch.searchsorted(ranked, 2.0 * row_high - 0.5), torch.searchsorted(ranked, 2.0 * row_high + 1.5)
+    below, upto = torch.searchsorted(ranked, key), torch.searchsorted(ranked, key, right=True)
+    return (last - first).sum().to(wide), (0.5 * (below + upto) - first).sum().to(wide)
 
 
 def row_chance(batch: Batch) -> Float[Tensor, "M"]:

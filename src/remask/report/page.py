@@ -160,12 +160,18 @@ def _trajectory(facts: RunFacts) -> dict[str, Any] | None:
     }
 
 
+_HOW = ("grid", "block_length", "guidance", "stop", "budget", "remasking", "eta", "corrector_steps")
+_HOW += ("threshold", "order", "finish")
+"""Keys of `sampling` that a sample's record has where they are not the usual ones."""
+
+
 def _sample(record: Record) -> dict[str, str]:
     """A sample's text, its prompt apart, and how it was drawn."""
     text, prompt = str(record["text"]), text_or_none(record.get("prompt")) or ""
     given = prompt if text.startswith(prompt) else ""
     told = [("step", "after training step {}"), ("sampler", "{}"), ("steps", "{} steps"), ("seed", "seed {}")]
     told += [("temperature", "temperature {}"), ("top_p", "top-p {}"), ("length", "{} tokens")]
+    told += [(key, f"{key.replace('_', ' ')} {{}}") for key in _HOW if record.get(key) not in (None, False)]
     how = [form.format(record[key]) for key, form in told if isinstance(record.get(key), str | int | float)]
     return {"given": given, "text": text[len(given) :], "how": " · ".join(how)}
 

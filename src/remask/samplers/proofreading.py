@@ -57,7 +57,7 @@ def proofread(
         times: decreasing, usually from 1 to 0.
         prompt: given tokens, and the shape [B L].
         generator: on the model's device; nothing else is random.
-        transform: changes the words' logits before each draw; the probability of [MASK] is the network's own.
+        transform: changes the words' logits before each draw; order and doubt go by the network's own probabilities.
         on_step: sees the start and the state after each step.
         order: `by_confidence` or `by_chance`: which masked positions are revealed first.
         threshold: in [0, 1]; at 1 nothing is taken back.
@@ -68,8 +68,7 @@ def proofread(
         Tokens [B L].
     """
     process = model.process
-    free = ~prompt.fixed
-    size = free.sum(-1)
+    free, size = ~prompt.fixed, (~prompt.fixed).sum(-1)
     z = prompt.over(torch.full_like(prompt.ids, process.mask_id))
     on_step(Frame(step=0, t=times[0], z=z))
     grid, settled = hold_end(times, finish), False
@@ -80,14 +79,13 @@ def proofread(
             masked = free & (z == process.mask_id)
             share = remask_share if step < len(grid) - 1 else 0.0
             doubt = mask_probability(logits, free & ~masked, free=free, mask_id=process.mask_id)
-            back = (doubt > threshold).sum(-1).minimum((size * share).ceil().long())
-            taken = most_confident(doubt, back)
+            taken = called_wrong(doubt, threshold=threshold, most=(size * share).ceil().long())
             hidden_share = 1.0 - process.schedule.alpha(torch.full_like(now, s))
             # a share such as 1 − (1 − 0.7) may fall short of the whole number that it stands for by rounding
             hidden = (size * hidden_share + 1e-9).floor().long()
-            p = transform(process.log_clean(logits[masked[free]])).softmax(-1)
-            count = masked.sum(-1) - (hidden - back).clamp_min(0)
-            z = fill_in(z, p, masked, count=count, order=order, generator=generator)
+            count = masked.sum(-1) - (hidden - taken.sum(-1)).clamp_min(0)
+            log_p = process.log_clean(logits[masked[free]])
+            z = fill_in(z, log_p, masked, count=count, order=order, generator=generator, transform=transform)
             z = z.masked_fill(taken, process.mask_id)
             # with nothing masked and nothing taken back, further calls would say the same
             settled = not bool((masked | taken).any())
@@ -95,19 +93,28 @@ def proofread(
     return z
 
 
+def called_wrong(doubt: Float[Tensor, "B L"], *, threshold: float, most: Int[Tensor, "B"]) -> Bool[Tensor, "B L"]:
+    """The positions of each row whose probability of [MASK] is above `threshold`, the `most` worst of them."""
+    return most_confident(doubt, (doubt > threshold).sum(-1).minimum(most))
+
+
 def fill_in(
     z: Int[Tensor, "B L"],
-    p: Float[Tensor, "M V"],
+    log_p: Float[Tensor, "M V"],
     masked: Bool[Tensor, "B L"],
     *,
     count: Int[Tensor, "B"],
     order: Order,
     generator: torch.Generator,
+    transform: Transform,
 ) -> Int[Tensor, "B L"]:
-    """Draws a token from `p` at each masked position, and puts the first `count` of each row into `z`."""
-    drawn = draw_categorical(p, generator=generator)
-    sureness = torch.full(z.shape, -torch.inf, dtype=p.dtype, device=z.device)
-    sureness = sureness.masked_scatter(masked, order(p, drawn, generator))
+    """Draws a token at each masked position, and puts the first `count` of each row into `z`.
+
+    Ordered by the model's own probabilities: after a transform that leaves one token all would be equally sure.
+    """
+    drawn = draw_categorical(transform(log_p).softmax(-1), generator=generator)
+    sureness = torch.full(z.shape, -torch.inf, dtype=log_p.dtype, device=z.device)
+    sureness = sureness.masked_scatter(masked, order(log_p.exp(), drawn, generator))
     return torch.where(most_confident(sureness, count) & masked, z.masked_scatter(masked, drawn), z)
 
 

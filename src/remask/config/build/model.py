@@ -75,7 +75,7 @@ def build_network(
         case schema.PretrainedSpec() as spec:
             common = {"block_length": block_length, "steps": recipe.training.steps, "device": device}
             if architecture is None:
-                network = build_pretrained(spec, tokenizer, seed=recipe.seed, **common)
+                network = build_pretrained(spec, tokenizer, length=recipe.data.length, seed=recipe.seed, **common)
             else:
                 network = rebuild_pretrained(spec, tokenizer, architecture=architecture, **common)
     if recipe.objective.kind == "proofreading":

@@ -19,7 +19,8 @@ from remask.objectives import (
 )
 from remask.objectives.base import Objective
 from remask.objectives.prompt_dropout import PromptDropout
-from remask.objectives.proofreading import Proofreading, own_proposals, uniform_proposals
+from remask.objectives.proofreading import Proofreading
+from remask.objectives.proposals import own_proposals, uniform_proposals
 from remask.tokenizers import Tokenizer
 
 

@@ -115,11 +115,13 @@ def check_blocks(spec: schema.SamplingSpec, model: Model) -> None:
     Raises:
         UserError: when the block length does not fit the model.
     """
-    if spec.block_length is not None and not isinstance(model.process, processes.Masking):
+    objective = unwrapped(model.objective)
+    # only a network that never looks at later blocks needs no mask to show for them
+    shows_no_later = isinstance(objective, BlockDiffusion) and model.reader is not None and spec.guidance == 0
+    if spec.block_length is not None and not (isinstance(model.process, processes.Masking) or shows_no_later):
         raise UserError(
             f"block_length={spec.block_length}: only masking noise is drawn in blocks. Leave block_length out"
         )
-    objective = unwrapped(model.objective)
     if isinstance(objective, BlockDiffusion) and spec.block_length != objective.block_length:
         given = "null" if spec.block_length is None else spec.block_length
         raise UserError(

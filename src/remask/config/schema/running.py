@@ -109,7 +109,7 @@ class SamplingSpec(Section):
     )
     stop: bool = Field(default=False, description="end each text at its first end-of-text token")
     budget: float | None = Field(
-        default=None, gt=0, le=1000, description="entropy_bounded: nats of entropy revealed a step; null: 0.5"
+        default=None, ge=0, le=1000, description="entropy_bounded: nats of entropy revealed a step; null: 0.5"
     )
     remasking: Literal["cap", "rescale", "confidence", "loop"] | None = Field(
         default=None, description="remdm: how much is masked again; null: cap"
