@@ -150,7 +150,7 @@ def plot(lines: Sequence[Mapping[str, Any]], held_out: Mapping[str, Any], path: 
         axis.set_title(title, fontsize=11)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=7.5)
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def numbers(text: str) -> list[float]:
