@@ -23,7 +23,7 @@ with masking's weight w_t = −α'_t / (1 − α_t). Weights multiply them, and 
 so cross-entropy pushes its logit down from any value: the only minimum is at −∞. The controller has to follow for as
 long as training goes on, and it adds the same number at visible positions, where right words are then called wrong. A
 loss that sees the biased logits does not help: the controller restores the very gradient that it fights, P − 0 = τ at
-every masked position of every step, so the network undoes the bias as it is raised: their sum stands still while the two
+every masked position of every step, so the network undoes the bias as it is raised: their sum stands still as they
 part. (On toys both versions were still climbing when training ended, at biases of 4 to 6; the first system of this kind
 ended above 90.)
 Two changes give both a place to rest: the target puts a mass τ on [MASK], so that the network itself has its minimum at
