@@ -6,6 +6,7 @@ below its siblings, and one branch in `remask.config.build`. Each key is checked
 on its own here; `remask.config.contradictions` says which keys do not go together.
 """
 
+from remask.config.schema.health import HealthSpec
 from remask.config.schema.networks import NetworkSpec, PretrainedSpec, TransformerSpec
 from remask.config.schema.noise import (
     BlockDiffusionSpec,
@@ -36,6 +37,7 @@ from remask.config.schema.text import (
     HuggingFaceTokenizerSpec,
     TokenizerSpec,
 )
+from remask.config.schema.tracking import TrackingSpec
 
 __all__ = [
     "BPETokenizerSpec",
@@ -45,6 +47,7 @@ __all__ = [
     "CosineScheduleSpec",
     "DataSpec",
     "EvaluationSpec",
+    "HealthSpec",
     "HuggingFaceTokenizerSpec",
     "HybridSpec",
     "LikelihoodBoundSpec",
@@ -66,6 +69,7 @@ __all__ = [
     "Section",
     "Share",
     "TokenizerSpec",
+    "TrackingSpec",
     "TrainingSpec",
     "TransformerSpec",
     "UniformSpec",

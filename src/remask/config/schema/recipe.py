@@ -2,11 +2,13 @@
 
 from pydantic import Field
 
+from remask.config.schema.health import HealthSpec
 from remask.config.schema.networks import NetworkSpec, TransformerSpec
 from remask.config.schema.noise import LikelihoodBoundSpec, MaskingSpec, ObjectiveSpec, ProcessSpec
 from remask.config.schema.running import EvaluationSpec, SamplingSpec, TrainingSpec
 from remask.config.schema.section import Section, Whole
 from remask.config.schema.text import ByteTokenizerSpec, DataSpec, TokenizerSpec
+from remask.config.schema.tracking import TrackingSpec
 
 
 class Recipe(Section):
@@ -31,5 +33,7 @@ class Recipe(Section):
     objective: ObjectiveSpec = Field(default=LikelihoodBoundSpec(), description="what is minimised")
     network: NetworkSpec = Field(default=TransformerSpec(), description="what predicts")
     training: TrainingSpec = Field(default=TrainingSpec(), description="how it is trained")
+    health: HealthSpec = Field(default=HealthSpec(), description="what is done when training goes wrong")
+    tracking: TrackingSpec = Field(default=TrackingSpec(), description="where else figures go")
     evaluation: EvaluationSpec = Field(default=EvaluationSpec(), description="how it is judged")
     sampling: SamplingSpec = Field(default=SamplingSpec(), description="how text is drawn")

@@ -51,6 +51,15 @@ class TrainingSpec(Section):
     checkpoint_every: Whole = Field(default=200, ge=1, description="steps between two checkpoints")
     keep_checkpoints: Whole = Field(default=2, ge=1, description="newest checkpoints that are kept")
     sample_every: Whole = Field(default=200, ge=1, description="steps between two samples shown in training")
+    gradient_checkpointing: bool = Field(
+        default=False, description="compute activations again in the backward pass instead of keeping them"
+    )
+    compile: Literal["none", "inductor", "aot_eager"] = Field(
+        default="none", description="compile the blocks with torch.compile; inductor needs a C++ compiler"
+    )
+    parallel: Literal["ddp", "fsdp"] = Field(
+        default="ddp", description="several processes (torchrun): each holds all weights, or a share of them (fsdp)"
+    )
     start_from: str | None = Field(
         default=None, min_length=1, description="run or model folder whose weights training begins with; null: fresh"
     )
