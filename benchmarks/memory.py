@@ -49,7 +49,8 @@ def train_from(folder: Path, steps: int) -> None:
     from accelerate import Accelerator
     from train import make_network
 
-    from remask.data.packing import PackedRows, training_batches
+    from remask.data.feed import RowsFeed
+    from remask.data.packing import PackedRows
     from remask.data.store import TokenStore
     from remask.machine import peak_memory_bytes
     from remask.objectives import LikelihoodBound, masking_integrand
@@ -68,7 +69,7 @@ def train_from(folder: Path, steps: int) -> None:
     loop = train(
         state,
         objective=LikelihoodBound(process=process, integrand=masking_integrand, t_min=1e-3),
-        batches=training_batches(rows, batch_size=64, seed=1),
+        batches=RowsFeed(rows, batch_size=64, seed=1).open(start_step=0, process=0, processes=1),
         accelerator=accelerator,
         curve=constant,
         clip=1.0,

@@ -34,7 +34,7 @@ from remask.finished import open_model, sampling_with
 from remask.generation import generate
 from remask.judgement import open_judged_text
 from remask.model import Model
-from remask.networks.transformer import Block
+from remask.networks.blocks import Block
 from remask.samplers import blank_prompt
 
 COUNTED = ("entropy_bounded",)

@@ -18,9 +18,12 @@ from accelerate import Accelerator
 from torch.nn import functional
 
 from remask.data.batch import Batch
-from remask.networks.transformer import BIDIRECTIONAL, Residual, Timeless, Transformer
+from remask.guard import cautious
+from remask.networks.blocks import Residual, Timeless
+from remask.networks.transformer import BIDIRECTIONAL, Transformer
 from remask.objectives import LikelihoodBound, masking_integrand
 from remask.optimisation import MovingAverage, adamw, constant
+from remask.parallel import ALONE
 from remask.processes import Masking
 from remask.schedules import Linear
 from remask.training import TrainingState, train
@@ -88,6 +91,8 @@ def remask_steps(network: Transformer, batch: Batch) -> Callable[[int], None]:
     process = Masking(schedule=Linear(), vocab_size=network.head.out_features, mask_id=network.mask_id)
     objective = LikelihoodBound(process=process, integrand=masking_integrand, t_min=1e-3)
 
+    guard = cautious(network, steps=10**6)
+
     def run(steps: int) -> None:
         loop = train(
             state,
@@ -98,6 +103,8 @@ def remask_steps(network: Transformer, batch: Batch) -> Callable[[int], None]:
             clip=1.0,
             seed=1,
             steps=state.step + steps,
+            world=ALONE,
+            guard=guard,
         )
         for _ in loop:
             pass

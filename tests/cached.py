@@ -6,7 +6,7 @@ import torch
 
 from remask.model import Model
 from remask.networks import Direction, Transformer
-from remask.networks.transformer import Residual, Timeless
+from remask.networks.blocks import Residual, Timeless
 from remask.objectives import NextToken
 from remask.processes import CategoricalProcess, Masking
 from remask.randomness import keyed_generator

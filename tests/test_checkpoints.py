@@ -83,6 +83,18 @@ def test_saving_a_step_again_replaces_it(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-2", "step-4"]
 
 
+def test_a_writer_killed_between_two_renames_leaves_the_checkpoint_that_was_being_replaced(tmp_path):
+    """Saving a step again puts its older folder aside first: there it is found, and the next save clears it away."""
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    state = tiny_state()
+    checkpoints.save(state, extra={"seconds": 1.0})
+    (tmp_path / "step-0").rename(tmp_path / ".step-0.replaced")
+    assert checkpoints.load_newest(tiny_state())["seconds"] == 1.0
+    checkpoints.save(state, extra={"seconds": 2.0})
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0"]
+    assert checkpoints.load_newest(tiny_state())["seconds"] == 2.0
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 

@@ -14,7 +14,8 @@ TEXT = {"errors", "tokenizers", "data"}
 NOISE = {*TEXT, "randomness", "schedules", "processes"}
 MODEL = {*NOISE, "objectives", "model"}
 SAMPLING = {*MODEL, "samplers", "generation"}
-TRAINING = {*TEXT, "randomness", "objectives", "optimisation", "training", "checkpoints"}
+TRAINING = {*TEXT, "randomness", "objectives", "optimisation", "training", "checkpoints", "parallel", "sharding"}
+TRAINING |= {"tensor_files", "monitor", "guard", "health"}
 RECORDS = {"errors", "runs", "evaluation.measurement"}
 ALLOWED: Mapping[str, set[str]] = {
     "": set(),
@@ -24,7 +25,14 @@ ALLOWED: Mapping[str, set[str]] = {
     "evaluation.measurement": set(),
     "health": {"errors"},
     "networks": set(),
-    "optimisation": set(),
+    "parallel": {"errors"},
+    "sharding": {"parallel"},
+    "tensor_files": {"sharding"},
+    "optimisation": {"sharding"},
+    "monitor": {"health", "sharding"},
+    "guard": {"errors", "health", "monitor"},
+    "window": {"training"},
+    "book": {*RECORDS, "sinks", "drawing"},
     "tokenizers": {"errors"},
     "data": TEXT,
     "randomness": {"data"},
@@ -39,9 +47,11 @@ ALLOWED: Mapping[str, set[str]] = {
     "evaluation": {*TEXT, "randomness", "objectives", "evaluation.measurement"},
     "runs": RECORDS,
     "report": {*RECORDS, "health"},
+    "sinks": RECORDS,
+    "slurm": {"errors"},
     "recipes": {"errors"},
     "config.schema": set(),
-    "config": {*SAMPLING, *TRAINING, "networks", "recipes", "config.schema"},
+    "config": {*SAMPLING, *TRAINING, "networks", "recipes", "sinks", "config.schema"},
     "experiment": {"*"},
     "drawing": {"*"},
     "materials": {"*"},

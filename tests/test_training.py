@@ -12,6 +12,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 from remask.data.batch import Batch
 from remask.errors import RunError
 from remask.evaluation.likelihood import row_likelihoods
+from remask.guard import cautious
 from remask.objectives.base import Loss
 from remask.optimisation import (
     MovingAverage,
@@ -22,6 +23,7 @@ from remask.optimisation import (
     warmed,
     warmup_stable_decay,
 )
+from remask.parallel import ALONE
 from remask.randomness import keyed_generator
 from remask.training import TrainingState, train
 from tiny import (
@@ -221,9 +223,9 @@ class Breaking:
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ("nan", r"^step 3: the loss is not finite \(term: broken\)"),
-        ("infinity", r"^step 3: the loss is not finite \(term: broken\)"),
-        ("gradient", r"^step 3: the gradient is not finite though the loss is \(parameter: embedding.weight\)"),
+        ("nan", r"^step 3: non-finite loss: the loss is not finite \(term: broken = nan\)"),
+        ("infinity", r"^step 3: non-finite loss: the loss is not finite \(term: broken = inf\)"),
+        ("gradient", r"^step 3: non-finite gradient: .* though the loss is \(parameter: embedding.weight; norm nan\)"),
     ],
 )
 def test_a_number_that_is_not_finite_stops_the_run_and_leaves_the_last_good_weights(how, words):
@@ -352,6 +354,7 @@ def test_gradient_scaling_changes_no_step_of_either_optimiser():
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16, growth_interval=10**6)
     scaled.optimizers = [AcceleratedOptimizer(o, device_placement=False, scaler=scaler) for o in scaled.optimizers]
     common = {"objective": BOUND, "batches": pattern_batches(), "curve": constant, "clip": 1.0, "seed": 1, "steps": 3}
+    common |= {"world": ALONE, "guard": cautious(scaled.network, steps=3)}
     for _ in train(scaled, accelerator=Scaling(scaler, scaled.optimizers), **common):
         assert scaler.get_scale() == 2.0**16
     assert differing(everything(plain), everything(scaled)) == []
@@ -409,6 +412,7 @@ def test_a_network_is_told_each_step_before_its_first_micro_batch(wrapped):
     outer = Wrapper(network) if wrapped else network
     state = TrainingState(outer, tiny_optimizers(outer), MovingAverage(network, decay=0.9), step=4)
     common = {"objective": BOUND, "curve": constant, "clip": 1.0, "seed": 1, "steps": 6}
+    common |= {"world": ALONE, "guard": cautious(network, steps=6)}
     accelerator = Wrapping(cpu=True) if wrapped else Accelerator(cpu=True)
     for _ in train(state, batches=pattern_batches(micro=4), accelerator=accelerator, **common):
         pass

@@ -10,10 +10,12 @@ import torch
 from accelerate import Accelerator
 
 from remask.data.batch import Batch
+from remask.guard import cautious
 from remask.networks import BIDIRECTIONAL, CAUSAL, Transformer
-from remask.networks.transformer import Residual, Timeless
+from remask.networks.blocks import Residual, Timeless
 from remask.objectives import LikelihoodBound, NextToken, masking_integrand
 from remask.optimisation import MovingAverage, adamw, constant, muon
+from remask.parallel import ALONE
 from remask.processes import Masking
 from remask.randomness import keyed_generator
 from remask.schedules import Linear
@@ -102,6 +104,8 @@ def run_steps(
             clip=clip,
             seed=seed,
             steps=steps,
+            world=ALONE,
+            guard=cautious(state.network, steps=steps),
         )
     )
 

@@ -1,17 +1,20 @@
-"""A training run from its first word: a new one, or one that stopped."""
+"""A training run from its first word: a new one, or one that stopped; in one process, or in each of several."""
 
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
-from remask.config.build import describe_shape
+from remask.book import Book, NoBook, RunBook
+from remask.config.build import build_sinks, check_tracking, describe_shape, resolve_device
 from remask.config.load import dump_recipe, load_recipe, recipe_hash
 from remask.config.schema import Recipe
 from remask.errors import UserError
 from remask.materials import Materials, gather
+from remask.parallel import World, joined, launched, local_device
 from remask.runs import Registry, RunFolder, RunRecord, collect_provenance, make_run_id, timestamp, write_atomic
-from remask.trainer import Run, Watcher
+from remask.trainer import Run, Unwatched, Watcher
 
 
 def start(recipe: Recipe, *, home: Path, cache: Path, watch: Watcher) -> RunRecord:
@@ -19,9 +22,9 @@ def start(recipe: Recipe, *, home: Path, cache: Path, watch: Watcher) -> RunReco
 
     Args:
         recipe: the experiment.
-        home: where runs live.
+        home: where runs live; the same folder for all processes.
         cache: the cache home.
-        watch: is told what happens.
+        watch: is told what happens, by the first process only.
 
     Returns:
         The finished run's record.
@@ -31,17 +34,20 @@ def start(recipe: Recipe, *, home: Path, cache: Path, watch: Watcher) -> RunReco
         RunError: when the run breaks; its record says why, and its checkpoints stay.
         KeyboardInterrupt: after Ctrl-C, with a checkpoint of the last step written.
     """
-    materials = gather(recipe, cache=cache, progress=watch.tokenizing)
-    say_left_out(materials, watch)
-    run_id = make_run_id(recipe.name, shape=describe_shape(recipe), moment=datetime.now(UTC))
-    folder = RunFolder.create(home, run_id)
-    with folder.lock():
-        write_atomic(folder.recipe_path, dump_recipe(recipe))
-        registry = Registry(home)
-        record = registry.create(_first_record(materials, folder))
-        run = Run(materials=materials, folder=folder, registry=registry, watch=watch, record=record)
-        folder.append_metrics({"kind": "trivial", "step": 0, **materials.trivial})
-        return run.drive()
+    check_tracking(recipe.tracking)
+    launch = launched()
+    device = local_device(resolve_device(recipe.device), launch)
+    with joined(device) as world:
+        watch = watch if world.is_main else Unwatched()
+        materials = gather(recipe, cache=cache, device=device, processes=world.size, progress=watch.tokenizing)
+        say_left_out(materials, watch)
+        run_id = make_run_id(recipe.name, shape=describe_shape(recipe), moment=datetime.now(UTC))
+        folder = RunFolder(world.on_main(lambda: str(RunFolder.create(home, run_id).path)))
+        with _locked(world, folder):
+            book = _new_book(world, materials, folder, home=home, watch=watch)
+            run = Run(materials=materials, folder=folder, book=book, world=world)
+            book.open(step=0, trivial=materials.trivial)
+            return run.drive(watch)
 
 
 def resume(reference: str, *, home: Path, cache: Path, watch: Watcher) -> RunRecord:
@@ -49,9 +55,9 @@ def resume(reference: str, *, home: Path, cache: Path, watch: Watcher) -> RunRec
 
     Args:
         reference: a run id, a unique prefix, `last`, or a run's folder.
-        home: where runs live.
+        home: where runs live; the same folder for all processes.
         cache: the cache home.
-        watch: is told what happens.
+        watch: is told what happens, by the first process only.
 
     Raises:
         UserError: when the run is unknown, finished, in use, or its text has changed; and as `start`.
@@ -63,39 +69,77 @@ def resume(reference: str, *, home: Path, cache: Path, watch: Watcher) -> RunRec
         raise UserError(
             f"run {record.id} has finished all of its {record.steps} steps. Start a new run to train longer"
         )
-    with folder.lock():
-        recipe = load_recipe(str(folder.recipe_path), [])
-        materials = gather(recipe, cache=cache, progress=watch.tokenizing)
-        if record.data_hash not in (None, materials.text.corpus.fingerprint):
+    recipe = load_recipe(str(folder.recipe_path), [])
+    check_tracking(recipe.tracking)
+    launch = launched()
+    device = local_device(resolve_device(recipe.device), launch)
+    with joined(device) as world, _locked(world, folder):
+        watch = watch if world.is_main else Unwatched()
+        materials = gather(recipe, cache=cache, device=device, processes=world.size, progress=watch.tokenizing)
+        if record.data_hash not in (None, materials.text.fingerprint):
             raise UserError(f"the text of run {record.id} has changed since it began: {recipe.data.source}. Restore it")
-        run = Run(materials=materials, folder=folder, registry=registry, watch=watch, record=record)
+        book = _book(world, record, recipe, folder, registry=registry, watch=watch)
+        run = Run(materials=materials, folder=folder, book=book, world=world)
         run.restore()
-        return run.drive()
+        return run.drive(watch)
+
+
+def _locked(world: World, folder: RunFolder) -> AbstractContextManager[None]:
+    return folder.lock() if world.is_main else nullcontext()
+
+
+def _new_book(world: World, materials: Materials, folder: RunFolder, *, home: Path, watch: Watcher) -> Book:
+    record = _first_record(materials, folder, world)
+    registry = Registry(home)
+    if world.is_main:
+        write_atomic(folder.recipe_path, dump_recipe(materials.recipe))
+        record = registry.create(record)
+    return _book(world, record, materials.recipe, folder, registry=registry, watch=watch)
+
+
+def _book(
+    world: World, record: RunRecord, recipe: Recipe, folder: RunFolder, *, registry: Registry, watch: Watcher
+) -> Book:
+    if not world.is_main:
+        return NoBook(record)
+    told = recipe.model_dump(mode="json")
+    return RunBook(
+        folder=folder,
+        registry=registry,
+        record=record,
+        logged=watch.logged,
+        said=watch.said,
+        open_sinks=lambda known: build_sinks(
+            recipe.tracking, run_id=record.id, folder=folder.path, recipe=told, known=known, warn=watch.said
+        ),
+    )
 
 
 def say_left_out(materials: Materials, watch: Watcher) -> None:
     """Tells of pairs that are longer than a row, and so neither trained on nor judged."""
-    for split, rows in {"training": materials.rows, "validation": materials.held_out_rows}.items():
-        if rows.left_out:
-            total = rows.left_out + len(rows)
+    rows = materials.held_out_rows
+    counts = {"training": (materials.feed.left_out, materials.feed.rows), "validation": (rows.left_out, len(rows))}
+    for split, (left_out, kept) in counts.items():
+        if left_out:
+            total = left_out + (kept or 0)
             watch.said(
-                f"{rows.left_out} of {total} {split} pairs are longer than data.length={rows.length} tokens and are "
-                "left out"
+                f"{left_out} of {total} {split} pairs are longer than data.length={rows.length} tokens and are left out"
             )
 
 
-def _first_record(materials: Materials, folder: RunFolder) -> RunRecord:
+def _first_record(materials: Materials, folder: RunFolder, world: World) -> RunRecord:
     recipe = materials.recipe
+    device = describe_device(materials.device)
     return RunRecord(
         id=folder.run_id,
         recipe=recipe.name,
         family="baseline" if materials.model.process is None else "token",
         seed=recipe.seed,
         created=timestamp(),
-        data_hash=materials.text.corpus.fingerprint,
+        data_hash=materials.text.fingerprint,
         tokenizer_hash=materials.text.tokenizer.fingerprint,
         config_hash=recipe_hash(recipe),
-        device=describe_device(materials.model.device),
+        device=device if world.size == 1 else f"{world.size} processes, {recipe.training.parallel}, first on {device}",
         parameters=materials.model.parameters,
         steps=recipe.training.steps,
         lineage=[recipe.training.start_from] if recipe.training.start_from else [],

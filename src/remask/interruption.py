@@ -1,17 +1,24 @@
 """Ctrl-C and SIGTERM as requests that a loop answers between two steps, when nothing is half done."""
 
 import signal
+import time
 from types import FrameType, TracebackType
+
+_ECHO = 1.0  # seconds
 
 
 class InterruptRequest:
-    """While entered, the first SIGINT or SIGTERM sets `requested`; a second one interrupts at once.
+    """While entered, the first SIGINT or SIGTERM sets `requested`; a second one, later, interrupts at once.
+
+    A launcher of several processes passes on the Ctrl-C that each of them got from the terminal too: what comes within
+    a second of the first is the same wish, said twice.
 
     Only the main thread may enter it (Python delivers signals there).
     """
 
     def __init__(self) -> None:
         self.requested = False
+        self._since = 0.0
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "InterruptRequest":
@@ -27,6 +34,8 @@ class InterruptRequest:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        if self.requested:
+        now = time.monotonic()
+        if self.requested and now - self._since > _ECHO:
             raise KeyboardInterrupt
-        self.requested = True
+        if not self.requested:
+            self.requested, self._since = True, now

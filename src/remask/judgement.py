@@ -74,7 +74,7 @@ def open_judged_text(model: Model, recipe: Recipe, *, cache: Path, data_hash: st
         UserError: when the text is gone, has changed, or has no such split.
     """
     text = build_text_for(recipe, model.tokenizer, cache=cache)
-    if data_hash not in (None, text.corpus.fingerprint):
+    if data_hash not in (None, text.fingerprint):
         raise UserError(f"the text of this run has changed since it was trained: {recipe.data.source}. Restore it")
     split = recipe.evaluation.split
     if split not in text.stores:

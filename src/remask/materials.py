@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from remask.checkpoints import network_tensors, put_weights
-from remask.config.build import Progress, Text, build_model, build_rows, build_sampler, build_text, resolve_device
+from remask.config.build import Progress, Text, build_feed, build_model, build_rows, build_sampler, build_text
 from remask.config.saved import load_model
 from remask.config.schema import Recipe
 from remask.data.batch import Batch
+from remask.data.feed import Feed
 from remask.data.packing import Rows
 from remask.errors import UserError
 from remask.evaluation.likelihood import evaluation_batches
@@ -30,8 +31,9 @@ class Materials:
     Attributes:
         recipe: the experiment.
         text: corpus, tokenizer and token caches.
-        model: untrained.
-        rows: the training split in rows.
+        device: where it is trained.
+        model: untrained, and on `device` unless its weights are yet to be shared out.
+        feed: what training reads.
         held_out_rows: the validation split in rows.
         held_out: those of them that are judged during training.
         trivial: figures of trivial predictors on those rows: unit → predictor → value.
@@ -40,29 +42,47 @@ class Materials:
 
     recipe: Recipe
     text: Text
+    device: torch.device
     model: Model
-    rows: Rows
+    feed: Feed
     held_out_rows: Rows
     held_out: Sequence[Batch]
     trivial: Mapping[str, Mapping[str, float]]
     end_share: float | None
 
+    @property
+    def held_out_text(self) -> str:
+        """A held-out row as text."""
+        batch = self.held_out[0]
+        return self.text.tokenizer.decode(batch.ids[0][batch.targets[0]].numpy())
 
-def gather(recipe: Recipe, *, cache: Path, progress: Progress | None = None) -> Materials:
+
+def gather(
+    recipe: Recipe, *, cache: Path, device: torch.device, processes: int = 1, progress: Progress | None = None
+) -> Materials:
     """Builds all that a recipe names, without leaving a trace outside the cache.
+
+    Args:
+        recipe: the experiment.
+        cache: the cache home.
+        device: where this process computes.
+        processes: how many train together.
+        progress: told of the tokenizing.
 
     Raises:
         UserError: when something that the recipe names is not there, does not fit or is too small.
     """
-    device = resolve_device(recipe.device)
     check_precision(recipe, device)
     text = build_text(recipe, cache=cache, progress=progress)
-    rows = build_rows(recipe.data, text.stores["train"])
+    feed = build_feed(recipe, text)
+    feed.check(processes=processes)
     if "validation" not in text.stores:
         raise UserError("the text has no validation split: name one with data.validation=FILE")
     held_out_rows = build_rows(recipe.data, text.stores["validation"])
     held_out = list(evaluation_batches(held_out_rows, limit=recipe.training.evaluate_rows))
-    model = build_model(recipe, text.tokenizer, device=device)
+    # weights that one device cannot hold are made on the CPU, and shared out from there
+    shared = recipe.training.parallel == "fsdp" and processes > 1
+    model = build_model(recipe, text.tokenizer, device=torch.device("cpu") if shared else device)
     if recipe.training.start_from is not None:
         take_weights(model, recipe.training.start_from)
     build_sampler(recipe.sampling, model)
@@ -78,12 +98,13 @@ def gather(recipe: Recipe, *, cache: Path, progress: Progress | None = None) -> 
     return Materials(
         recipe=recipe,
         text=text,
+        device=device,
         model=model,
-        rows=rows,
+        feed=feed,
         held_out_rows=held_out_rows,
         held_out=held_out,
         trivial=trivial,
-        end_share=predictors.end_share if rows.shows_ends else None,
+        end_share=predictors.end_share if held_out_rows.shows_ends else None,
     )
 
 

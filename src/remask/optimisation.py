@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from remask.sharding import Muon, frozen_parameters, is_sharded, own_rows, whole
+
 Curve = Callable[[int], float]
 """Step index from 1 → the share of the peak learning rate, in [0, 1]."""
 
@@ -89,30 +91,35 @@ def muon(
     """
     chosen = {id(parameter) for parameter in hidden}
     rest = [parameter for parameter in trained_parameters(network) if id(parameter) not in chosen]
-    orthogonal = torch.optim.Muon(list(hidden), lr=muon_learning_rate, weight_decay=weight_decay, momentum=0.95)
+    orthogonal = Muon(list(hidden), lr=muon_learning_rate, weight_decay=weight_decay, momentum=0.95)
     _remember_peak(orthogonal)
     return [orthogonal, _adamw(network, rest, learning_rate, weight_decay, betas)]
 
 
-@runtime_checkable
-class PartlyFrozen(Protocol):
-    """A module on top of weights that training never changes."""
-
-    def frozen_parameters(self) -> Iterable[nn.Parameter]:
-        """Parameters that stay as they are, and that are found again where the module came from."""
-        ...
-
-
 def kept_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters by name that a run must keep to go on: all but frozen ones, each shared one once."""
-    bases = [module for module in network.modules() if isinstance(module, PartlyFrozen)]
-    frozen = {id(parameter) for base in bases for parameter in base.frozen_parameters()}
-    return {name: parameter for name, parameter in network.named_parameters() if id(parameter) not in frozen}
+    frozen = frozen_parameters(network)
+    return {name: parameter for name, parameter in network.named_parameters() if parameter not in frozen}
 
 
 def trained_parameters(network: nn.Module) -> list[nn.Parameter]:
     """The parameters that are not frozen, each shared one once."""
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """The Euclidean norm of the whole gradient, the same on every process where parameters are sharded.
+
+    Args:
+        parameters: those without a gradient count for nothing.
+
+    Returns:
+        A scalar.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    kinds = ([g for g in gradients if is_sharded(g)], [g for g in gradients if not is_sharded(g)])
+    norms = [whole(nn.utils.get_total_norm(kind)) for kind in kinds if kind]
+    return norms[0] if len(norms) == 1 else nn.utils.get_total_norm(norms)
 
 
 def _adamw(
@@ -155,20 +162,32 @@ class MovingAverage:
         decay = min(self.decay, (1 + step) / (10 + step)) if self.decay else 0.0
         current = dict(network.named_parameters())
         for name, average in self.average.items():
-            average.lerp_(current[name].detach(), 1.0 - decay)
+            own_rows(average).lerp_(own_rows(current[name]), 1.0 - decay)
 
     @contextmanager
     def applied(self, network: nn.Module) -> Iterator[None]:
         """Lends the averaged weights to the network, and puts its own back afterwards."""
-        own = kept_parameters(network)
-        kept = {name: parameter.data for name, parameter in own.items()}
-        for name, parameter in own.items():
-            parameter.data = self.average[name]
+        give_back = [_lend(parameter, self.average[name]) for name, parameter in kept_parameters(network).items()]
         try:
             yield
         finally:
-            for name, parameter in own.items():
-                parameter.data = kept[name]
+            for undo in give_back:
+                undo()
+
+
+def _lend(parameter: nn.Parameter, value: Tensor) -> Callable[[], object]:
+    """Gives a parameter another value; returns what gives it its own back.
+
+    FSDP gathers a sharded parameter from memory of its own, so that one is overwritten, not merely pointed elsewhere.
+    """
+    if is_sharded(parameter):
+        rows = own_rows(parameter)
+        kept = rows.clone()
+        rows.copy_(own_rows(value))
+        return lambda: rows.copy_(kept)
+    kept = parameter.data
+    parameter.data = value
+    return lambda: setattr(parameter, "data", kept)
 
 
 def optimizer_names(optimizers: Sequence[Optimizer]) -> list[str]:
@@ -184,6 +203,12 @@ def optimizer_tensors(optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
             for key, value in state.items():
                 tensors[f"{i}.{parameter}.{key}"] = torch.as_tensor(value)
     return tensors
+
+
+def optimizer_parameter(optimizers: Sequence[Optimizer], name: str) -> Tensor:
+    """The parameter that a tensor named by `optimizer_tensors` belongs to."""
+    optimizer, parameter, _ = name.split(".")
+    return [p for group in optimizers[int(optimizer)].param_groups for p in group["params"]][int(parameter)]
 
 
 def load_optimizer_tensors(optimizers: Sequence[Optimizer], tensors: dict[str, Tensor]) -> None:

@@ -1,49 +1,49 @@
 """One run in progress: trains, judges, samples, logs and keeps checkpoints.
 
 What it writes is either a whole line of a log or a whole file that takes the place of another, so a run can be killed
-at any moment and resumed.
+at any moment and resumed. Of several processes each does the same work in the same order on its own rows; one of them
+has the book and writes.
 """
 
-import json
-import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from remask.book import Book
 from remask.checkpoints import Checkpoints
-from remask.config.build import build_curve, build_optimizers
+from remask.config.build import build_actions, build_curve, build_monitor, build_optimizers
 from remask.config.saved import save_model
-from remask.data.packing import training_batches
 from remask.drawing import Drawing, draw_samples, own_prompts
 from remask.errors import RunError
 from remask.evaluation.likelihood import likelihood_measurements, row_likelihoods
+from remask.guard import Guarded, RollBack
 from remask.health import verdict
+from remask.health.alarms import Alarm
 from remask.interruption import InterruptRequest
 from remask.machine import peak_memory_bytes
 from remask.materials import Materials
 from remask.objectives.prompt_dropout import unwrapped
 from remask.optimisation import MovingAverage
-from remask.runs import Registry, RunFolder, RunRecord, timestamp, write_atomic
-from remask.training import Steered, Step, TrainingState, train
+from remask.parallel import World
+from remask.runs import RunFolder, RunRecord, timestamp
+from remask.sharding import Layered, shard
+from remask.training import Steered, Step, TrainingState, drop_gradient, train
+from remask.window import Window
 
 VALIDATION_DRAWS = 2
 """Noise draws a row of the validations during training; `remask evaluate` takes the recipe's own number."""
-
-LIKELIHOOD_TERMS = ("diffusion", "next_token")
-"""Terms of a training loss that estimate the likelihood; a partial loss (a curriculum) has none, and is none."""
 
 
 @runtime_checkable
 class Watcher(Protocol):
     """Sees a run as it goes on, to show it."""
 
-    def tokenizing(self, done: int) -> None:
+    def tokenizing(self, done: int, total: int | None) -> None:
         """So many bytes of text have been tokenized."""
         ...
 
@@ -60,91 +60,72 @@ class Watcher(Protocol):
         ...
 
 
-@dataclass
-class Window:
-    """Training figures since the last logged line; kept in checkpoints, so that a resumed line averages the same steps.
+class Unwatched:
+    """Nobody looks: of several processes all but one."""
 
-    Attributes:
-        losses: of each step, nats a token.
-        likelihoods: of each step whose loss estimates one, nats a token.
-        norms: of each step's gradient.
-        terms: of the loss, summed over the steps, nats a token.
-        tokens: trained on since the line, or since the run was resumed.
-        since: when that was, by a monotonic clock, in seconds.
-    """
+    def tokenizing(self, done: int, total: int | None) -> None:
+        """Nobody to tell."""
 
-    losses: list[float] = field(default_factory=list)
-    likelihoods: list[float] = field(default_factory=list)
-    norms: list[float] = field(default_factory=list)
-    terms: dict[str, float] = field(default_factory=dict)
-    tokens: int = 0
-    since: float = field(default_factory=time.monotonic)
+    def prepared(self, run: "Run") -> None:
+        """Nobody to tell."""
 
-    def add(self, step: Step) -> None:
-        """Takes a step in."""
-        self.losses.append(step.loss)
-        self.likelihoods += [step.terms[name] for name in LIKELIHOOD_TERMS if name in step.terms]
-        self.norms.append(step.gradient_norm)
-        for name, value in step.terms.items():
-            self.terms[name] = self.terms.get(name, 0.0) + value
-        self.tokens += step.tokens
+    def logged(self, record: Mapping[str, Any]) -> None:
+        """Nobody to tell."""
 
-    def figures(self, *, now: float, bytes_per_token: float) -> dict[str, float]:
-        """Mean loss and gradient norm, tokens a second, and bits a byte where every step estimated the likelihood."""
-        count = len(self.losses)
-        figures = {
-            "loss": sum(self.losses) / count,
-            "gradient_norm": sum(self.norms) / count,
-            "tokens_per_second": self.tokens / max(now - self.since, 1e-9),
-        }
-        if len(self.likelihoods) == count:
-            figures["bits_per_byte"] = sum(self.likelihoods) / count / math.log(2) / bytes_per_token
-        return figures
-
-    def to_json(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return {"losses": self.losses, "likelihoods": self.likelihoods, "norms": self.norms, "terms": self.terms}
+    def said(self, message: str) -> None:
+        """Nobody to tell."""
 
 
 class Run:
-    """A run in progress.
+    """A run in progress, as one of `world.size` processes sees it.
 
     Args:
         materials: text, model and trivial figures.
-        folder: locked by this process.
-        registry: keeps the record.
-        watch: is told what happens.
-        record: the run's record so far.
+        folder: where checkpoints and the model go; the same for all processes.
+        book: keeps the record.
+        world: the processes that train together.
     """
 
-    def __init__(
-        self,
-        *,
-        materials: Materials,
-        folder: RunFolder,
-        registry: Registry,
-        watch: Watcher,
-        record: RunRecord,
-    ) -> None:
-        self.materials, self.folder, self.registry, self.watch = materials, folder, registry, watch
-        self.record = record
+    def __init__(self, *, materials: Materials, folder: RunFolder, book: Book, world: World) -> None:
+        self.materials, self.folder, self.book, self.world = materials, folder, book, world
         recipe, model = materials.recipe, materials.model
         self.recipe, self.model = recipe, model
-        if model.device.type == "cuda":
-            torch.cuda.set_device(model.device)  # Accelerate takes the current one, whichever the recipe named
-        AcceleratorState._reset_state(reset_partial_state=True)  # it keeps an earlier run's precision and device
-        self.accelerator = Accelerator(
-            cpu=model.device.type == "cpu",
-            mixed_precision={"float32": "no", "bf16": "bf16", "fp16": "fp16"}[recipe.training.precision],
-        )
-        optimizers = build_optimizers(recipe.training, model.network)
-        network, *prepared = self.accelerator.prepare(model.network, *optimizers)
-        average = MovingAverage(model.network, decay=recipe.training.ema_decay)
-        self.state = TrainingState(network, prepared, average)
+        self.accelerator = make_accelerator(materials.device, precision=recipe.training.precision)
+        self.state = self._prepare()
         self.checkpoints = Checkpoints(folder.checkpoints_path, keep=recipe.training.keep_checkpoints)
+        self.guard = Guarded(
+            build_monitor(
+                recipe,
+                model.network,
+                trivial=materials.trivial,
+                held_out=materials.held_out_text,
+                gather=world.gather,
+            ),
+            build_actions(recipe.health),
+            tell=self._alarm,
+        )
         self.window = Window()
+        self.rate, self.retries = 1.0, 0
+        self.reading: Mapping[str, Any] | None = None
         self.seconds_before = 0.0
         self.began = time.monotonic()
+
+    def _prepare(self) -> TrainingState:
+        """Network and optimisers as this process holds them: whole, a copy among others, or a share of the weights."""
+        spec, network = self.recipe.training, self.model.network
+        if spec.parallel == "fsdp" and self.world.size > 1:
+            assert isinstance(network, Layered)
+            shard(network, layers=network.repeated_layers(), world=self.world)
+            wrapped = self.accelerator.prepare_model(network, evaluation_mode=True)
+        else:
+            wrapped = self.accelerator.prepare(network)
+        optimizers = [self.accelerator.prepare(optimizer) for optimizer in build_optimizers(spec, network)]
+        return TrainingState(wrapped, optimizers, MovingAverage(network, decay=spec.ema_decay))
+
+    @property
+    def record(self) -> RunRecord:
+        """The run's record so far."""
+        return self.book.record
 
     @property
     def seconds(self) -> float:
@@ -153,85 +134,126 @@ class Run:
 
     def restore(self) -> None:
         """Takes up the newest whole checkpoint, and drops what was logged after it."""
-        if self.checkpoints.list():
-            extra = self.checkpoints.load_newest(self.state)
-            for name in extra["damaged"]:
-                self.watch.said(f"passed over a damaged checkpoint: {name}")
-            self.seconds_before = float(extra["seconds"])
-            self.window = Window(**extra["window"])
-            if self.accelerator.scaler is not None and extra["scaler"]:
-                self.accelerator.scaler.load_state_dict(extra["scaler"])
-        self.folder.trim_metrics(self.state.step)
-        self.folder.trim_samples(self.state.step)
-        if not any(line["kind"] == "trivial" for line in self.folder.metrics()):
-            self.folder.append_metrics({"kind": "trivial", "step": 0, **self.materials.trivial})
-        checkpoint = f"{self.record.id}/checkpoints/step-{self.state.step}"
-        lineage = [*self.record.lineage, checkpoint] if self.state.step else list(self.record.lineage)
-        self.record = self.registry.update(
-            self.record.id, status="running", finished=None, error=None, lineage=lineage, step=self.state.step
-        )
-        self.watch.said(f"resuming {self.record.id} at step {self.state.step} of {self.recipe.training.steps}")
+        if self.world.any(bool(self.checkpoints.list())):
+            self._load()
+        self.book.open(step=self.state.step, trivial=self.materials.trivial)
+        lineage = list(self.book.record.lineage)
+        if self.state.step:
+            lineage.append(f"{self.book.record.id}/checkpoints/step-{self.state.step}")
+        self.book.note(status="running", finished=None, error=None, lineage=lineage, step=self.state.step)
+        self.book.say(f"resuming {self.book.record.id} at step {self.state.step} of {self.recipe.training.steps}")
 
-    def drive(self) -> RunRecord:
+    def _load(self) -> None:
+        extra = self.checkpoints.load_newest(self.state, world=self.world)
+        for name in extra["damaged"]:
+            self.book.say(f"passed over a damaged checkpoint: {name}")
+        self.seconds_before, self.began = float(extra["seconds"]), time.monotonic()
+        self.window = Window(**extra["window"])
+        self.rate, self.retries, self.reading = float(extra["rate"]), int(extra["retries"]), extra["reading"]
+        self.guard.monitor.restore(extra["monitor"])
+        if self.accelerator.scaler is not None and extra["scaler"]:
+            self.accelerator.scaler.load_state_dict(extra["scaler"])
+
+    def drive(self, watch: Watcher) -> RunRecord:
         """Trains to the end, and leaves a record that says how it ended, whatever happens."""
         self.began = time.monotonic()
-        self.watch.prepared(self)
+        watch.prepared(self)
+        status = "failed"
         try:
             with InterruptRequest() as interrupt:
-                self._loop(interrupt)
-            return self._finish()
+                if self.recipe.health.may_roll_back and not self.state.step:
+                    self._checkpoint(self.reading)
+                while not self._reaches_the_end(interrupt):
+                    pass
+            self._finish()
+            status = "finished"
         except KeyboardInterrupt:
-            self._close("interrupted", error="stopped by the user")
-            self.watch.said(f"stopped at step {self.state.step}. To go on: remask train --resume {self.record.id}")
+            status = "interrupted"
+            self._end(status, error="stopped by the user")
+            self.book.say(f"stopped at step {self.state.step}. To go on: remask train --resume {self.book.record.id}")
             raise
         except Exception as error:
             with suppress(RunError):  # on a full disk the record cannot be written either; the first failure counts
-                self._close("failed", error=str(error).splitlines()[0] if str(error) else type(error).__name__)
+                self._end(status, error=str(error).splitlines()[0] if str(error) else type(error).__name__)
             raise
         finally:
-            self.folder.close()
+            self.book.close(status)
+        return self.record
+
+    def _reaches_the_end(self, interrupt: InterruptRequest) -> bool:
+        """Trains on; false where the run went back to a checkpoint instead."""
+        try:
+            self._loop(interrupt)
+        except RollBack as asked:
+            self._roll_back(asked.alarm)
+            return False
+        return True
 
     def _loop(self, interrupt: InterruptRequest) -> None:
-        spec = self.recipe.training
-        batches = training_batches(
-            self.materials.rows,
-            batch_size=spec.batch_size,
-            micro_batch_size=spec.micro_batch_size,
-            seed=self.recipe.seed,
-            start_step=self.state.step,
+        spec, curve = self.recipe.training, build_curve(self.recipe.training)
+        rate = self.rate
+        reading = self.materials.feed.open(
+            start_step=self.state.step, process=self.world.rank, processes=self.world.size, state=self.reading
         )
         steps = train(
             self.state,
             objective=self.model.objective,
-            batches=batches,
+            batches=reading,
             accelerator=self.accelerator,
-            curve=build_curve(spec),
+            curve=lambda step: rate * curve(step),
             clip=spec.clip,
             seed=self.recipe.seed,
             steps=spec.steps,
+            world=self.world,
+            guard=self.guard,
         )
-        for step in steps:
-            self.window.add(step)
-            last = step.index == spec.steps
-            if step.index % spec.log_every == 0 or last:
-                self._log(step)
-            if step.index % spec.evaluate_every == 0 or last:
-                self._validate()
-            if step.index % spec.sample_every == 0 or last:
-                self._show_sample()
-            if step.index % spec.checkpoint_every == 0 or last or interrupt.requested:
-                self._checkpoint()
-            if interrupt.requested and not last:
-                raise KeyboardInterrupt
+        try:
+            for step in steps:
+                self.window.add(step)
+                last = step.index == spec.steps
+                if step.index % spec.log_every == 0 or last:
+                    self._log(step)
+                if step.index % spec.evaluate_every == 0 or last:
+                    self._validate()
+                if step.index % spec.sample_every == 0 or last:
+                    self._show_sample()
+                requested = self.world.any(interrupt.requested)
+                if step.index % spec.checkpoint_every == 0 or last or requested:
+                    self._checkpoint(reading.state())
+                if requested and not last:
+                    raise KeyboardInterrupt
+        finally:
+            reading.close()
+
+    def _roll_back(self, alarm: Alarm) -> None:
+        """Goes back to the newest checkpoint, at a lower rate that is kept with it, unless it was tried too often."""
+        spec = self.recipe.health
+        rate, retries = self.rate * spec.rate_factor, self.retries + 1
+        if retries > spec.retries:
+            raise RunError(
+                f"{alarm} The run went back {spec.retries} times (health.retries), the last time to {self.rate:g} of "
+                "its learning rate. The last checkpoint is untouched"
+            )
+        drop_gradient(self.state.optimizers, self.accelerator)  # of the step that was not made
+        self._load()
+        self.rate, self.retries = rate, retries
+        self.book.open(step=self.state.step, trivial=self.materials.trivial)
+        back = {"step": self.state.step, "failed_step": alarm.step, "action": "roll_back", "rate": rate}
+        self._checkpoint(self.reading)
+        self._emit({**alarm.to_json(), **back})
+        self.book.say(f"back to step {self.state.step}, at {rate:g} of the learning rate (health.rate_factor)")
+
+    def _alarm(self, alarm: Alarm) -> None:
+        self.book.emit({**alarm.to_json(), "action": getattr(self.recipe.health, alarm.kind)})
 
     def _emit(self, record: Mapping[str, Any]) -> None:
-        self.folder.append_metrics(record)
-        self.watch.logged(record)
+        self.book.emit(record)
+        self.guard.at_record(record)
 
     def _log(self, step: Step) -> None:
-        figures = self.window.figures(now=time.monotonic(), bytes_per_token=self.materials.rows.bytes_per_target)
+        figures = self.window.figures(now=time.monotonic(), bytes_per_token=self.materials.feed.bytes_per_target)
         objective = unwrapped(self.model.objective)
-        if isinstance(objective, Steered):
+        if isinstance(objective, Steered) and self.window.terms:
             figures |= objective.diagnostics(self.model.network, self.window.terms)
         self._emit(
             {
@@ -256,6 +278,10 @@ class Run:
             )
         figures = {m.name: m for m in likelihood_measurements(sums, trivial_nats={}, protocol={})}
         bits = figures["bits_per_byte"]
+        self.book.note(
+            step=self.state.step,
+            headline={"bits_per_byte": bits.value, "nats_per_token": figures["nats_per_token"].value},
+        )
         self._emit(
             {
                 "kind": "validation",
@@ -267,11 +293,6 @@ class Run:
                 "seconds": self.seconds,
             }
         )
-        self.record = self.registry.update(
-            self.record.id,
-            step=self.state.step,
-            headline={"bits_per_byte": bits.value, "nats_per_token": figures["nats_per_token"].value},
-        )
 
     def _show_sample(self) -> None:
         (sample,) = self._draw(count=1).records
@@ -282,17 +303,23 @@ class Run:
         store = self.materials.text.stores["validation"]
         prompt, words = own_prompts(self.model, self.recipe, store, count=count)
         with self.state.average.applied(self.model.network):
-            return draw_samples(self.model, self.recipe, prompt, words=words, run=self.record.id, step=self.state.step)
+            run, step = self.book.record.id, self.state.step
+            return draw_samples(self.model, self.recipe, prompt, words=words, run=run, step=step)
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, reading: Mapping[str, Any] | None) -> None:
         scaler = self.accelerator.scaler
+        lanes = self.world.gather(reading or {})
         extra = {
             "seconds": self.seconds,
             "scaler": scaler.state_dict() if scaler is not None else None,
             "window": self.window.to_json(),
+            "rate": self.rate,
+            "retries": self.retries,
+            "reading": self.materials.feed.joined(lanes),
+            "monitor": self.guard.monitor.state(),
         }
-        self.checkpoints.save(self.state, extra=extra)
-        self.record = self.registry.update(self.record.id, step=self.state.step, **self._cost())
+        self.checkpoints.save(self.state, extra=extra, world=self.world)
+        self.book.note(step=self.state.step, **self._cost())
 
     def _cost(self) -> dict[str, Any]:
         seconds = max(self.seconds, 1e-9)
@@ -303,25 +330,33 @@ class Run:
             "peak_memory_bytes": peak_memory_bytes(self.model.device),
         }
 
-    def _finish(self) -> RunRecord:
+    def _finish(self) -> None:
         with self.state.average.applied(self.model.network):
-            save_model(self.model, self.recipe, self.folder.model_path)
-        drawn = self._draw(count=self.recipe.sampling.count)
-        write_atomic(self.folder.trajectory_path, json.dumps(drawn.course, ensure_ascii=False))
-        self.folder.trim_samples(self.state.step - 1)  # those of an earlier end that was cut short
-        for line in drawn.records:
-            self.folder.append_sample(line)
-        return self._close("finished", error=None)
+            save_model(self.model, self.recipe, self.folder.model_path, world=self.world)
+        self.book.keep_samples(self._draw(count=self.recipe.sampling.count), step=self.state.step)
+        self._end("finished", error=None)
 
-    def _close(self, status: str, *, error: str | None) -> RunRecord:
-        judged = verdict(self.folder.metrics())
-        self.record = self.registry.update(
-            self.record.id,
+    def _end(self, status: str, *, error: str | None) -> None:
+        judged = verdict(self.folder.metrics()) if self.world.is_main else None
+        self.book.note(
             status=status,
             error=error,
             finished=timestamp(),
             step=self.state.step,
-            verdict=judged.sentence,
+            verdict=judged.sentence if judged else None,
             **self._cost(),
         )
-        return self.record
+
+
+def make_accelerator(device: torch.device, *, precision: str) -> Accelerator:
+    """Accelerate on a device, without the state of an earlier run in this process.
+
+    Args:
+        device: this process's own.
+        precision: `float32`, `bf16` or `fp16`.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # Accelerate takes the current one, whichever the recipe named
+    AcceleratorState._reset_state(reset_partial_state=True)
+    half = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}[precision]
+    return Accelerator(cpu=device.type == "cpu", mixed_precision=half)

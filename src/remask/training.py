@@ -1,26 +1,28 @@
 """The training loop: a generator of steps, in which nothing depends on anything but the seed and the step index.
 
 Step k sees batch f(seed, k) and noise f(seed, k, example), so a run resumed from a checkpoint goes on exactly as it
-would have, and micro-batches change nothing but rounding (and which units dropout leaves out, where there is any).
+would have. Micro-batches and processes change nothing but rounding, and which units dropout leaves out, where there is
+any. Every process has the same sums of losses and the same gradient, so all of them decide alike.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from remask.data.batch import Batch
-from remask.errors import RunError
+from remask.monitor import Seen
 from remask.objectives.base import Loss, Objective
 from remask.objectives.prompt_dropout import unwrapped
-from remask.optimisation import Curve, MovingAverage, set_rate
-from remask.randomness import derive_seed, keyed_generator
+from remask.optimisation import Curve, MovingAverage, gradient_norm, set_rate
+from remask.parallel import World
+from remask.randomness import derive_seed, keyed_generator, widest_float
 
 
 @runtime_checkable
@@ -50,6 +52,27 @@ class Steered(Protocol):
         ...
 
 
+@runtime_checkable
+class Guard(Protocol):
+    """Looks at each step before and after the weights change, and may keep them from changing."""
+
+    def before_update(self, seen: Seen) -> bool:
+        """Whether the optimisers are to step; the gradient is thrown away where not.
+
+        Raises:
+            RunError: the run must stop.
+        """
+        ...
+
+    def after_update(self, step: int) -> None:
+        """Called when optimiser step `step` has been made or left out.
+
+        Raises:
+            RunError: the run must stop.
+        """
+        ...
+
+
 @dataclass
 class TrainingState:
     """All that changes while a run trains.
@@ -71,7 +94,7 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class Step:
-    """What one optimiser step reports.
+    """What one optimiser step reports, of all processes together.
 
     Attributes:
         index: from 1.
@@ -80,6 +103,7 @@ class Step:
         learning_rate: the share of the peak rate, in [0, 1].
         tokens: target tokens of this step.
         terms: parts of the loss, nats a target token.
+        updated: whether the weights were changed; false where the guard left the batch out.
     """
 
     index: int
@@ -88,6 +112,7 @@ class Step:
     learning_rate: float
     tokens: int
     terms: Mapping[str, float] = field(default_factory=dict)
+    updated: bool = True
 
 
 def train(
@@ -100,39 +125,56 @@ def train(
     clip: float,
     seed: int,
     steps: int,
+    world: World,
+    guard: Guard,
 ) -> Iterator[Step]:
     """Trains from `state.step` to `steps`, yielding after each step with `state` up to date.
 
     Args:
         state: changed in place.
         objective: gives nats and weights.
-        batches: the micro-batches of each step, beginning with step `state.step + 1`.
+        batches: this process's micro-batches of each step, beginning with step `state.step + 1`.
         accelerator: device, precision and gradient scaling; `state.network` and the optimisers are prepared by it.
         curve: share of the peak learning rate at each step.
         clip: largest gradient norm.
         seed: of the run.
         steps: the last step.
+        world: the processes that share each step.
+        guard: sees each step before it is made.
 
     Raises:
-        RunError: at the first loss or gradient that is not finite, naming step and term.
+        RunError: where the guard stops the run.
     """
+    network = accelerator.unwrap_model(state.network)
     for index in range(state.step + 1, steps + 1):
-        micro_batches = [batch.to(accelerator.device) for batch in next(batches)]
+        places = [batch.to(accelerator.device) for batch in next(batches)]
         share = curve(index)
         set_rate(state.optimizers, share)
-        network = accelerator.unwrap_model(state.network)
         _begin_step(network, index)
-        tokens = sum(int(batch.targets.sum()) for batch in micro_batches)
-        losses = _backward(state, objective, micro_batches, accelerator, seed=seed, index=index, tokens=tokens)
-        loss, terms = _sum(losses, index=index, tokens=tokens)
-        norm = clip_gradient(state.network, accelerator, clip=clip, index=index)
-        apply_gradient(state.optimizers, accelerator)
-        steered = unwrapped(objective)
-        if isinstance(steered, Steered):
-            steered.steer(network, terms)
-        state.average.update(network, step=index)
-        state.step, state.tokens = index, state.tokens + tokens
-        yield Step(index, loss, norm, share, tokens, terms)
+        step = _Work(state.network, objective.at(index), places, seed=seed, index=index, tokens=_tokens(places, world))
+        loss, terms = _sum(step.backward(accelerator, world), tokens=step.tokens, world=world)
+        norm = full_gradient_norm(state.network, accelerator)
+        seen = Seen(
+            step=index,
+            loss=loss,
+            terms=terms,
+            gradient_norm=float(norm),
+            tokens=step.tokens,
+            network=network,
+            scaled=accelerator.scaler is not None,
+            rerun=step.rerun,
+        )
+        updated = guard.before_update(seen)
+        if updated:
+            nn.utils.clip_grads_with_norm_(network.parameters(), clip, norm)
+            apply_gradient(state.optimizers, accelerator)
+            _steer(objective, network, terms)
+            state.average.update(network, step=index)
+        else:
+            drop_gradient(state.optimizers, accelerator)
+        guard.after_update(index)
+        state.step, state.tokens = index, state.tokens + step.tokens
+        yield Step(index, loss, float(norm), share, step.tokens, terms, updated)
 
 
 def _begin_step(network: object, step: int) -> None:
@@ -140,63 +182,72 @@ def _begin_step(network: object, step: int) -> None:
         network.begin_step(step)
 
 
-def _backward(
-    state: TrainingState,
-    objective: Objective,
-    micro_batches: Sequence[Batch],
-    accelerator: Accelerator,
-    *,
-    seed: int,
-    index: int,
-    tokens: int,
-) -> list[Loss]:
-    """Adds the gradient of Σ nats / Σ weight over all micro-batches; returns their losses, detached."""
-    losses = []
-    state.network.train()
-    for place, batch in enumerate(micro_batches):
-        generator = keyed_generator(seed, "noise", index, device=accelerator.device)
-        with keyed_dropout(seed, index, place, device=accelerator.device):
-            loss = objective.at(index)(state.network, batch, generator=generator)
-        accelerator.backward(loss.nats.sum() / tokens)
-        losses.append(Loss(loss.nats.detach(), loss.weight, loss.terms))
-    return losses
+def _steer(objective: Objective, network: nn.Module, terms: Mapping[str, float]) -> None:
+    steered = unwrapped(objective)
+    if isinstance(steered, Steered):
+        steered.steer(network, terms)
 
 
-def _sum(losses: Sequence[Loss], *, index: int, tokens: int) -> tuple[float, dict[str, float]]:
-    """The loss and its terms over all micro-batches, nats a target token; stops the run where one is not finite."""
-    total = sum(float(loss.nats.sum()) for loss in losses) / tokens
-    terms = {name: sum(float(loss.terms[name]) for loss in losses) / tokens for name in losses[0].terms}
-    broken = [name for name, value in terms.items() if not math.isfinite(value)]
-    if broken or not math.isfinite(total):
-        raise RunError(
-            f"step {index}: the loss is not finite (term: {', '.join(broken) or 'loss'}). Usual causes: a learning "
-            "rate that is too high, or half precision without scaling. Lower training.learning_rate, or set "
-            "training.precision=float32; the last checkpoint is untouched"
-        )
-    return total, terms
+def _tokens(places: Sequence[Batch], world: World) -> int:
+    """Target tokens of a step, of all processes."""
+    here = sum(int(batch.targets.sum()) for batch in places)
+    return int(world.add(torch.tensor(float(here), dtype=torch.float64)))
 
 
-def clip_gradient(network: nn.Module, accelerator: Accelerator, *, clip: float, index: int) -> float:
-    """Scales the whole gradient down to norm `clip` where it is longer; returns its norm before that.
+@dataclass(frozen=True)
+class _Work:
+    """One step's work of this process: its micro-batches, and the noise and dropout they are seen with."""
 
-    Raises:
-        RunError: at the first gradient that is not finite, naming the step and a parameter. (A gradient scaler meets
-            overflow on purpose and skips the step: then the norm is returned as it is.)
-    """
+    network: nn.Module
+    objective: Objective
+    places: Sequence[Batch]
+    seed: int
+    index: int
+    tokens: int
+
+    def backward(self, accelerator: Accelerator, world: World) -> list[Loss]:
+        """Adds the gradient of Σ nats / Σ weight over all micro-batches and processes; the losses, detached."""
+        losses = []
+        self.network.train()
+        for place in range(len(self.places)):
+            last = place == len(self.places) - 1
+            with nullcontext() if last else _without_exchange(self.network):
+                loss = self._loss(place)
+                # gradients are averaged over processes
+                accelerator.backward(loss.nats.sum() / max(self.tokens, 1) * world.size)
+            losses.append(Loss(loss.nats.detach(), loss.weight, loss.terms))
+        return losses
+
+    @torch.no_grad()
+    def rerun(self) -> list[Loss]:
+        """Every forward pass again, with the same noise and without a gradient."""
+        return [self._loss(place) for place in range(len(self.places))]
+
+    def _loss(self, place: int) -> Loss:
+        batch = self.places[place]
+        generator = keyed_generator(self.seed, "noise", self.index, device=batch.ids.device)
+        with keyed_dropout(self.seed, self.index, int(batch.rows[0]), device=batch.ids.device):
+            return self.objective(self.network, batch, generator=generator)
+
+
+def _without_exchange(network: nn.Module) -> AbstractContextManager[None]:
+    """Keeps copies of a network from exchanging gradients before the step's last micro-batch."""
+    return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
+
+
+def _sum(losses: Sequence[Loss], *, tokens: int, world: World) -> tuple[float, dict[str, float]]:
+    """The loss and its terms over all micro-batches and processes, nats a target token."""
+    names = list(losses[0].terms)
+    wide = widest_float(losses[0].nats.device)
+    rows = [torch.stack([loss.nats.sum(), *(loss.terms[name] for name in names)]).to(wide) for loss in losses]
+    total, *terms = (world.add(torch.stack(rows).sum(0)) / max(tokens, 1)).tolist()
+    return total, dict(zip(names, terms, strict=True))
+
+
+def full_gradient_norm(network: nn.Module, accelerator: Accelerator) -> Tensor:
+    """The norm of the whole gradient, loss scaling undone; infinite or nan where a gradient scaler overflowed."""
     accelerator.unscale_gradients()
-    gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
-    norm = nn.utils.get_total_norm(gradients.values())
-    if accelerator.scaler is None and not math.isfinite(norm):
-        # finite numbers whose squares overflow make an infinite norm too: then no single parameter is to blame
-        broken = [name for name, gradient in gradients.items() if not bool(gradient.isfinite().all())]
-        raise RunError(
-            f"step {index}: the gradient is not finite though the loss is (parameter: "
-            f"{broken[0] if broken else 'all'}). Usual cause: overflow in half precision, or the square root or "
-            "logarithm of zero. Set training.precision=float32 or lower training.learning_rate; the last checkpoint is "
-            "untouched"
-        )
-    nn.utils.clip_grads_with_norm_(network.parameters(), clip, norm)
-    return float(norm)
+    return gradient_norm(network.parameters())
 
 
 def apply_gradient(optimizers: Sequence[Optimizer], accelerator: Accelerator) -> None:
@@ -210,8 +261,13 @@ def apply_gradient(optimizers: Sequence[Optimizer], accelerator: Accelerator) ->
             optimizer.step()
         else:
             scaler.step(getattr(optimizer, "optimizer", optimizer))
-    if scaler is not None:
-        scaler.update()
+    drop_gradient(optimizers, accelerator)
+
+
+def drop_gradient(optimizers: Sequence[Optimizer], accelerator: Accelerator) -> None:
+    """No gradient any more, and a gradient scaler that knows how the step went."""
+    if accelerator.scaler is not None:
+        accelerator.scaler.update()
     for optimizer in optimizers:
         optimizer.zero_grad()
 

@@ -111,7 +111,7 @@ def recipes(draw):
         samplers, conditioning = ["left_to_right"], ["none"]
     else:
         objective, process, attention, samplers, block = draw(denoising())
-        conditioning = ["none", "adaln_zero"] if block is None else ["none"]
+        conditioning = ["none", "adaln_zero", "adaln_bounded"] if block is None else ["none"]
     text = draw(data())
     if block is not None:
         text = text.model_copy(update={"length": block * draw(st.integers(2, 100))})

@@ -152,9 +152,8 @@ def test_a_recipe_cannot_be_changed():
 
 WHOLE = "a whole number at least 1"
 ROOT_KEYS = (
-    "Valid: data, description, device, evaluation, name, network, objective, process, sampling, "
-    "seed, tokenizer, "
-    "training."
+    "Valid: data, description, device, evaluation, health, name, network, objective, process, sampling, "
+    "seed, tokenizer, tracking, training."
 )
 WRONG = [
     ("training.steps=abc", f"training.steps: 'abc' given; valid: {WHOLE}"),

@@ -1,4 +1,4 @@
-"""Rows and batches: every token once an epoch, documents told apart, examples the same however cut."""
+"""Rows: every token once, documents told apart."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remask.data.packing import PackedRows, epoch_order, training_batches
+from remask.data.packing import PackedRows
 from remask.data.store import TokenStore
 from remask.errors import UserError
 
@@ -80,63 +80,6 @@ def test_a_row_that_does_not_exist_is_refused(wrong):
         PackedRows(store_of(50), length=8).batch([0, wrong])
 
 
-@given(n=st.integers(0, 300), seed=st.integers(0, 2**63), epoch=st.integers(0, 1000))
-def test_an_epoch_is_a_permutation(n, seed, epoch):
-    assert sorted(epoch_order(n, seed=seed, epoch=epoch)) == list(range(n))
-
-
-def test_the_order_is_keyed_by_seed_and_epoch_and_never_changes():
-    assert epoch_order(8, seed=1, epoch=0).tolist() == epoch_order(8, seed=1, epoch=0).tolist()
-    orders = {tuple(epoch_order(50, seed=s, epoch=e)) for s, e in [(1, 0), (1, 1), (2, 0), (0, 1)]}
-    assert len(orders) == 4
-    assert epoch_order(8, seed=1, epoch=0).tolist() == PINNED
-
-
-PINNED = [3, 5, 2, 7, 0, 6, 1, 4]
-
-
-def steps(packed, count, **options):
-    iterator = training_batches(packed, **options)
-    return [next(iterator) for _ in range(count)]
-
-
-def joined(micro_batches, name):
-    return torch.cat([getattr(batch, name) for batch in micro_batches])
-
-
-@pytest.mark.parametrize("micro", [1, 2, 3, 4, 6])
-def test_micro_batches_change_no_example(micro):
-    packed = PackedRows(store_of(40, 30, 25), length=8)
-    whole = steps(packed, 7, batch_size=6, micro_batch_size=6, seed=1, start_step=0)
-    cut = steps(packed, 7, batch_size=6, micro_batch_size=micro, seed=1, start_step=0)
-    for one, parts in zip(whole, cut, strict=True):
-        assert max(len(part) for part in parts) == micro
-        assert {part.global_size for part in parts} == {6}
-        assert joined(parts, "rows").tolist() == list(range(6))
-        for name in ("ids", "segments", "targets", "byte_lengths", "rows"):
-            assert torch.equal(joined(parts, name), joined(one, name))
-
-
-def test_starting_at_a_later_step_gives_what_would_have_come():
-    packed = PackedRows(store_of(100), length=8)
-    all_steps = steps(packed, 9, batch_size=4, seed=3)
-    for start in (1, 4, 8):
-        (later,) = steps(packed, 1, batch_size=4, seed=3, start_step=start)
-        assert torch.equal(later[0].ids, all_steps[start][0].ids)
-
-
-@pytest.mark.parametrize("batch_size", [1, 4, 13, 40])
-def test_each_epoch_sees_every_row_once_whatever_the_batch_size(batch_size):
-    packed = PackedRows(store_of(100), length=8)
-    rows = len(packed)
-    seen = torch.cat(
-        [joined(s, "ids") for s in steps(packed, -(-3 * rows // batch_size), batch_size=batch_size, seed=5)]
-    )
-    every = packed.batch(range(rows)).ids.tolist()
-    for epoch in range(3):
-        assert sorted(seen[epoch * rows : (epoch + 1) * rows].tolist()) == sorted(every)
-
-
 def test_too_short_a_training_text_is_one_clear_line():
     with pytest.raises(UserError, match="the training split has 7 tokens, fewer than one row of 8"):
         PackedRows(store_of(7), length=8)
@@ -153,18 +96,13 @@ def test_an_empty_split_is_one_clear_line():
         PackedRows(store_of(split="validation"), length=8)
 
 
-@pytest.mark.parametrize("sizes", [{"batch_size": 0}, {"batch_size": 4, "micro_batch_size": 0}, {"batch_size": -1}])
-def test_batch_sizes_below_one_are_refused_at_once(sizes):
-    with pytest.raises(UserError, match="at least 1"):
-        training_batches(PackedRows(store_of(50), length=8), seed=1, **sizes)
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
 def test_a_large_store_is_read_without_becoming_resident(tmp_path):
     code = f"""
         import numpy as np
         from pathlib import Path
-        from remask.data.packing import PackedRows, training_batches
+        from remask.data.feed import RowsFeed
+        from remask.data.packing import PackedRows
         from remask.data.store import TokenStore
         import json
 
@@ -180,7 +118,7 @@ def test_a_large_store_is_read_without_becoming_resident(tmp_path):
         def resident():
             return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
-        batches = training_batches(packed, batch_size=64, seed=1)
+        batches = RowsFeed(packed, batch_size=64, seed=1).open(start_step=0, process=0, processes=1)
         next(batches)
         before, most = resident(), 0
         for _ in range(200):

@@ -10,7 +10,8 @@ import torch
 
 from remask.data.corpora import open_corpus
 from remask.data.documents import Pair
-from remask.data.packing import PackedRows, Rows, training_batches
+from remask.data.feed import RowsFeed
+from remask.data.packing import PackedRows, Rows
 from remask.data.pairs import FilledPairRows, PairRows
 from remask.data.splits import plan_splits
 from remask.data.store import build_stores
@@ -180,9 +181,9 @@ def test_pairs_longer_than_a_row_are_left_out_and_counted(tmp_path):
         PairRows(train_store(tmp_path), length=3)
 
 
-def test_training_batches_take_every_pair_once_an_epoch(tmp_path):
+def test_training_takes_every_pair_once_an_epoch(tmp_path):
     rows = PairRows(train_store(tmp_path), length=20)
-    (step,) = next(training_batches(rows, batch_size=len(PAIRS), seed=1))
+    (step,) = next(RowsFeed(rows, batch_size=len(PAIRS), seed=1).open(start_step=0, process=0, processes=1))
     assert sorted(map(tuple, step.ids.tolist())) == sorted(map(tuple, rows.batch(range(4)).ids.tolist()))
 
 

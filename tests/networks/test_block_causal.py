@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from remask.networks import BIDIRECTIONAL, CAUSAL, Direction, Transformer, block_causal
-from remask.networks.transformer import Residual, Timeless
+from remask.networks.blocks import Residual, Timeless
 from remask.randomness import keyed_generator
 
 V, MASK, LENGTH = 12, 11, 11

@@ -9,21 +9,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remask.networks import BIDIRECTIONAL, CAUSAL, Transformer
-from remask.networks.normalisation import unit_rms
-from remask.networks.transformer import (
+from remask.networks.blocks import (
     Attention,
+    Final,
+    ModulatedFinal,
     ModulatedResidual,
     Residual,
     TimeEmbedding,
     Timeless,
-    rotary,
-    rotate,
+    bounded,
+    unbounded,
 )
+from remask.networks.normalisation import unit_rms
+from remask.networks.rotary import rotary, rotate
 from remask.randomness import keyed_generator
 
 V, MASK = 50, 49
 DIRECTIONS = {"bidirectional": BIDIRECTIONAL, "causal": CAUSAL}
-VARIANTS = [(d, time, head) for d in DIRECTIONS for time in ("none", "adaln_zero") for head in ("tied", "untied")]
+BOUNDS = {"adaln_zero": unbounded, "adaln_bounded": bounded}
+VARIANTS = [(d, time, head) for d in DIRECTIONS for time in ("none", *BOUNDS) for head in ("tied", "untied")]
 each_variant = pytest.mark.parametrize(("direction", "time", "head"), VARIANTS)
 each_direction = pytest.mark.parametrize("direction", DIRECTIONS)
 
@@ -40,8 +44,9 @@ def make(
     stirred=False,
 ) -> Transformer:
     """A network as config/build.py makes it; `stirred` moves every weight away from its start."""
-    conditioned = time == "adaln_zero"
-    residual = partial(ModulatedResidual, condition_width=width) if conditioned else Residual
+    conditioned = time in BOUNDS
+    modulated = {"condition_width": width, "bound": BOUNDS.get(time)}
+    residual = partial(ModulatedResidual, **modulated) if conditioned else Residual
     network = Transformer(
         vocab_size=vocab_size,
         mask_id=vocab_size - 1,
@@ -52,6 +57,7 @@ def make(
         direction=DIRECTIONS[direction],
         time=TimeEmbedding(width) if conditioned else Timeless(),
         residual=partial(residual, dropout=dropout),
+        final=partial(ModulatedFinal, **modulated) if conditioned else Final,
     )
     if head == "tied":
         network.tie_head()
@@ -236,8 +242,9 @@ def test_every_weight_is_trained(direction, time, head):
         assert max(moved_at.values()) == 2
 
 
-def test_adaln_zero_blocks_are_the_identity_at_the_start():
-    network = make(time="adaln_zero")
+@pytest.mark.parametrize("time", BOUNDS)
+def test_adaln_blocks_are_the_identity_at_the_start(time):
+    network = make(time=time)
     x = torch.randn(2, 5, 32, generator=keyed_generator(5))
     rotation = rotary(5, 8, device=x.device)
     mask = BIDIRECTIONAL.mask(torch.ones(2, 5, dtype=torch.int64))

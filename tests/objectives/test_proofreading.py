@@ -12,10 +12,12 @@ from torch import nn
 from doubles import full_batch
 from remask.checkpoints import Checkpoints
 from remask.data.batch import Batch
+from remask.guard import cautious
 from remask.networks.mask_bias import MaskBias
 from remask.objectives import Proofreading, own_proposals, uniform_proposals
 from remask.objectives.proofreading import ordered_pairs, row_chance
 from remask.optimisation import MovingAverage, constant
+from remask.parallel import ALONE
 from remask.randomness import keyed_generator
 from remask.schedules import Cosine, Linear
 from remask.training import Steered, TrainingState, train
@@ -315,6 +317,7 @@ def course(objective: Proofreading, *, steps: int = 200) -> tuple[list[float], d
     """The bias after each step of training on a pattern, and the figures of the last hundred steps."""
     state, biases, terms = proofreading_state(), [], {}
     common = {"curve": constant, "clip": 1.0, "seed": 1, "steps": steps, "accelerator": Accelerator(cpu=True)}
+    common |= {"world": ALONE, "guard": cautious(state.network, steps=steps)}
     for step in train(state, objective=objective, batches=pattern_batches(), **common):
         biases.append(float(state.network.mask_logit_bias))
         if step.index > steps - 100:

@@ -16,6 +16,8 @@ from remask.cli.recipes import recipes
 from remask.cli.report import report
 from remask.cli.runs import runs, show
 from remask.cli.sample import sample
+from remask.cli.submit import submit
+from remask.cli.track import track
 from remask.cli.train import train
 from remask.errors import RunError, UserError, did_you_mean
 
@@ -49,7 +51,10 @@ def remask(
     del version
 
 
-for command in (train, convert, sample, evaluate, health, report, export, runs, show, recipes, doctor):
+for command in (
+    *(train, submit, convert, sample, evaluate, health, report, export),
+    *(runs, show, track, recipes, doctor),
+):
     app.command()(command)
 
 

@@ -86,9 +86,9 @@ class LiveWatcher(PlainWatcher):
         self._draw()
 
     def logged(self, record: Mapping[str, Any]) -> None:
-        """Puts a record into the panel; validations also stay as lines above it."""
+        """Puts a record into the panel; validations and alarms also stay as lines above it."""
         self.latest[record["kind"]] = record
-        if record["kind"] == "validation":
+        if record["kind"] in ("validation", "alarm"):
             self.say(line_of(record, self.reference))
         self.bar.update(self.task, completed=record["step"])
         self._draw()
@@ -125,6 +125,9 @@ def line_of(record: Mapping[str, Any], reference: str) -> str:
         case "validation":
             error = "" if record["stderr"] is None else f" ± {record['stderr']:.3f}"
             return f"{step}  validation {record['bits_per_byte']:.3f}{error} bits/byte  ({reference})"
+        case "alarm":
+            said = f"{record['name']}: {record['evidence']}"
+            return f"{step}  ALARM {said}. Usual cause: {record['cause']}. Try: {record['remedy']}"
         case _:
             text = " ".join(str(record["text"]).split())
             return f"{step}  sample: {text[:SAMPLE_CHARACTERS]}"

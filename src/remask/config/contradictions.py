@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import gcd
 
-from remask.config.schema import BlockDiffusionSpec, LikelihoodBoundSpec, Recipe
+from remask.config.schema import DEFAULT_LANES, BlockDiffusionSpec, LikelihoodBoundSpec, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +32,46 @@ def _clash(*keys: str, given: object, but: str, give: str) -> Contradiction:
 
 
 def _source(recipe: Recipe) -> Iterator[Contradiction]:
-    if recipe.data.source.startswith("hf:"):
-        return
-    but = f"data.source={recipe.data.source} is no Hugging Face dataset"
-    if recipe.data.streaming:
-        give = "data.streaming=false, or data.source=hf:NAME"
-        yield _clash("data.source", "data.streaming", given="true", but=but, give=give)
-    if recipe.data.config is not None:
+    data = recipe.data
+    if data.config is not None and not data.source.startswith("hf:"):
+        but = f"data.source={data.source} is no Hugging Face dataset"
         give = "data.config=null, or data.source=hf:NAME"
-        yield _clash("data.source", "data.config", given=recipe.data.config, but=but, give=give)
+        yield _clash("data.source", "data.config", given=data.config, but=but, give=give)
+    for place, entry in enumerate(data.mixture, start=1):
+        if entry.config is not None and not entry.source.startswith("hf:"):
+            but = f"{entry.source} is no Hugging Face dataset"
+            given = f"entry {place} with config={entry.config}"
+            yield _clash("data.mixture", given=given, but=but, give="the entry without config, or source: hf:NAME")
+    if data.weight != 1 and not data.mixture:
+        but = "there is no other source to weigh it against"
+        give = "data.weight=1, or data.mixture"
+        yield _clash("data.mixture", "data.weight", given=data.weight, but=but, give=give)
+
+
+def _streaming(recipe: Recipe) -> Iterator[Contradiction]:
+    data = recipe.data
+    if not data.streaming:
+        for key in ("lanes", "shuffle_documents", "sample_bytes"):
+            if (given := getattr(data, key)) is not None:
+                give = f"data.{key}=null, or data.streaming=true"
+                yield _clash("data.streaming", f"data.{key}", given=given, but="only a stream reads it", give=give)
+        return
+    for key in ("max_documents", "prompt_key", "response_key"):
+        entries = [getattr(entry, key) for entry in data.mixture if getattr(entry, key) is not None]
+        for name, given in [(f"data.{key}", getattr(data, key)), *(("data.mixture", f"{key}={e}") for e in entries)]:
+            if given is not None:
+                but = "streams are plain text, and read to their end"
+                yield _clash("data.streaming", name, given=given, but=but, give=f"{key}=null, or data.streaming=false")
+    if recipe.tokenizer.kind == "character":
+        but = "a stream may hold characters that its sample has not"
+        yield _clash(
+            "data.streaming", "tokenizer.kind", given="character", but=but, give="tokenizer.kind=byte (or bpe)"
+        )
+    lanes, whole = data.lanes or DEFAULT_LANES, recipe.training.batch_size
+    if whole % lanes:
+        but = f"it does not divide training.batch_size={whole}"
+        give = f"data.lanes={gcd(lanes, whole)}, or training.batch_size={-(-whole // lanes) * lanes}"
+        yield _clash("training.batch_size", "data.lanes", given=lanes, but=but, give=give)
 
 
 def _next_token(recipe: Recipe) -> Iterator[Contradiction]:
@@ -264,6 +296,7 @@ SAMPLER_KEYS = {  # key of `sampling` → the one sampler that reads it
 
 _CHECKS: tuple[Callable[[Recipe], Iterator[Contradiction]], ...] = (
     _source,
+    _streaming,
     _next_token,
     _noise,
     _denoiser,

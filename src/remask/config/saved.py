@@ -2,43 +2,64 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
+from torch import Tensor, nn
 
-from remask.checkpoints import put_weights, read_tensors, write_tensors
+from remask.checkpoints import put_weights
 from remask.config.adaptation import plain_tensors
 from remask.config.build import build_model
 from remask.config.pretrained import architecture_of
 from remask.config.schema import Recipe
 from remask.errors import RunError, UserError
 from remask.model import Model
+from remask.parallel import ALONE, World
+from remask.sharding import is_sharded, whole
+from remask.tensor_files import read_tensors, write_tensors
 from remask.tokenizers import load_tokenizer
 
 FORMAT = 1
 
 
-def save_model(model: Model, recipe: Recipe, folder: Path) -> None:
+def save_model(model: Model, recipe: Recipe, folder: Path, *, world: World = ALONE) -> None:
     """Writes a model beside its final place and renames it there, replacing an older one.
 
     Low-rank adapters are added to the weights beside them and weights in 4 bits become float32, so that a saved model
-    needs neither their packages nor the model it was adapted from.
+    needs neither their packages nor the model it was adapted from. Sharded weights are put together.
 
     Args:
         model: its weights are saved as they are.
         recipe: what `load_model` builds the model from again.
         folder: the place.
+        world: the processes that trained it; all of them call this, and the main one writes.
 
     Raises:
-        RunError: when the disk refuses; an older model stays.
+        RunError: on all of them, when the disk refuses; an older model stays.
     """
+    tensors = _whole_tensors(model.network, keep=world.is_main)
+    world.on_main(lambda: _write_model(model, tensors, recipe, folder))
+
+
+def _whole_tensors(network: nn.Module, *, keep: bool) -> dict[str, Tensor]:
+    """A network's plain tensors, put together one at a time where they are sharded; kept by one process alone."""
+    tensors = {}
+    for name, value in plain_tensors(network).items():
+        together = whole(value)
+        if keep:
+            tensors[name] = together.cpu() if is_sharded(value) else together
+    return tensors
+
+
+def _write_model(model: Model, tensors: Mapping[str, Tensor], recipe: Recipe, folder: Path) -> None:
     temporary = folder.with_name(f".{folder.name}.partial")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        digest = write_tensors(temporary / "model.safetensors", plain_tensors(model.network))
+        digest = write_tensors(temporary / "model.safetensors", tensors)
         model.tokenizer.save(temporary / "tokenizer")
         record = {
             "format": FORMAT,

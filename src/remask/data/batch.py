@@ -3,8 +3,11 @@
 Shape letters: B examples on this process, L tokens a row.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -37,3 +40,13 @@ class Batch:
 
     def __len__(self) -> int:
         return self.ids.shape[0]
+
+    def __reduce__(self) -> tuple[Callable[..., "Batch"], tuple[Mapping[str, Any]]]:
+        """Between processes a batch travels as arrays: torch would open a shared file for each tensor."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return _received, ({k: v.cpu().numpy() if isinstance(v, Tensor) else v for k, v in values.items()},)
+
+
+def _received(values: Mapping[str, Any]) -> Batch:
+    tensors = {name: torch.from_numpy(v) for name, v in values.items() if isinstance(v, np.ndarray)}
+    return Batch(**tensors, global_size=values["global_size"])

@@ -1,7 +1,7 @@
 """Opening a text: the embedded ones, local files and folders, Hugging Face datasets; split by document."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -25,12 +25,14 @@ class Corpus:
         source: the documents to train on, and to share out to splits that have no source of their own.
         held_out: sources of their own for `validation` and `test`, where given.
         paired: whether the documents are prompts with responses, rather than plain text.
+        wanted: the splits to share the source out to; None: those that have no source of their own.
     """
 
     name: str
     source: Reader
     held_out: dict[Split, Reader]
     paired: bool = False
+    wanted: tuple[Split, ...] | None = None
 
     @property
     def splits(self) -> tuple[Split, ...]:
@@ -95,6 +97,8 @@ class Corpus:
     @property
     def _wanted(self) -> tuple[Split, ...]:
         """The splits to share the source out to."""
+        if self.wanted is not None:
+            return self.wanted
         if "validation" in self.held_out:
             return ("train",)
         return ("train", "validation") if "test" in self.held_out else SPLITS
@@ -103,6 +107,66 @@ class Corpus:
         if split == "test":
             return f"{self.name} has a validation text of its own but no test text; set data.test"
         return f"unknown split {split!r} of {self.name}; {did_you_mean(split, self.splits)}"
+
+
+@dataclass(frozen=True)
+class SplitReader:
+    """One split of a corpus as a source of its own.
+
+    Attributes:
+        corpus: the documents.
+        split: which of them.
+    """
+
+    corpus: Corpus
+    split: Split
+
+    def fingerprint(self) -> tuple[str, ...]:
+        """A hash of the corpus, and the split."""
+        return (self.corpus.fingerprint, self.split)
+
+    def has_text(self) -> bool:
+        """Whether the split has any document."""
+        return next(iter(self), None) is not None
+
+    def __iter__(self) -> Iterator[Document]:
+        return (document for split, document in self.corpus.items() if split == self.split)
+
+
+@dataclass(frozen=True)
+class ChainedReader:
+    """The documents of several readers, one after the other.
+
+    Attributes:
+        readers: at least one.
+    """
+
+    readers: tuple[Reader, ...]
+
+    def fingerprint(self) -> tuple[str, ...]:
+        """Those of all readers."""
+        return tuple(repr(reader.fingerprint()) for reader in self.readers)
+
+    def has_text(self) -> bool:
+        """Whether any reader has a document."""
+        return any(reader.has_text() for reader in self.readers)
+
+    def __iter__(self) -> Iterator[Document]:
+        return (document for reader in self.readers for document in reader)
+
+
+def all_training(corpus: Corpus) -> Corpus:
+    """The corpus with every document of its source in training, and nothing held out."""
+    return replace(corpus, held_out={}, wanted=("train",))
+
+
+def mixed_corpus(main: Corpus, others: Sequence[Corpus]) -> Corpus:
+    """All text that training sees, and the main corpus' held-out splits: what tokenizers are learned from."""
+    if not others:
+        return main
+    training = ChainedReader(tuple(SplitReader(corpus, "train") for corpus in (main, *others)))
+    held_out: dict[Split, Reader] = {split: SplitReader(main, split) for split in main.splits if split != "train"}
+    return Corpus(name=main.name, source=training, held_out=held_out, paired=main.paired, wanted=("train",))
 
 
 def open_corpus(

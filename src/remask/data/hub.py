@@ -68,7 +68,7 @@ def hub_readers(
     folder = cache / "texts" / f"hf-{label}-{digest}"
 
     def gather(target: Path) -> None:
-        for split, rows in _load(name, local=local, config=config, streaming=streaming).items():
+        for split, rows in load_splits(name, config=config, streaming=streaming).items():
             where = f"{name}, split {split}"
             if isinstance(text_key, str):
                 texts = islice(_texts(rows, text_key=text_key, where=where), max_documents)
@@ -94,7 +94,21 @@ def _folder_state(folder: Path) -> list[str]:
     return [f"{path.relative_to(folder).as_posix()} {file_hash(path)}" for path in files]
 
 
-def _load(name: str, *, local: Path, config: str | None, streaming: bool) -> dict[str, Iterable[Mapping[str, Any]]]:
+def load_splits(
+    name: str, *, config: str | None, streaming: bool, revision: str | None = None
+) -> dict[str, Iterable[Mapping[str, Any]]]:
+    """The rows of each split of a dataset, under remask's names.
+
+    Args:
+        name: a name on the hub, or a local folder.
+        config: the dataset's configuration, where it has several.
+        streaming: whether rows are read as they arrive.
+        revision: the commit of a dataset on the hub; None: the newest.
+
+    Raises:
+        UserError: the extra is missing, the dataset cannot be found or reached, or has no split to train on.
+    """
+    local = Path(name).expanduser()
     try:
         import datasets
     except ImportError:
@@ -107,14 +121,35 @@ def _load(name: str, *, local: Path, config: str | None, streaming: bool) -> dic
         else:
             place = str(local) if local.is_dir() else name
             with _without_retry_lines():
-                loaded = datasets.load_dataset(place, config, streaming=streaming)
+                loaded = datasets.load_dataset(place, config, streaming=streaming, revision=revision)
     except Exception as error:  # the hub client, the parsers and the network each have exceptions of their own
-        raise UserError(
-            f"cannot load the Hugging Face dataset {name!r}: {_first_line(error)}; check the name, its "
-            "config and the network, or give a local folder"
-        ) from None
+        raise _unreachable(name, error) from None
     splits = loaded.items() if isinstance(loaded, dict) else [("train", loaded)]
     return _named_splits({str(split): rows for split, rows in splits}, name=name)
+
+
+def newest_revision(name: str) -> str | None:
+    """The commit that a dataset on the hub stands at; None for a local folder.
+
+    Raises:
+        UserError: the dataset cannot be found or reached.
+    """
+    if Path(name).expanduser().is_dir():
+        return None
+    import huggingface_hub
+
+    try:
+        with _without_retry_lines():
+            return huggingface_hub.dataset_info(name).sha
+    except Exception as error:  # as many kinds as the network has failures
+        raise _unreachable(name, error) from None
+
+
+def _unreachable(name: str, error: Exception) -> UserError:
+    return UserError(
+        f"cannot load the Hugging Face dataset {name!r}: {_first_line(error)}; check the name, its config and the "
+        "network, or give a local folder"
+    )
 
 
 @contextmanager
@@ -145,7 +180,7 @@ def _named_splits(splits: dict[str, Any], *, name: str) -> dict[str, Any]:
 
 def _texts(rows: Iterable[Mapping[str, Any]], *, text_key: str, where: str) -> Iterator[str]:
     """The texts of a split, blank ones left out."""
-    for (text,) in _cells(rows, (text_key,), where=where, options="data.text_key"):
+    for (text,) in cells(rows, (text_key,), where=where, options="data.text_key"):
         if text.strip():
             yield text
 
@@ -153,14 +188,26 @@ def _texts(rows: Iterable[Mapping[str, Any]], *, text_key: str, where: str) -> I
 def _pairs(rows: Iterable[Mapping[str, Any]], columns: Columns, *, where: str) -> Iterator[Pair]:
     """The pairs of a split, those with a blank side left out; what ends a prompt is put there when they are read."""
     bare = replace(columns, prompt_end="")
-    for prompt, response in _cells(rows, (columns.prompt, columns.response), where=where, options=KEY_OPTIONS):
+    for prompt, response in cells(rows, (columns.prompt, columns.response), where=where, options=KEY_OPTIONS):
         if pair := bare.pair(prompt, response):
             yield pair
 
 
-def _cells(
+def cells(
     rows: Iterable[Mapping[str, Any]], keys: tuple[str, ...], *, where: str, options: str
 ) -> Iterator[tuple[str, ...]]:
+    """The texts of each row in these columns.
+
+    Args:
+        rows: of a split.
+        keys: the columns.
+        where: names the split in messages.
+        options: the recipe's keys that name the columns.
+
+    Raises:
+        UserError: a row lacks a column, or holds no text there.
+        RunError: the rows cannot be read on.
+    """
     try:
         for number, row in enumerate(rows):
             for key in keys:

@@ -1,9 +1,9 @@
-"""Fixed-length rows cut out of a token store, and the order in which training sees them.
+"""Fixed-length rows cut out of a token store.
 
 Letters: N tokens of a split, L tokens a row, B rows of a batch, R = ceil(N / L) rows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -166,60 +166,3 @@ class PackedRows:
         if self._unreleased > _ROWS_BEFORE_RELEASE:
             self.store.release_pages()
             self._unreleased = rows
-
-
-def epoch_order(n: int, *, seed: int, epoch: int) -> np.ndarray:
-    """A permutation of 0 to n - 1 keyed by (seed, epoch), int64 [n].
-
-    The order is that of the raw numbers of Philox (Salmon et al. 2011), which numpy promises never to change.
-    """
-    numbers = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)).random_raw(n)
-    return np.argsort(numbers, kind="stable")
-
-
-def training_batches(
-    packed: Rows,
-    *,
-    batch_size: int,
-    micro_batch_size: int | None = None,
-    seed: int,
-    start_step: int = 0,
-) -> Iterator[list[Batch]]:
-    """The micro-batches of each training step, without end; `micro_batch_size` changes no example.
-
-    Example k of step s is number g = s * batch_size + k of the run: row g mod R of epoch g // R in the order
-    that `epoch_order` gives that epoch. So any step can be the first: a resumed run sees what it would have.
-
-    Args:
-        packed: the rows to train on.
-        batch_size: examples a step.
-        micro_batch_size: examples at a time; None takes the whole batch.
-        seed: keys the order.
-        start_step: the step to begin with, from 0.
-
-    Raises:
-        UserError: a size is below 1.
-    """
-    micro = batch_size if micro_batch_size is None else micro_batch_size
-    if batch_size < 1 or micro < 1:
-        raise UserError(f"batch sizes must be at least 1, got batch_size {batch_size}, micro_batch_size {micro}")
-    return _training_batches(packed, batch_size=batch_size, micro=micro, seed=seed, step=start_step)
-
-
-def _training_batches(packed: Rows, *, batch_size: int, micro: int, seed: int, step: int) -> Iterator[list[Batch]]:
-    orders: dict[int, np.ndarray] = {}
-    while True:
-        examples = step * batch_size + np.arange(batch_size)
-        epochs, places = np.divmod(examples, len(packed))
-        needed = np.unique(epochs).tolist()
-        orders = {e: orders[e] if e in orders else epoch_order(len(packed), seed=seed, epoch=e) for e in needed}
-        indices = np.concatenate([orders[e][places[epochs == e]] for e in needed])
-        yield [
-            packed.batch(
-                indices[start : start + micro],
-                rows=np.arange(start, min(start + micro, batch_size)),
-                global_size=batch_size,
-            )
-            for start in range(0, batch_size, micro)
-        ]
-        step += 1

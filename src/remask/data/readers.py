@@ -69,9 +69,14 @@ class FileReader:
         return any(piece.strip() for path in texts for piece in _decoded(path)) or next(iter(self), None) is not None
 
     def __iter__(self) -> Iterator[str]:
-        return islice((d for path in self.files for d in self._read(path) if d.strip()), self.max_documents)
+        return islice((d for path in self.files for d in self.documents_of(path) if d.strip()), self.max_documents)
 
-    def _read(self, path: Path) -> Iterator[str]:
+    def documents_of(self, path: Path) -> Iterator[str]:
+        """The documents of one file, blank ones among them.
+
+        Raises:
+            UserError: the file cannot be read as what its name says.
+        """
         kind = extension(path)
         if kind == ".parquet":
             return read_parquet(path, text_key=self.text_key)

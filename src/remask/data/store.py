@@ -5,9 +5,9 @@ Letters: N tokens of a split, D documents of it, V vocabulary.
 
 import json
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
@@ -45,6 +45,7 @@ class TokenStore:
         eos_id: the tokenizer's end of text.
         fingerprint: hash of corpus, tokenizer and format; the name of the cache folder.
         prompt_lengths: tokens of each document that are its prompt, int64 [D], mapped; None for plain text.
+        folder: the cache folder that the arrays are mapped from; None for arrays in memory.
     """
 
     split: str
@@ -56,6 +57,7 @@ class TokenStore:
     eos_id: int
     fingerprint: str
     prompt_lengths: np.ndarray | None = None
+    folder: Path | None = None
     _maps: tuple[mmap.mmap, ...] = ()
 
     @classmethod
@@ -74,8 +76,15 @@ class TokenStore:
             vocab_size=meta["vocab_size"],
             eos_id=meta["eos_id"],
             fingerprint=folder.name,
+            folder=folder,
             _maps=tuple(maps),
         )
+
+    def __reduce__(self) -> tuple[Callable[..., "TokenStore"], tuple[Any, ...]]:
+        """A worker process maps the files itself instead of being sent their contents."""
+        if self.folder is not None:
+            return _opened, (self.folder, self.split)
+        return _made, ({f.name: getattr(self, f.name) for f in fields(self) if f.name != "_maps"},)
 
     def __len__(self) -> int:
         """N, the number of tokens."""
@@ -171,6 +180,14 @@ def build_stores(
 
     cached_folder(folder, build=build)
     return {split: TokenStore.open(folder, split=split) for split in corpus.splits}
+
+
+def _opened(folder: Path, split: str) -> TokenStore:
+    return TokenStore.open(folder, split=split)
+
+
+def _made(values: Mapping[str, Any]) -> TokenStore:
+    return TokenStore(**values)
 
 
 def _layout(vocab_size: int, *, paired: bool) -> dict[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from remask.health.evidence import Evidence, Record, gather
-from remask.health.findings import DETECTORS, SAID_BY_FIGURE, Finding
+from remask.health.findings import DETECTORS, SAID_BY_FIGURE, Finding, raised
 from remask.health.judging import HEADS, LEVELS, Level, judge, trivial_gap
 
 __all__ = ["Level", "Verdict", "trivial_gap", "verdict"]
@@ -47,6 +47,8 @@ def verdict(metrics: Iterable[Record], *, evaluations: Iterable[Record] = ()) ->
     """
     evidence = gather(list(metrics), list(evaluations))
     found = [finding for detect in DETECTORS for finding in detect(evidence)]
+    shown = {finding.name for finding in found}
+    found += [finding for finding in raised(evidence) if finding.name not in shown]
     found.sort(key=lambda finding: -LEVELS.index(finding.level))
     level, sentence = judge(evidence)
     return Verdict(*_combined(level, sentence, found, evidence), tuple(map(str, found)))

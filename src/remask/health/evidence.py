@@ -59,7 +59,8 @@ class Evidence:
     """The records of a run, sorted by what they say; a number that was not finite is nan.
 
     `comparable` says whether training losses compare over steps. One without bits per byte estimates no likelihood (a
-    curriculum, a reweighting): it may rise while the model learns, and only the validations tell.
+    curriculum, a reweighting): it may rise while the model learns, and only the validations tell. `alarms` are the
+    lines that the watch over the training wrote.
     """
 
     losses: Sequence[tuple[int, float]]
@@ -71,6 +72,7 @@ class Evidence:
     quality: Mapping[str, Record]
     uniform_nats: float | None
     figure: Figure | None
+    alarms: Sequence[Record] = ()
 
     @property
     def last_step(self) -> int:
@@ -106,6 +108,7 @@ def gather(metrics: Sequence[Record], evaluations: Sequence[Record]) -> Evidence
         quality={str(r.get("name")): r for r in evaluations if r.get("task") not in OTHER_TASKS},
         uniform_nats=None if math.isnan(uniform) else uniform,
         figure=_figure(metrics, evaluations, trivial),
+        alarms=[r for r in metrics if r.get("kind") == "alarm"],
     )
 
 

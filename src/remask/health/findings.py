@@ -277,6 +277,50 @@ def _copied(evidence: Evidence) -> list[Finding]:
     ]
 
 
+def raised(evidence: Evidence) -> list[Finding]:
+    """A finding for each alarm of the training that figures cannot show: the last of its name, and how many there were.
+
+    An alarm that ended the run makes it what it says. One that did not is over unless figures show it still, but for
+    parameters that stand still and the logit gap, which no figure shows.
+    """
+    found = []
+    for name in dict.fromkeys(str(record.get("name")) for record in evidence.alarms):
+        records = [record for record in evidence.alarms if record.get("name") == name]
+        level = _level_of(records[-1])
+        if level is not None:
+            found.append(_as_finding(records, level))
+    return found
+
+
+def _as_finding(records: Sequence[Record], level: Level) -> Finding:
+    last = records[-1]
+    times = f" (the last of {len(records)} alarms)" if len(records) > 1 else ""
+    return Finding(
+        level=level,
+        name=str(last.get("name")),
+        evidence=f"at step {last.get('failed_step', last.get('step'))}{times}: {last.get('evidence')}",
+        cause=str(last.get("cause")),
+        remedy=str(last.get("remedy")),
+    )
+
+
+_ENDED_BY: Mapping[str, Level] = {
+    "non_finite": "broken",
+    "explosion": "broken",
+    "dead": "broken",
+    "trivial": "trivial",
+    "collapse": "weak",
+    "logit_gap": "weak",
+}
+_LIVED_WITH: Mapping[str, Level] = {"non_finite": "learns", "explosion": "learns", "dead": "weak", "logit_gap": "weak"}
+
+
+def _level_of(record: Record) -> Level | None:
+    """What an alarm makes of its run; None where its figures say it better."""
+    levels = _ENDED_BY if record.get("action") == "stop" else _LIVED_WITH
+    return levels.get(str(record.get("alarm")))
+
+
 DETECTORS: tuple[Callable[[Evidence], list[Finding]], ...] = (
     _non_finite,
     _loss_at_zero,

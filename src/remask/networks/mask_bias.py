@@ -47,6 +47,10 @@ class MaskBias(nn.Module):
         """The network's own: what Muon orthogonalises."""
         yield from getattr(self.network, "hidden_matrices")()  # noqa: B009
 
+    def repeated_layers(self) -> Iterator[nn.Module]:
+        """The network's own: what is sharded, compiled or computed again as one."""
+        yield from getattr(self.network, "repeated_layers")()  # noqa: B009
+
     def begin_step(self, step: int) -> None:
         """Tells a network that changes as training goes on which optimiser step begins; others hear nothing."""
         begin = getattr(self.network, "begin_step", None)

@@ -194,6 +194,12 @@ class PretrainedDenoiser(nn.Module):
         """The backbone's weights that are not trained, and are found again where it came from."""
         return (parameter for parameter in self.backbone.parameters() if not parameter.requires_grad)
 
+    def repeated_layers(self) -> Iterator[nn.Module]:
+        """The backbone's decoder layers, in order: what is sharded, compiled or computed again as one."""
+        # whatever its architecture calls them, they are the list that holds most of the weights
+        lists = (module for module in self.backbone.base_model.modules() if isinstance(module, nn.ModuleList))
+        return iter(max(lists, key=lambda layers: sum(p.numel() for p in layers.parameters())))
+
     def hidden_matrices(self) -> Iterator[nn.Parameter]:
         """All trained two-dimensional weights that are neither embeddings nor the vocabulary projection."""
         tables = [module for module in self.modules() if isinstance(module, nn.Embedding)]

@@ -12,21 +12,18 @@ logits are wanted.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 import torch
-from jaxtyping import Bool, Complex, Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
 
-from remask.networks.cache import Attach, KeyValueCache, alone
-from remask.networks.normalisation import UnitRMS, unit_rms
+from remask.networks.blocks import Attention, Block, Final, GatedMLP
+from remask.networks.cache import KeyValueCache
+from remask.networks.rotary import rotary
 from remask.networks.segments import Blocks, causal_mask, keep_inputs, no_context, segment_mask, shift_right
-
-TOP_FREQUENCY, BASE = 2.0, 10_000.0
-"""Rotary frequencies, in radians a position: from the first down to it over the second."""
 
 
 @dataclass(frozen=True)
@@ -82,144 +79,6 @@ def block_causal(block_length: int) -> Direction:
     )
 
 
-class Timeless(nn.Module):
-    """The condition of a network that does not see the time: nothing, [B 0]."""
-
-    def forward(self, t: Float[Tensor, "B"]) -> Float[Tensor, "B C"]:
-        """An empty condition for each example."""
-        return t.new_zeros(t.shape[0], 0)
-
-
-class TimeEmbedding(nn.Module):
-    """Time in [0, 1] to a condition: sines of 1000·t at geometric frequencies, then a two-layer MLP.
-
-    Args:
-        width: C.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.width = width
-        self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-
-    def forward(self, t: Float[Tensor, "B"]) -> Float[Tensor, "B C"]:
-        """The condition of each example."""
-        half = self.width // 2
-        frequencies = torch.exp(-math.log(10_000.0) * torch.arange(half, device=t.device) / half)
-        # 1000·t: sines of a raw t in [0, 1] barely change over the interval and carry no resolution
-        angles = 1000.0 * t[:, None] * frequencies
-        features = torch.cat([angles.sin(), angles.cos()], -1)
-        return self.mlp(features.to(next(self.mlp.parameters()).dtype))
-
-
-class Attention(nn.Module):
-    """Multi-head attention with rotary positions and normalised queries and keys."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
-
-    def forward(
-        self,
-        x: Float[Tensor, "B L D"],
-        *,
-        rotation: Complex[Tensor, "L F"],
-        mask: Bool[Tensor, "B 1 L N"],
-        attach: Attach = alone,
-    ) -> Float[Tensor, "B L D"]:
-        """Attention over those of the N positions that `attach` gives that `mask` allows."""
-        batch, length, width = x.shape
-        qk, v = self.qkv(x).view(batch, length, 3 * self.heads, -1).split((2 * self.heads, self.heads), 2)
-        q, k = rotate(unit_rms(qk), rotation).to(v.dtype).transpose(1, 2).chunk(2, 1)
-        k, v = attach(k, v.transpose(1, 2))
-        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.out(mixed.transpose(1, 2).reshape(batch, length, width))
-
-    @torch.no_grad()
-    def look_beside(self, neighbours: Sequence[int]) -> None:
-        """Makes head h begin by attending from position i to i + neighbours[h].
-
-        Coordinate 0 of every embedding is the same constant, so through it queries and keys read their position alone:
-        keys get a direction u, queries the same turned by the neighbour's distance, and rotary products are then
-        largest where the distances agree. What the rest of the token says starts at a third of its usual weight.
-        """
-        width, head_width = self.qkv.in_features, self.qkv.in_features // self.heads
-        angles = rotary_frequencies(head_width, device=self.qkv.weight.device)
-        u = torch.zeros_like(angles).masked_fill(angles > 0.3, 1.0)
-        u = 4.0 * math.sqrt(head_width / width) * u / u.norm()
-        weight = self.qkv.weight.view(3, self.heads, head_width, width)
-        weight[:2] *= 0.3
-        for head, distance in enumerate(neighbours):
-            weight[0, head, :, 0] = torch.view_as_real(torch.polar(u, distance * angles)).flatten()
-            weight[1, head, :, 0] = torch.view_as_real(torch.polar(u, 0.0 * angles)).flatten()
-
-
-class GatedMLP(nn.Module):
-    """silu(x W_gate) · (x W_up), then W_out (SwiGLU)."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
-        self.out = nn.Linear(hidden, width, bias=False)
-
-    def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
-        """The same function at every position."""
-        gate, up = self.gate_up(x).chunk(2, -1)
-        return self.out(functional.silu(gate) * up)
-
-
-class Residual(nn.Module):
-    """x + inner(norm(x)); the condition is not read."""
-
-    def __init__(self, width: int, inner: nn.Module, *, dropout: float) -> None:
-        super().__init__()
-        self.norm = UnitRMS()
-        self.inner = inner
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(
-        self, x: Float[Tensor, "B L D"], condition: Float[Tensor, "B C"], **inner: object
-    ) -> Float[Tensor, "B L D"]:
-        """The stream with this branch's update added."""
-        del condition
-        return x + self.dropout(self.inner(self.norm(x), **inner))
-
-
-class ModulatedResidual(nn.Module):
-    """x + gate · inner(norm(x) · (1 + scale) + shift), all three linear in the condition and zero at the start."""
-
-    def __init__(self, width: int, inner: nn.Module, *, dropout: float, condition_width: int) -> None:
-        super().__init__()
-        self.norm = UnitRMS()
-        self.inner = inner
-        self.dropout = nn.Dropout(dropout)
-        self.modulation = nn.Linear(condition_width, 3 * width)
-
-    def forward(
-        self, x: Float[Tensor, "B L D"], condition: Float[Tensor, "B C"], **inner: object
-    ) -> Float[Tensor, "B L D"]:
-        """The stream with this branch's gated update added."""
-        shift, scale, gate = self.modulation(functional.silu(condition))[:, None].chunk(3, -1)
-        return x + gate * self.dropout(self.inner(self.norm(x) * (1.0 + scale) + shift, **inner))
-
-
-class Block(nn.Module):
-    """Attention, then MLP, each on the residual stream."""
-
-    def __init__(self, attention: nn.Module, mlp: nn.Module) -> None:
-        super().__init__()
-        self.attention = attention
-        self.mlp = mlp
-
-    def forward(
-        self, x: Float[Tensor, "B L D"], condition: Float[Tensor, "B C"], **attention: object
-    ) -> Float[Tensor, "B L D"]:
-        """One layer of the stream."""
-        return self.mlp(self.attention(x, condition, **attention), condition)
-
-
 class Transformer(nn.Module):
     """Tokens to leave-one-out logits.
 
@@ -231,8 +90,9 @@ class Transformer(nn.Module):
         heads: H.
         mlp_width: hidden width of the gated MLP.
         direction: `BIDIRECTIONAL` or `CAUSAL`.
-        time: `Timeless()` or a `TimeEmbedding`.
-        residual: (width, inner) → `Residual` or `ModulatedResidual`.
+        time: a `Timeless` or a `TimeEmbedding`.
+        residual: (width, inner) → a `Residual` or a `ModulatedResidual`.
+        final: width → a `Final` or a `ModulatedFinal`, before the vocabulary projection.
 
     Weights hold nothing meaningful until `initialise` is called.
     """
@@ -249,6 +109,7 @@ class Transformer(nn.Module):
         direction: Direction,
         time: nn.Module,
         residual: Callable[[int, nn.Module], nn.Module],
+        final: Callable[[int], nn.Module] = Final,
     ) -> None:
         super().__init__()
         self.mask_id = mask_id
@@ -260,7 +121,7 @@ class Transformer(nn.Module):
             Block(residual(width, Attention(width, heads)), residual(width, GatedMLP(width, mlp_width)))
             for _ in range(layers)
         )
-        self.norm = UnitRMS()
+        self.norm = final(width)
         self.head = nn.Linear(width, vocab_size, bias=False)
 
     def tie_head(self) -> None:
@@ -300,7 +161,7 @@ class Transformer(nn.Module):
         condition = self.time(t)
         for block in self.blocks:
             x = block(x, condition, rotation=rotation, mask=mask)
-        return self.head(self.norm(x[:, :length][positions]))
+        return self._logits(x[:, :length], condition, positions)
 
     @property
     def block_length(self) -> int | None:
@@ -341,7 +202,13 @@ class Transformer(nn.Module):
         for block, layer in zip(self.blocks, cache.layers, strict=True):
             x = block(x, condition, rotation=rotation, mask=mask, attach=layer.attach)
         cache.keep(min(self.direction.settled(known), length))
-        return self.head(self.norm(x[positions[:, start:]]))
+        return self._logits(x, condition, positions[:, start:])
+
+    def _logits(
+        self, x: Float[Tensor, "B N D"], condition: Float[Tensor, "B C"], positions: Bool[Tensor, "B N"]
+    ) -> Float[Tensor, "M V"]:
+        rows, places = positions.nonzero(as_tuple=True)
+        return self.head(self.norm(x[rows, places], condition[rows]))
 
     def _read(self, z: Int[Tensor, "B L"], segments: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
         return self.direction.inputs(self.embedding(z), segments, self.embedding.weight[self.mask_id])
@@ -370,24 +237,10 @@ class Transformer(nn.Module):
         for attention in islice((m for m in self.modules() if isinstance(m, Attention)), 2):
             attention.look_beside(list(islice(beside, attention.heads)))
 
+    def repeated_layers(self) -> Iterator[nn.Module]:
+        """The blocks, in order: what is sharded, compiled or computed again as one."""
+        return iter(self.blocks)
+
     def hidden_matrices(self) -> Iterator[nn.Parameter]:
         """The weight matrices inside the blocks: what Muon orthogonalises."""
         return (parameter for parameter in self.blocks.parameters() if parameter.ndim == 2)
-
-
-def rotary_frequencies(head_width: int, *, device: torch.device) -> Float[Tensor, "F"]:
-    """Radians a position of each rotary pair, F = head width / 2."""
-    half = head_width // 2
-    return TOP_FREQUENCY * BASE ** (-torch.arange(half, device=device, dtype=torch.float32) / half)
-
-
-def rotary(length: int, head_width: int, *, device: torch.device) -> Complex[Tensor, "L F"]:
-    """Unit complex numbers of angle position × frequency."""
-    angles = torch.arange(length, device=device)[:, None] * rotary_frequencies(head_width, device=device)
-    return torch.polar(torch.ones_like(angles), angles)
-
-
-def rotate(x: Float[Tensor, "B L H E"], rotation: Complex[Tensor, "L F"]) -> Float[Tensor, "B L H E"]:
-    """Turns each pair (x_2f, x_2f+1) by its angle, so that products of queries and keys see distances only."""
-    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * rotation.to(pairs.dtype)[:, None]).flatten(-2)

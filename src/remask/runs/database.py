@@ -11,6 +11,7 @@ from remask.errors import RunError, UserError
 from remask.runs.files import disk_error
 
 _BUSY_SECONDS = 30.0
+_NO_ROOM = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN)
 
 # One entry a schema version; entries are never changed once released, only followed by others.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -102,13 +103,16 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """A connection to an existing file, upgraded to the present schema; works in a read-only folder too.
+        """A connection to an existing file, upgraded to the present schema.
+
+        It works in a read-only folder and on a full disk too, where SQLite cannot make the files that it reads a
+        write-ahead log by: if no log lies there, the file is read as it is.
 
         Raises:
             UnusableRegistry: the file is corrupt or was written by a newer remask.
             RunError: the file cannot be opened, or is locked for longer than 30 s.
         """
-        with self._errors(), closing(self._connect(self._read_mode())) as connection:
+        with self._errors(), closing(self._connect_to_read()) as connection:
             self._upgrade(connection)
             yield connection
 
@@ -173,6 +177,21 @@ class Database:
         address = f"{self.path.resolve().as_uri()}?{mode}"
         return sqlite3.connect(address, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
 
+    def _connect_to_read(self) -> sqlite3.Connection:
+        connection = self._connect(self._read_mode())
+        try:
+            self._version(connection)
+        except sqlite3.OperationalError as error:
+            connection.close()
+            log = self.path.with_name(f"{self.path.name}-wal")
+            if _primary_code(error) not in _NO_ROOM or (log.exists() and log.stat().st_size):
+                raise
+            return self._connect("mode=ro&immutable=1")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
     def _read_mode(self) -> str:
         if os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK):
             return "mode=rw"
@@ -215,13 +234,18 @@ class Database:
         )
 
     def _in_one_line(self, error: sqlite3.DatabaseError) -> Exception:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary code
+        code = _primary_code(error)
         damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
         if damaged or str(error).startswith("no such"):  # a table or column that the schema version promises
             return self._unusable(str(error))
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return RunError(f"the registry {self.path} was locked by another process for {_BUSY_SECONDS:.0f} s")
-        return RunError(f"cannot use the registry {self.path}: {error}")
+        hint = ". Check space and permissions there" if code in _NO_ROOM else ""
+        return RunError(f"cannot use the registry {self.path}: {error}{hint}")
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte
 
 
 @contextmanager
@@ -244,7 +268,6 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
             connection.execute("PRAGMA journal_mode = WAL")
             return  # a network file system that has no WAL keeps the rollback journal
         except sqlite3.OperationalError as error:
-            busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
-            if not busy or time.monotonic() > deadline:
+            if _primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)

@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -81,6 +81,13 @@ class Tokenizer(ABC):
     def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
         """The tokens of each text; the same as `encode` on each."""
         return [self.encode(text) for text in texts]
+
+    def cut(self, stream: Iterable[str]) -> Iterator[str]:
+        """One long text, given piece by piece, in parts whose tokens joined are those of the whole.
+
+        Here that is the whole in one part, which holds for every tokenizer; those that know better give small ones.
+        """
+        yield "".join(stream)
 
     @abstractmethod
     def decode(self, ids: Ids, *, mask_text: str = "_") -> str:

@@ -3,7 +3,7 @@
 Shape letters: N tokens of a text.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -43,6 +43,10 @@ class ByteTokenizer(Tokenizer):
         """
         ids = np.frombuffer(utf8(text), dtype=np.uint8).astype(np.int32)
         return Encoding(ids=ids, byte_lengths=np.ones_like(ids))
+
+    def cut(self, stream: Iterable[str]) -> Iterator[str]:
+        """The pieces as they are: no token is longer than a character."""
+        return (piece for piece in stream if piece)
 
     def decode(self, ids: Ids, *, mask_text: str = "_") -> str:
         """The text of `ids`; see `Tokenizer.decode`."""
@@ -102,6 +106,10 @@ class CharacterTokenizer(Tokenizer):
                 "or use the byte tokenizer"
             )
         return Encoding(ids=ids, byte_lengths=self._table.lengths[ids])
+
+    def cut(self, stream: Iterable[str]) -> Iterator[str]:
+        """The pieces as they are: no token is longer than a character."""
+        return (piece for piece in stream if piece)
 
     def decode(self, ids: Ids, *, mask_text: str = "_") -> str:
         """The text of `ids`; see `Tokenizer.decode`."""

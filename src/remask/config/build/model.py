@@ -12,18 +12,18 @@ from remask.config.build.noise import build_objective, build_process
 from remask.config.pretrained import build_pretrained, rebuild_pretrained
 from remask.errors import UserError
 from remask.model import Model
-from remask.networks.mask_bias import MaskBias
-from remask.networks.transformer import (
-    BIDIRECTIONAL,
-    CAUSAL,
-    Direction,
+from remask.networks.blocks import (
+    Final,
+    ModulatedFinal,
     ModulatedResidual,
     Residual,
     TimeEmbedding,
     Timeless,
-    Transformer,
-    block_causal,
+    bounded,
+    unbounded,
 )
+from remask.networks.mask_bias import MaskBias
+from remask.networks.transformer import BIDIRECTIONAL, CAUSAL, Direction, Transformer, block_causal
 from remask.randomness import keyed_generator
 from remask.tokenizers import Tokenizer
 
@@ -87,8 +87,13 @@ def build_transformer(
     spec: schema.TransformerSpec, tokenizer: Tokenizer, *, direction: Direction, seed: int
 ) -> Transformer:
     """A transformer with weights drawn from the seed, on the CPU."""
-    conditioned = spec.time_conditioning == "adaln_zero"
-    residual = partial(ModulatedResidual, condition_width=spec.width) if conditioned else Residual
+    match spec.time_conditioning:
+        case "none":
+            time, residual, final = Timeless(), Residual, Final
+        case "adaln_zero" | "adaln_bounded":
+            bound = {"adaln_zero": unbounded, "adaln_bounded": bounded}[spec.time_conditioning]
+            time, modulated = TimeEmbedding(spec.width), {"condition_width": spec.width, "bound": bound}
+            residual, final = partial(ModulatedResidual, **modulated), partial(ModulatedFinal, **modulated)
     network = Transformer(
         vocab_size=tokenizer.vocab_size,
         mask_id=tokenizer.mask_id,
@@ -97,8 +102,9 @@ def build_transformer(
         heads=spec.heads,
         mlp_width=spec.mlp_width or max(32, 32 * round(8 * spec.width / 3 / 32)),
         direction=direction,
-        time=TimeEmbedding(spec.width) if conditioned else Timeless(),
+        time=time,
         residual=partial(residual, dropout=spec.dropout),
+        final=final,
     )
     if spec.head == "tied":
         network.tie_head()

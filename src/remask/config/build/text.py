@@ -5,12 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from remask.config import schema
-from remask.data.corpora import Corpus, open_corpus
+from remask.config.build.sources import Sources, build_sources
+from remask.data.corpora import Corpus
+from remask.data.feed import Feed, RowsFeed
+from remask.data.mixing import Mixture
 from remask.data.packing import PackedRows, Rows
 from remask.data.pairs import FilledPairRows, PairRows
 from remask.data.store import TokenStore, build_stores
+from remask.data.stream_feed import LanePlan, StreamFeed
 from remask.data.vocabulary import corpus_bpe
 from remask.tokenizers import ByteTokenizer, Tokenizer, character_tokenizer, huggingface_tokenizer
+
+SHUFFLE_DOCUMENTS = 1024
+"""Documents of a stream that are shuffled together where the recipe does not say."""
 
 Progress = Callable[[int], None]
 """Called while tokenizing with the UTF-8 bytes of text done so far."""
@@ -21,45 +28,43 @@ class Text:
     """A recipe's text, ready to be read in rows.
 
     Attributes:
-        corpus: the documents.
+        sources: the documents.
         tokenizer: text ⇄ ids.
-        stores: the token caches by split.
+        stores: the token caches of the main source by split; of a stream, those of its sample.
+        others: the training caches of the mixture's further sources.
     """
 
-    corpus: Corpus
+    sources: Sources
     tokenizer: Tokenizer
     stores: dict[str, TokenStore]
+    others: tuple[TokenStore, ...] = ()
+
+    @property
+    def corpus(self) -> Corpus:
+        """The main source, from which held-out text comes."""
+        return self.sources.main
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all text that training and evaluation see."""
+        return self.sources.fingerprint
 
 
 def build_text(recipe: schema.Recipe, *, cache: Path, progress: Progress | None = None) -> Text:
-    """Opens the corpus, makes or finds the tokenizer, and builds or maps the token caches."""
-    corpus = build_corpus(recipe.data, cache=cache)
-    tokenizer = build_tokenizer(recipe.tokenizer, corpus, cache=cache)
-    stores = build_stores(corpus, tokenizer, cache=cache, progress=progress)
-    return Text(corpus=corpus, tokenizer=tokenizer, stores=stores)
+    """Opens the texts, makes or finds the tokenizer, and builds or maps the token caches."""
+    sources = build_sources(recipe.data, cache=cache)
+    tokenizer = build_tokenizer(recipe.tokenizer, sources.learned_from, cache=cache)
+    stores = [
+        build_stores(corpus, tokenizer, cache=cache, progress=progress) for corpus in (sources.main, *sources.others)
+    ]
+    others = tuple(store["train"] for store in stores[1:])
+    return Text(sources=sources, tokenizer=tokenizer, stores=stores[0], others=others)
 
 
 def build_text_for(recipe: schema.Recipe, tokenizer: Tokenizer, *, cache: Path) -> Text:
-    """As `build_text`, with a tokenizer that is there already."""
-    corpus = build_corpus(recipe.data, cache=cache)
-    return Text(corpus=corpus, tokenizer=tokenizer, stores=build_stores(corpus, tokenizer, cache=cache))
-
-
-def build_corpus(data: schema.DataSpec, *, cache: Path) -> Corpus:
-    """The documents that a recipe names."""
-    return open_corpus(
-        data.source,
-        validation=data.validation,
-        test=data.test,
-        text_key=data.text_key,
-        prompt_key=data.prompt_key,
-        response_key=data.response_key,
-        separator=data.separator,
-        config=data.config,
-        streaming=data.streaming,
-        max_documents=data.max_documents,
-        cache=cache,
-    )
+    """As `build_text`, with a tokenizer that is there already, and the main source's caches only."""
+    sources = build_sources(recipe.data, cache=cache)
+    return Text(sources=sources, tokenizer=tokenizer, stores=build_stores(sources.main, tokenizer, cache=cache))
 
 
 def build_rows(data: schema.DataSpec, store: TokenStore) -> Rows:
@@ -67,6 +72,40 @@ def build_rows(data: schema.DataSpec, store: TokenStore) -> Rows:
     if store.prompt_lengths is None:
         return PackedRows(store, length=data.length)
     return {"none": PairRows, "end": FilledPairRows}[data.pad](store, length=data.length)
+
+
+def build_feed(recipe: schema.Recipe, text: Text) -> Feed:
+    """What a recipe's training reads."""
+    data, training = recipe.data, recipe.training
+    stores = (text.stores["train"], *text.others)
+    mixture = Mixture((data.weight, *(entry.weight for entry in data.mixture)))
+    if not text.sources.streams:
+        rows, *others = (build_rows(data, store) for store in stores)
+        return RowsFeed(
+            rows,
+            others=others,
+            mixture=mixture,
+            batch_size=training.batch_size,
+            micro_batch_size=training.micro_batch_size,
+            seed=recipe.seed,
+            workers=data.workers,
+        )
+    plan = LanePlan(
+        streams=text.sources.streams,
+        mixture=mixture,
+        tokenizer=text.tokenizer,
+        length=data.length,
+        lanes=data.lanes or schema.DEFAULT_LANES,
+        shuffle=data.shuffle_documents or SHUFFLE_DOCUMENTS,
+        seed=recipe.seed,
+    )
+    return StreamFeed(
+        plan,
+        bytes_per_target=[store.text_bytes_total / len(store) for store in stores],
+        batch_size=training.batch_size,
+        micro_batch_size=training.micro_batch_size,
+        workers=data.workers,
+    )
 
 
 def build_tokenizer(spec: schema.TokenizerSpec, corpus: Corpus, *, cache: Path) -> Tokenizer:

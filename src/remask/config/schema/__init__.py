@@ -30,16 +30,19 @@ from remask.config.schema.recipe import Recipe
 from remask.config.schema.running import EvaluationSpec, SamplingSpec, TrainingSpec
 from remask.config.schema.section import Section, Share, Whole
 from remask.config.schema.text import (
+    DEFAULT_LANES,
     BPETokenizerSpec,
     ByteTokenizerSpec,
     CharacterTokenizerSpec,
     DataSpec,
     HuggingFaceTokenizerSpec,
+    SourceSpec,
     TokenizerSpec,
 )
 from remask.config.schema.tracking import TrackingSpec
 
 __all__ = [
+    "DEFAULT_LANES",
     "BPETokenizerSpec",
     "BlockDiffusionSpec",
     "ByteTokenizerSpec",
@@ -68,6 +71,7 @@ __all__ = [
     "ScoreEntropySpec",
     "Section",
     "Share",
+    "SourceSpec",
     "TokenizerSpec",
     "TrackingSpec",
     "TrainingSpec",

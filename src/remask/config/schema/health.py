@@ -33,3 +33,8 @@ class HealthSpec(Section):
         default=0.5, gt=0, lt=1, description="roll_back: the learning rate is multiplied by it each time"
     )
     retries: Whole = Field(default=3, ge=1, description="roll_back: how often, before the run stops")
+
+    @property
+    def may_roll_back(self) -> bool:
+        """Whether a checkpoint may be gone back to."""
+        return "roll_back" in (self.non_finite, self.explosion)

@@ -24,8 +24,9 @@ class TransformerSpec(Section):
         default="bidirectional",
         description="what a token sees of its document: all, its block and those before, or only what is left of it",
     )
-    time_conditioning: Literal["none", "adaln_zero"] = Field(
-        default="none", description="how the network learns the time t"
+    time_conditioning: Literal["none", "adaln_zero", "adaln_bounded"] = Field(
+        default="none",
+        description="how the network learns the time t; adaln_bounded: adaln_zero whose scales cannot run away",
     )
     head: Literal["tied", "untied"] = Field(
         default="untied", description="output weights: the embedding's, or their own"
