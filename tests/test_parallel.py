@@ -122,10 +122,12 @@ def test_a_rank_that_two_processes_have_is_refused():
         meet(store, Launch(), patience=1.0, identity="other")
 
 
-def test_processes_that_have_met_meet_again_at_once():
+def test_processes_that_have_met_may_meet_again_and_find_nothing_left_over():
     store = HashStore()
     for _ in range(2):
-        meet(store, Launch(), patience=0.1, identity="one")
+        part = meet(store, Launch(), patience=0.1, identity="one")
+        assert not part.check(["left over"])
+        part.set("left over", "yes")
 
 
 def test_processes_that_do_not_come_are_counted():

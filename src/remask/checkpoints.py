@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,13 @@ class Checkpoints:
             target.rename(replaced)
         temporary.rename(target)
         shutil.rmtree(replaced, ignore_errors=True)
-        for old in self.list()[: -self.keep]:
-            shutil.rmtree(old, ignore_errors=True)
+        self._drop_old(target.name)
+
+    def _drop_old(self, newest: str) -> None:
+        """Removes what is too old beside a checkpoint that is known to be whole, by an earlier process's kill too."""
+        names = [path.name for path in self.list()]
+        for name in names[: max(0, names.index(newest) + 1 - self.keep)]:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
 
     @contextmanager
     def _disk(self, step: int) -> Iterator[None]:
@@ -138,6 +144,7 @@ class Checkpoints:
             except DamagedCheckpoint as error:
                 damaged.append(f"{name} ({error})")
                 continue
+            world.on_main(partial(self._drop_old, name))
             return {**extra, "damaged": damaged}
         if damaged:
             raise UserError(f"no whole checkpoint in {self.folder}: {'; '.join(damaged)}. Train again from the start")
@@ -208,7 +215,7 @@ def load_checkpoint(folder: Path, state: TrainingState, *, world: World = ALONE)
             for name in _NAMES:
                 paths = [folder / f"{stem}.safetensors" for stem in part_names(name, parts=record.get("parts", 1))]
                 files[name] = stack.enter_context(opened(paths))
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
             problem = str(error).partition("\n")[0]
         problems = [found for found in world.gather(problem) if found is not None]
         if problems:

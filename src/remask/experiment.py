@@ -39,7 +39,7 @@ def start(recipe: Recipe, *, home: Path, cache: Path, watch: Watcher) -> RunReco
     device = local_device(resolve_device(recipe.device), launch)
     with joined(device) as world:
         watch = watch if world.is_main else Unwatched()
-        materials = gather(recipe, cache=cache, device=device, processes=world.size, progress=watch.tokenizing)
+        materials = gather(recipe, cache=cache, device=device, processes=world.size, watch=watch)
         say_left_out(materials, watch)
         run_id = make_run_id(recipe.name, shape=describe_shape(recipe), moment=datetime.now(UTC))
         folder = RunFolder(world.on_main(lambda: str(RunFolder.create(home, run_id).path)))
@@ -75,13 +75,25 @@ def resume(reference: str, *, home: Path, cache: Path, watch: Watcher) -> RunRec
     device = local_device(resolve_device(recipe.device), launch)
     with joined(device) as world, _locked(world, folder):
         watch = watch if world.is_main else Unwatched()
-        materials = gather(recipe, cache=cache, device=device, processes=world.size, progress=watch.tokenizing)
+        for complaint in (*folder.complaints(), *_changed(record, recipe, folder)):
+            watch.said(complaint)
+        materials = gather(recipe, cache=cache, device=device, processes=world.size, watch=watch)
         if record.data_hash not in (None, materials.text.fingerprint):
             raise UserError(f"the text of run {record.id} has changed since it began: {recipe.data.source}. Restore it")
         book = _book(world, record, recipe, folder, registry=registry, watch=watch)
         run = Run(materials=materials, folder=folder, book=book, world=world)
         run.restore()
         return run.drive(watch)
+
+
+def _changed(record: RunRecord, recipe: Recipe, folder: RunFolder) -> list[str]:
+    """A sentence where a run's recipe is not the one that it began with."""
+    if record.config_hash in (None, recipe_hash(recipe)):
+        return []
+    return [
+        f"{folder.recipe_path} is not the recipe that the run began with (it was edited or damaged, or another version "
+        "of remask wrote it); going on with it as it is"
+    ]
 
 
 def _locked(world: World, folder: RunFolder) -> AbstractContextManager[None]:

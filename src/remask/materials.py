@@ -9,7 +9,16 @@ import torch
 from torch import nn
 
 from remask.checkpoints import network_tensors, put_weights
-from remask.config.build import Progress, Text, build_feed, build_model, build_rows, build_sampler, build_text
+from remask.config.build import (
+    Text,
+    TextWatcher,
+    build_feed,
+    build_model,
+    build_rows,
+    build_sampler,
+    build_text,
+    check_compiler,
+)
 from remask.config.saved import load_model
 from remask.config.schema import Recipe
 from remask.data.batch import Batch
@@ -58,7 +67,7 @@ class Materials:
 
 
 def gather(
-    recipe: Recipe, *, cache: Path, device: torch.device, processes: int = 1, progress: Progress | None = None
+    recipe: Recipe, *, cache: Path, device: torch.device, processes: int = 1, watch: TextWatcher | None = None
 ) -> Materials:
     """Builds all that a recipe names, without leaving a trace outside the cache.
 
@@ -67,21 +76,23 @@ def gather(
         cache: the cache home.
         device: where this process computes.
         processes: how many train together.
-        progress: told of the tokenizing.
+        watch: told of the tokenizing.
 
     Raises:
         UserError: when something that the recipe names is not there, does not fit or is too small.
     """
     check_precision(recipe, device)
-    text = build_text(recipe, cache=cache, progress=progress)
+    check_compiler(recipe, device)
+    text = build_text(recipe, cache=cache, watch=watch)
     feed = build_feed(recipe, text)
     feed.check(processes=processes)
     if "validation" not in text.stores:
         raise UserError("the text has no validation split: name one with data.validation=FILE")
     held_out_rows = build_rows(recipe.data, text.stores["validation"])
     held_out = list(evaluation_batches(held_out_rows, limit=recipe.training.evaluate_rows))
-    # weights that one device cannot hold are made on the CPU, and shared out from there
-    shared = recipe.training.parallel == "fsdp" and processes > 1
+    # weights that one device cannot hold are made on the CPU and shared out from there; 4 bits are made on a GPU alone
+    in_four_bits = recipe.network.kind == "pretrained" and recipe.network.quantisation != "none"
+    shared = recipe.training.parallel == "fsdp" and processes > 1 and not in_four_bits
     model = build_model(recipe, text.tokenizer, device=torch.device("cpu") if shared else device)
     if recipe.training.start_from is not None:
         take_weights(model, recipe.training.start_from)

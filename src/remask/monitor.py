@@ -6,7 +6,7 @@ steps and on suspicion only.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from statistics import median
@@ -20,17 +20,24 @@ from remask.health.alarms import Alarm
 from remask.health.watching import LINES, Expected, as_kept, judge_line
 from remask.sharding import own_rows
 
+_ODD = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio: keeps two sums apart in one number
+
 Gather = Callable[[Any], list[Any]]
 """A plain value of each process → all of them, by rank (`remask.parallel.World.gather`)."""
 
 WINDOW = 100
 """Steps whose median is what is usual."""
 
-EARLIEST = 20
-"""Steps before there is a median to speak of."""
+FEWEST, FIRST = 20, 3
+"""Steps before there is a median to speak of; until then the first few stand in, of a network that has hardly moved."""
 
-STREAK = 5
-"""Steps in a row at which a gradient or a loss of exactly zero is no accident."""
+LOSS_SHARE = 1 / 3
+"""Of the explosion factor, for the loss: of one row a step, sound runs had norms up to 11 and losses up to 3.2 times
+their median (of 16 rows: 4.2 and 1.6)."""
+
+STREAK, LATER_STREAK = 5, 20
+"""Steps in a row at which a gradient or a loss of exactly zero is no accident: at first, and where it was not zero yet
+(a small batch may have no masked token now and then)."""
 
 OVERFLOWS = 20
 """Steps in a row that a gradient scaler, or the skipping of batches, may pass over."""
@@ -115,7 +122,8 @@ class Monitor:
         trivial: figure of a record → predictor → its value in that figure's unit, as in `Materials.trivial`
             (`bits_per_byte`, `nats_per_token`); under `loss`, values in the objective's own unit, such as
             {"predict zero": 1.0} for noise prediction.
-        explosion_factor: gradient norm, as a multiple of its running median, that is an explosion; above 1.
+        explosion_factor: gradient norm, as a multiple of its running median, that is an explosion; above 1. A third of
+            it holds for the loss.
         steps: optimiser steps of the run.
         targets: figure of a training line → the value it is steered to, e.g. {"mask_probability": 0.05}.
         settled: the step from which targets hold: the end of an objective's warm-ups.
@@ -167,7 +175,8 @@ class Monitor:
         now = self._checksums()
         still = [name for name, value in now.items() if memory.sums.get(name) == value]
         none_moved = bool(still) and len(still) == len(now)
-        if not none_moved and (not still or LONG_ENOUGH not in due):
+        known = none_moved and FIRST_STEPS not in due  # it was said then
+        if known or not still or not (none_moved or LONG_ENOUGH in due):
             return []
         return [alarms.still_parameters(step=step, names=still, since=memory.since, all_of_them=none_moved)]
 
@@ -201,10 +210,9 @@ class Monitor:
             yield alarms.non_finite_gradient(step=seen.step, norm=seen.gradient_norm, parameters=broken, half=half)
 
     def _explosions(self, seen: Seen) -> Iterator[Alarm]:
-        memory = self.memory
-        if len(memory.norms) < EARLIEST or not math.isfinite(seen.loss) or not math.isfinite(seen.gradient_norm):
+        if not math.isfinite(seen.loss) or not math.isfinite(seen.gradient_norm):
             return
-        usual = median(memory.norms)
+        usual = _usual(self.memory.norms)
         if seen.gradient_norm > self.factor * usual > 0:
             shares = self._largest_gradients()
             yield alarms.exploding_gradient(
@@ -212,10 +220,10 @@ class Monitor:
                 norm=seen.gradient_norm,
                 usual=usual,
                 shares=shares,
-                modulated=any("modulation" in name for name in shares),
+                modulated=any("modulation" in name or name.startswith("time.") for name in shares),
             )
-        usual = median(memory.losses)
-        if seen.loss > self.factor * usual > 0:
+        usual = _usual(self.memory.losses)
+        if seen.loss > self.factor * LOSS_SHARE * usual > 0:
             yield alarms.exploding_loss(step=seen.step, loss=seen.loss, usual=usual, terms=seen.terms)
 
     def _streaks(self, seen: Seen) -> Iterator[Alarm]:
@@ -226,10 +234,10 @@ class Monitor:
         memory.zero_losses = memory.zero_losses + 1 if seen.loss == 0 else 0
         if memory.overflows == OVERFLOWS:
             yield alarms.nothing_trained(step=step, count=OVERFLOWS, scaled=seen.scaled)
-        if memory.zero_losses == STREAK:
-            yield alarms.loss_at_zero(step=step, count=STREAK)
-        if memory.zero_norms == STREAK:
-            yield alarms.no_gradient(step=step, count=STREAK)
+        if memory.zero_losses == (LATER_STREAK if any(memory.losses) else STREAK):
+            yield alarms.loss_at_zero(step=step, count=memory.zero_losses)
+        if memory.zero_norms == (LATER_STREAK if any(memory.norms) else STREAK):
+            yield alarms.no_gradient(step=step, count=memory.zero_norms)
 
     # ── gradients and weights ──────────────────────────────────────────────────────────────────────────────────
 
@@ -298,7 +306,8 @@ def first_broken_layer(network: nn.Module, rerun: Callable[[], object]) -> str |
         def look(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             if not found and _is_broken(output):
                 given = _is_broken((args, kwargs))
-                found.append(f"{'what is read by ' if given else ''}{name} ({type(module).__name__})")
+                layer = f"{name} ({type(module).__name__})"
+                found.append(f"what {layer} reads" if given else layer)
 
         return look
 
@@ -330,16 +339,23 @@ def checksum(tensor: Tensor) -> int:
     """
     if tensor.numel() == 0:
         return 0
-    integer = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
-    bits = tensor.detach().contiguous().view(integer)
-    table = bits.view(bits.shape[0] if bits.ndim else 1, -1)
+    integer = {1: torch.int8, 2: torch.int16}.get(tensor.element_size(), torch.int32)
+    rows_of_numbers = tensor.detach().contiguous().view(tensor.shape[0] if tensor.ndim else 1, -1)
+    table = rows_of_numbers.view(integer)
     rows, columns = table.sum(1, dtype=torch.int64), table.sum(0, dtype=torch.int64)
     weights = [torch.arange(1, len(sums) + 1, device=sums.device) for sums in (rows, columns)]
-    return int((rows * weights[0]).sum()) ^ int((columns * weights[1]).sum() << 1)
+    by_row, by_column = (int((sums * weight).sum()) for sums, weight in zip((rows, columns), weights, strict=True))
+    return (by_row + _ODD * by_column) % 2**63
 
 
 def _square(gradient: Tensor | None) -> float:
     return 0.0 if gradient is None else float(torch.linalg.vector_norm(own_rows(gradient), dtype=torch.float32)) ** 2
+
+
+def _usual(values: Sequence[float]) -> float:
+    """What is usual after some values; 0 where that is not known."""
+    known = values if len(values) >= FEWEST else values[:FIRST]
+    return median(known) if len(known) >= FIRST else 0.0
 
 
 def _remember(values: list[float], value: float) -> None:

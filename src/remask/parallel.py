@@ -288,7 +288,7 @@ def joined(device: torch.device, *, patience: float = PATIENCE) -> Iterator[Worl
 def _begin(device: torch.device, launch: Launch, *, patience: float) -> None:
     try:
         store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=patience)))
-        meet(store, launch, patience=patience, identity=f"{socket.gethostname()} {os.getpid()}")
+        store = meet(store, launch, patience=patience, identity=f"{socket.gethostname()} {os.getpid()}")
         store.set_timeout(LONGEST_WORK)
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         if device.type == "cuda":
@@ -301,8 +301,8 @@ def _begin(device: torch.device, launch: Launch, *, patience: float) -> None:
         ) from error
 
 
-def meet(store: Any, launch: Launch, *, patience: float, identity: str) -> None:
-    """Waits until each of the launched processes has come to the store, once; at once for those that have met before.
+def meet(store: Any, launch: Launch, *, patience: float, identity: str) -> Any:
+    """Waits until each of the launched processes has come to the store, as often as this one now has.
 
     Args:
         store: a torch.distributed store that all of them see.
@@ -310,24 +310,27 @@ def meet(store: Any, launch: Launch, *, patience: float, identity: str) -> None:
         patience: in seconds.
         identity: of this process among all of all machines.
 
+    Returns:
+        A part of the store in which earlier meetings have left nothing.
+
     Raises:
         RunError: when some do not come, or two have one rank.
     """
     name = f"remask/process-{launch.rank}"
-    if not store.check([name]) and store.compare_set(name, "", identity) == identity.encode():
-        come = store.add("remask/come", 1)
-        if come == launch.size:
-            store.set("remask/all", "yes")
-    elif store.get(name) != identity.encode():
+    if store.compare_set(name, "", identity) != identity.encode():
         raise RunError(f"two processes have RANK={launch.rank}. Start them with torchrun, which numbers them")
+    meeting = store.add(f"remask/meetings-{launch.rank}", 1)
+    part = dist.PrefixStore(f"remask/meeting-{meeting}", store)  # pyright: ignore[reportPrivateImportUsage]
+    if part.add("come", 1) == launch.size:
+        part.set("all", "yes")
     try:
-        store.wait(["remask/all"], timedelta(seconds=patience))
+        part.wait(["all"], timedelta(seconds=patience))
     except dist.DistError as error:
-        come = store.add("remask/come", 0)
         raise RunError(
-            f"WORLD_SIZE is {launch.size}, but {come} processes came within {patience:g} s. Start as many as it says, "
-            "with torchrun"
+            f"WORLD_SIZE is {launch.size}, but {part.add('come', 0)} processes came within {patience:g} s. Start as "
+            "many as it says, with torchrun"
         ) from error
+    return part
 
 
 @contextmanager

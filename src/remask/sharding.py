@@ -38,7 +38,7 @@ def frozen_parameters(network: nn.Module) -> set[nn.Parameter]:
     return {parameter for base in bases for parameter in base.frozen_parameters()}
 
 
-def shard(network: nn.Module, *, layers: Iterable[nn.Module], world: World) -> None:
+def shard(network: nn.Module, *, layers: Iterable[nn.Module], world: World, device: torch.device | None = None) -> None:
     """Shares the weights of a network out over the processes, in place.
 
     Optimisers and averages are to be made afterwards, from the parameters that the network has then. Each forward pass
@@ -48,27 +48,32 @@ def shard(network: nn.Module, *, layers: Iterable[nn.Module], world: World) -> N
     formats that cannot be cut (4 bits).
 
     Args:
-        network: the same on all processes; on a CPU (gloo) or a GPU (NCCL).
+        network: the same on all processes.
         layers: parts of it whose weights are brought together one part at a time.
         world: the processes; with one nothing changes.
+        device: where each process holds its part, a CPU (gloo) or a GPU (NCCL); None: where the network is. A network
+            on the CPU goes to a GPU layer by layer, so that one which no GPU could hold is never there as a whole.
     """
     if world.size == 1:
         return
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
+    device = next(network.parameters()).device if device is None else device
     frozen = frozen_parameters(network)
     by_hand = {p for p in network.parameters() if not p.requires_grad and p not in frozen}
     uncut = {p for p in network.parameters() if not p.is_floating_point()}
     # weights are let go after each forward pass, the root's too: one written between passes is then seen by the next
     options: dict[str, Any] = {
-        "mesh": init_device_mesh(next(network.parameters()).device.type, (world.size,)),
+        "mesh": init_device_mesh(device.type, (world.size,)),
         "reshard_after_forward": True,
         "ignored_params": by_hand | uncut,
     }
     for layer in layers:
         fully_shard(layer, **options)
     fully_shard(network, **options)
+    for parameter in by_hand | uncut:
+        parameter.data = parameter.data.to(device)
     if hasattr(network, "resume"):  # the other way into a network, with a cache
         register_fsdp_forward_method(network, "resume")
 

@@ -29,7 +29,7 @@ from remask.machine import peak_memory_bytes
 from remask.materials import Materials
 from remask.objectives.prompt_dropout import unwrapped
 from remask.optimisation import MovingAverage
-from remask.parallel import World
+from remask.parallel import World, company
 from remask.runs import RunFolder, RunRecord, timestamp
 from remask.sharding import Layered, shard
 from remask.training import Steered, Step, TrainingState, drop_gradient, train
@@ -43,8 +43,12 @@ VALIDATION_DRAWS = 2
 class Watcher(Protocol):
     """Sees a run as it goes on, to show it."""
 
+    def learning(self, done: int, total: int | None) -> None:
+        """So many bytes of text have been looked through, or learned from, to learn a vocabulary."""
+        ...
+
     def tokenizing(self, done: int, total: int | None) -> None:
-        """So many bytes of text have been tokenized."""
+        """So many bytes of text have been tokenized, of so many, about (None: not known)."""
         ...
 
     def prepared(self, run: "Run") -> None:
@@ -62,6 +66,9 @@ class Watcher(Protocol):
 
 class Unwatched:
     """Nobody looks: of several processes all but one."""
+
+    def learning(self, done: int, total: int | None) -> None:
+        """Nobody to tell."""
 
     def tokenizing(self, done: int, total: int | None) -> None:
         """Nobody to tell."""
@@ -115,7 +122,7 @@ class Run:
         spec, network = self.recipe.training, self.model.network
         if spec.parallel == "fsdp" and self.world.size > 1:
             assert isinstance(network, Layered)
-            shard(network, layers=network.repeated_layers(), world=self.world)
+            shard(network, layers=network.repeated_layers(), world=self.world, device=self.materials.device)
             wrapped = self.accelerator.prepare_model(network, evaluation_mode=True)
         else:
             wrapped = self.accelerator.prepare(network)
@@ -183,7 +190,8 @@ class Run:
     def _reaches_the_end(self, interrupt: InterruptRequest) -> bool:
         """Trains on; false where the run went back to a checkpoint instead."""
         try:
-            self._loop(interrupt)
+            with company():
+                self._loop(interrupt)
         except RollBack as asked:
             self._roll_back(asked.alarm)
             return False

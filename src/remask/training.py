@@ -5,6 +5,7 @@ would have. Micro-batches and processes change nothing but rounding, and which u
 any. Every process has the same sums of losses and the same gradient, so all of them decide alike.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -103,7 +104,8 @@ class Step:
         learning_rate: the share of the peak rate, in [0, 1].
         tokens: target tokens of this step.
         terms: parts of the loss, nats a target token.
-        updated: whether the weights were changed; false where the guard left the batch out.
+        updated: whether the weights were changed; false where the guard left the batch out, or a scaled gradient
+            overflowed.
     """
 
     index: int
@@ -164,7 +166,9 @@ def train(
             scaled=accelerator.scaler is not None,
             rerun=step.rerun,
         )
-        updated = guard.before_update(seen)
+        # a gradient scaler leaves out the optimiser whose own weights overflowed; the others must not step either
+        overflowed = seen.scaled and not math.isfinite(seen.gradient_norm)
+        updated = guard.before_update(seen) and not overflowed
         if updated:
             nn.utils.clip_grads_with_norm_(network.parameters(), clip, norm)
             apply_gradient(state.optimizers, accelerator)

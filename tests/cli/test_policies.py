@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-
 from command import BYTES, newest, refused, succeeds, weights, write_text
+
 from remask.health.alarms import Alarm
 from remask.monitor import Monitor
 

@@ -190,7 +190,7 @@ def test_a_run_stopped_after_its_last_step_still_ends_and_draws_no_sample_twice(
 
 
 def test_ctrl_c_before_the_run_begins_leaves_no_run_and_no_traceback(home, text, monkeypatch):
-    def interrupted(self, done):
+    def interrupted(self, done, total):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(PlainWatcher, "tokenizing", interrupted)

@@ -23,6 +23,7 @@ from remask.config.schema import (
     Recipe,
     SamplingSpec,
     ScoreEntropySpec,
+    SourceSpec,
     TrainingSpec,
     TransformerSpec,
     UniformSpec,
@@ -37,12 +38,14 @@ SCHEDULES = st.one_of(
     st.builds(PolynomialScheduleSpec, power=st.floats(0, 16, exclude_min=True)),
     st.builds(LogLinearScheduleSpec, epsilon=OPEN_SHARE),
 )
-TOKENIZERS = st.one_of(
+OPEN_TOKENIZERS = st.one_of(
     st.builds(ByteTokenizerSpec),
-    st.builds(CharacterTokenizerSpec),
     st.builds(BPETokenizerSpec, vocab_size=st.integers(258, 2**20)),
     st.builds(HuggingFaceTokenizerSpec, name=TEXT),
 )
+TOKENIZERS = st.one_of(st.builds(CharacterTokenizerSpec), OPEN_TOKENIZERS)
+WEIGHT = st.floats(0, 1e6, exclude_min=True)
+SOURCES = st.builds(SourceSpec, source=TEXT, weight=WEIGHT, text_key=TEXT, separator=st.none() | TEXT)
 
 
 @st.composite
@@ -53,8 +56,10 @@ def data(draw):
         "separator": draw(st.none() | TEXT),
     }
     if draw(st.booleans()):
-        config, streaming = draw(st.none() | TEXT), draw(st.booleans())
-        return DataSpec(source="hf:" + draw(TEXT), config=config, streaming=streaming, **shared)
+        shared |= {"mixture": tuple(draw(st.lists(SOURCES, min_size=1, max_size=3))), "weight": draw(WEIGHT)}
+    if draw(st.booleans()):
+        stream = {"streaming": True, "lanes": 1, "shuffle_documents": draw(st.none() | COUNT), "workers": 3}
+        return DataSpec(source="hf:" + draw(TEXT), config=draw(st.none() | TEXT), **stream, **shared)
     held_out = st.none() | TEXT
     return DataSpec(source=draw(TEXT), validation=draw(held_out), max_documents=draw(st.none() | COUNT), **shared)
 
@@ -122,7 +127,7 @@ def recipes(draw):
         seed=draw(st.integers(0, 2**63 - 1)),
         device=draw(st.sampled_from(["auto", "cpu", "cuda", "cuda:3", "mps"])),
         data=text,
-        tokenizer=draw(TOKENIZERS),
+        tokenizer=draw(OPEN_TOKENIZERS if text.streaming else TOKENIZERS),
         process=process,
         objective=objective,
         network=TransformerSpec(

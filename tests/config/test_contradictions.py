@@ -81,6 +81,39 @@ CLASHES = [
         "data.validation=null",
     ),
     (
+        ["mdlm-file", "data.source=F", "data.lanes=4"],
+        "data.lanes: 4 given, but only a stream reads it; give data.lanes=null, or data.streaming=true",
+    ),
+    (
+        ["mdlm-file", "data.source=F", "data.weight=2"],
+        "data.weight: 2.0 given, but there is no other source to weigh it against; give data.weight=1, or data.mixture",
+    ),
+    (
+        ["mdlm-file", "data.source=F", "data.streaming=true", "data.lanes=24", "training.batch_size=64"],
+        "data.lanes: 24 given, but it does not divide training.batch_size=64; give data.lanes=8, or "
+        "training.batch_size=72",
+    ),
+    (
+        ["mdlm-file", "data.source=F", "data.streaming=true", "tokenizer.kind=character"],
+        "tokenizer.kind: character given, but a stream may hold characters that its sample has not; give "
+        "tokenizer.kind=byte (or bpe)",
+    ),
+    (
+        ["mdlm-file", "data.source=F", "data.streaming=true", "data.max_documents=3"],
+        "data.max_documents: 3 given, but streams are plain text, and read to their end; give max_documents=null, or "
+        "data.streaming=false",
+    ),
+    (
+        ["mdlm-file", "data.source=F", "data.streaming=true", "data.mixture=[{source: G, prompt_key: q}]"],
+        "data.mixture: prompt_key=q given, but streams are plain text, and read to their end; give prompt_key=null, or "
+        "data.streaming=false",
+    ),
+    (
+        ["mdlm-file", "data.source=F", "data.mixture=[{source: G, config: en}]"],
+        "data.mixture: entry 1 with config=en given, but G is no Hugging Face dataset; give the entry without config, "
+        "or source: hf:NAME",
+    ),
+    (
         ["mdlm", "training.prompt_dropout=0.1"],
         "training.prompt_dropout: 0.1 given, but the text has no prompts; give training.prompt_dropout=0, or "
         "data.prompt_key and data.response_key",

@@ -202,6 +202,31 @@ WRONG = [
         "'<stream end>' (line 1, column 5); valid: a list of 2 numbers, each at least 0 and below 1",
     ),
     ("data.streaming=yes", "data.streaming: 'yes' given; valid: true or false"),
+    (
+        "data.mixture=other.txt",
+        "data.mixture: 'other.txt' given; valid: a list of {source: …, weight: …, text_key: …, separator: …}",
+    ),
+    (
+        "data.mixture=[a.txt]",
+        'data.mixture: ["a.txt"] given, and entry 1 is no mapping; valid: a list of {source: …, weight: …, '
+        "text_key: …, separator: …}",
+    ),
+    (
+        "data.mixture=[{source: a}, {sorce: b}]",
+        'data.mixture: [{"source": "a"}, {"sorce": "b"}] given, and entry 2 has an unknown key sorce; did you mean '
+        "source? It may have source, weight, text_key, prompt_key, response_key, separator, config, max_documents; "
+        "valid: a list of {source: …, weight: …, text_key: …, separator: …}",
+    ),
+    (
+        "data.mixture=[{weight: 2}]",
+        'data.mixture: [{"weight": 2}] given, and in entry 1 the key source is missing; valid: a list of {source: …, '
+        "weight: …, text_key: …, separator: …}",
+    ),
+    (
+        "data.mixture=[{source: a, weight: 0}]",
+        'data.mixture: [{"source": "a", "weight": 0}] given, and in entry 1 the key weight is wrong (input should be '
+        "greater than 0); valid: a list of {source: …, weight: …, text_key: …, separator: …}",
+    ),
     ("data.source=", "data.source: null given; valid: text, not empty"),
     ("data.length=1", "data.length: 1 given; valid: a whole number at least 2"),
     ("device=gpu", "device: 'gpu' given; valid: auto, cpu, cuda, cuda:N or mps"),

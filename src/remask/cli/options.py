@@ -114,3 +114,9 @@ def _written(value: Any) -> str:
 def _as_option(key: re.Match[str]) -> str:
     """`sampling.top_p` as `--top-p`, and `sampling.sampler=` as `--sampler `."""
     return f"--{key[1].replace('_', '-')}{' ' if key[2] else ''}"
+
+
+def complain(folder: "RunFolder") -> None:
+    """Says on standard error what of a run's logs cannot be read, so that no figure is missing in silence."""
+    for complaint in folder.complaints():
+        typer.echo(complaint, err=True)

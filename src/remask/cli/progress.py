@@ -1,13 +1,23 @@
 """What a person sees while a run trains: a panel that redraws in a terminal, plain lines elsewhere."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -20,20 +30,63 @@ if TYPE_CHECKING:
 SAMPLE_CHARACTERS = 100
 
 
+class TextMeter:
+    """How far a long work on text has come, in lines: one at its start, then one every so many seconds.
+
+    Args:
+        name: of the work.
+        note: what the first line says beside it.
+        every: seconds between lines.
+        clock: gives seconds; never goes back.
+    """
+
+    def __init__(self, name: str, *, note: str, every: float = 10.0, clock: Callable[[], float] = monotonic) -> None:
+        self.name, self.note = name, note
+        self._every, self._clock = every, clock
+        self._first: tuple[float, int] | None = None
+        self._said = 0.0
+
+    def line(self, done: int, total: int | None) -> str | None:
+        """What to say when so many bytes of text are done, of so many (None: not known); mostly nothing."""
+        now = self._clock()
+        if self._first is None or done < self._first[1]:  # a work of the same name begins anew
+            self._first, self._said = (now, done), now
+            return f"{self.name} ({self.note})"
+        if now - self._said < self._every:
+            return None
+        self._said = now
+        since, before = self._first
+        return f"{self.name}: {amount_done(done, total, speed=(done - before) / max(now - since, 1e-9))}"
+
+
+def amount_done(done: int, total: int | None, *, speed: float) -> str:
+    """Bytes done, of how many where that is known, bytes a second, and the time left."""
+    if total is None or done > total:
+        return f"{done / 1e6:,.0f} MB, {speed / 1e6:.1f} MB/s"
+    left = f", {timedelta(seconds=round((total - done) / speed))} left" if speed > 0 else ""
+    return f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB, {speed / 1e6:.1f} MB/s{left}"
+
+
 class PlainWatcher:
     """Prints a line for each logged record; for pipes, files and CI."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.reference = ""
-        self._said_tokenizing = False
+        self._learning = TextMeter("learning a vocabulary", note="once; it is cached")
+        self._tokenizing = TextMeter("tokenizing the text", note="once; the tokens are cached")
 
-    def tokenizing(self, done: int) -> None:
-        """Says once that text is being tokenized."""
-        del done
-        if not self._said_tokenizing:
-            self.say("tokenizing the text (once; the tokens are cached)")
-            self._said_tokenizing = True
+    def learning(self, done: int, total: int | None) -> None:
+        """Says now and then how much of the text a vocabulary has been learned from."""
+        self._meter(self._learning, done, total)
+
+    def tokenizing(self, done: int, total: int | None) -> None:
+        """Says now and then how much of the text has been tokenized."""
+        self._meter(self._tokenizing, done, total)
+
+    def _meter(self, meter: TextMeter, done: int, total: int | None) -> None:
+        if line := meter.line(done, total):
+            self.say(line)
 
     def prepared(self, run: "Run") -> None:
         """Says what is about to be trained, and what trivial predictors get."""
@@ -77,7 +130,25 @@ class LiveWatcher(PlainWatcher):
             console=console,
         )
         self.task = self.bar.add_task("training", total=None)
+        self.text_bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
         self.latest: dict[str, Mapping[str, Any]] = {}
+
+    def _meter(self, meter: TextMeter, done: int, total: int | None) -> None:
+        tasks = self.text_bar.tasks
+        if not tasks or tasks[0].description != meter.name or done < tasks[0].completed:
+            for task in tasks:
+                self.text_bar.remove_task(task.id)
+            self.text_bar.add_task(meter.name, completed=done)
+        known = total if total is not None and done <= total else None
+        self.text_bar.update(self.text_bar.tasks[0].id, completed=done, total=known)
+        self.live.update(self.text_bar)
 
     def prepared(self, run: "Run") -> None:
         """Says what is about to be trained, and starts the bar."""

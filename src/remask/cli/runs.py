@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from remask.cli import options as option
+
 if TYPE_CHECKING:
     from remask.runs import Registry, RunFolder, RunRecord
 
@@ -58,6 +60,7 @@ def show(
     record = registry.find(run)
     if conclude is not None:
         record = registry.update(record.id, conclusion=conclude.strip() or None)
+    option.complain(registry.folder_of(record))
     page = _page(registry, record)
     if as_json:
         typer.echo(_json(page))

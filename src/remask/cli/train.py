@@ -79,6 +79,10 @@ class Noting:
     def __init__(self, watch: "Watcher", run_file: Path) -> None:
         self._watch, self._run_file = watch, run_file
 
+    def learning(self, done: int, total: int | None) -> None:
+        """Hands it on."""
+        self._watch.learning(done, total)
+
     def tokenizing(self, done: int, total: int | None) -> None:
         """Hands it on."""
         self._watch.tokenizing(done, total)

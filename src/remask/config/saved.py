@@ -1,9 +1,11 @@
 """Whole models on disk: `config.json`, `model.safetensors` and the tokenizer, in one folder."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -69,6 +71,7 @@ def _write_model(model: Model, tensors: Mapping[str, Tensor], recipe: Recipe, fo
             "recipe": recipe.model_dump(mode="json"),
             "architecture": architecture_of(model.network),
         }
+        record["seal"] = _seal(record)
         (temporary / "config.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
@@ -77,6 +80,12 @@ def _write_model(model: Model, tensors: Mapping[str, Tensor], recipe: Recipe, fo
         raise RunError(
             f"the model could not be written to {folder}: {error}. Free some space and resume the run"
         ) from error
+
+
+def _seal(record: Mapping[str, Any]) -> str:
+    """Digest of what nothing else vouches for: a bit that flips in the recipe would give other figures in silence."""
+    text = json.dumps([record["recipe"], record["architecture"]], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def load_model(folder: Path, *, device: torch.device) -> tuple[Model, Recipe]:
@@ -91,11 +100,13 @@ def load_model(folder: Path, *, device: torch.device) -> tuple[Model, Recipe]:
         )
     try:
         record = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if "seal" in record and record["seal"] != _seal(record):
+            raise ValueError("config.json is not what was written: its seal does not fit")
         # JSON has lists only, where a strict recipe wants tuples: read it as JSON, in which the two are one
         recipe = Recipe.model_validate_json(json.dumps(record["recipe"]))
         weights = read_tensors(folder / "model.safetensors", digest=record["weights"])
         tokenizer_hash = record["tokenizer"]
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError, ValidationError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"the model in {folder} is damaged ({reason}). Resume or repeat its run to write it again"

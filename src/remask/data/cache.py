@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,14 +54,43 @@ def cached_folder(folder: Path, *, build: Callable[[Path], None]) -> Path:
     return folder
 
 
+def grown_folder(folder: Path, *, build: Callable[[Path], None]) -> Path:
+    """As `cached_folder`, for a long build: one that was killed or interrupted leaves its files to the next.
+
+    Args:
+        folder: where the files stand; its name must hold everything that decides them.
+        build: writes the files into the folder it is given, where those of an earlier build may stand. What it keeps
+            for itself alone has a name with a dot in front, and is removed in the end.
+
+    Raises:
+        UserError: the place cannot be written, or what `build` raises; then nothing is left.
+        RunError: the disk is full; then nothing is left. Or what `build` raises; then its files are.
+    """
+    if intact(folder):
+        return folder
+    with writing(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / f".{folder.name}.lock"):
+            if not intact(folder):
+                draft = folder.parent / f".{folder.name}.growing"
+                draft.mkdir(exist_ok=True)
+                try:
+                    build(draft)
+                    _install(draft, folder)
+                except (UserError, OSError):
+                    shutil.rmtree(draft, ignore_errors=True)
+                    raise
+    return folder
+
+
 def intact(folder: Path) -> bool:
     """Whether every file that the manifest of `folder` lists is there with its size and hash."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         wanted = [(folder / name, entry["bytes"], entry["blake2b"]) for name, entry in manifest.items()]
         sizes_right = all(path.stat().st_size == size for path, size, _ in wanted)
-        return bool(wanted) and sizes_right and all(file_hash(path) == digest for path, _, digest in wanted)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return bool(wanted) and sizes_right and _hashes([path for path, _, _ in wanted]) == [d for _, _, d in wanted]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return False
 
 
@@ -101,13 +131,27 @@ def _replace(folder: Path, build: Callable[[Path], None]) -> None:
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.building-"))
     try:
         build(temporary)
-        files = sorted(path for path in temporary.iterdir())
-        manifest = {p.name: {"bytes": p.stat().st_size, "blake2b": file_hash(p)} for p in files}
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        temporary.chmod(0o755)
-        if folder.exists():  # damaged
-            shutil.rmtree(folder)
-        temporary.rename(folder)
+        _install(temporary, folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _install(temporary: Path, folder: Path) -> None:
+    """Seals complete files with a manifest and puts them in their place."""
+    own = [path for path in temporary.iterdir() if path.name.startswith(".")]
+    files = sorted(path for path in temporary.iterdir() if path not in own and path.name != MANIFEST)
+    manifest = {p.name: {"bytes": p.stat().st_size, "blake2b": h} for p, h in zip(files, _hashes(files), strict=True)}
+    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    temporary.chmod(0o755)
+    for path in own:
+        path.unlink()
+    if folder.exists():  # damaged
+        shutil.rmtree(folder)
+    temporary.rename(folder)
+
+
+def _hashes(paths: Sequence[Path]) -> list[str]:
+    """The hash of each file, two at a time: the library lets go of the interpreter while it hashes."""
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        return list(pool.map(file_hash, paths))

@@ -1,6 +1,7 @@
 """Documents out of files: text, JSON lines and Parquet, plain or gzipped.
 
-Readers stream: never more than one document and one block of a file are in memory.
+Readers stream: never more than one document and one block of a file are in memory, and of a file that is one long
+document only the block.
 """
 
 import codecs
@@ -10,16 +11,18 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast, runtime_checkable
 
 from remask.data.cache import file_hash
-from remask.data.documents import Document
+from remask.data.documents import Document, LongText, is_blank, text_of
 from remask.errors import UserError, did_you_mean
 
 EXTENSIONS = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet")
 _BLOCK = 1 << 20
+_LONG = 1 << 24  # characters from which on a file that is one document is read piece by piece
 
 
 @runtime_checkable
@@ -68,15 +71,18 @@ class FileReader:
         texts = [path for path in self.files if whole and extension(path).startswith(".txt")]
         return any(piece.strip() for path in texts for piece in _decoded(path)) or next(iter(self), None) is not None
 
-    def __iter__(self) -> Iterator[str]:
-        return islice((d for path in self.files for d in self.documents_of(path) if d.strip()), self.max_documents)
+    def __iter__(self) -> Iterator[str | LongText]:
+        return islice((d for path in self.files for d in self._read(path) if not is_blank(d)), self.max_documents)
 
     def documents_of(self, path: Path) -> Iterator[str]:
-        """The documents of one file, blank ones among them.
+        """The documents of one file, blank ones among them, each whole.
 
         Raises:
             UserError: the file cannot be read as what its name says.
         """
+        return map(text_of, self._read(path))
+
+    def _read(self, path: Path) -> Iterator[str | LongText]:
         kind = extension(path)
         if kind == ".parquet":
             return read_parquet(path, text_key=self.text_key)
@@ -114,20 +120,37 @@ def extension(path: Path) -> str:
     return "".join(path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:]).lower()
 
 
-def read_text(path: Path, *, separator: str | None) -> Iterator[str]:
+def read_text(path: Path, *, separator: str | None) -> Iterator[str | LongText]:
     """The documents of a text file: the whole file, or the parts between separators.
 
     Raises:
         UserError: the file cannot be read or is not UTF-8.
     """
     if separator is None:
-        yield "".join(_decoded(path))
+        yield _whole(path)
         return
-    rest = ""
+    held: list[str] = []  # of a document whose end has not come yet; joined once, however long it is
     for piece in _decoded(path):
-        *documents, rest = (rest + piece).split(separator)
+        last = held[-1] if held else ""
+        if len(last) >= len(separator) and separator not in last[1 - len(separator) or len(last) :] + piece:
+            held.append(piece)
+            continue
+        *documents, rest = "".join([*held, piece]).split(separator)
         yield from documents
-    yield rest
+        held = [rest]
+    yield "".join(held)
+
+
+def _whole(path: Path) -> str | LongText:
+    """A file as one document, which is held only where it is short."""
+    held: list[str] = []
+    size = 0
+    for piece in _decoded(path):
+        held.append(piece)
+        size += len(piece)
+        if size > _LONG:
+            return LongText(read=partial(_decoded, path))
+    return "".join(held)
 
 
 def read_jsonl(path: Path, *, text_key: str) -> Iterator[str]:

@@ -4,13 +4,13 @@ A document's place follows from a hash of its text alone (of the prompt, for a p
 machine and in every order, and two copies of one document never stand on both sides.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
 from typing import Literal
 
-from remask.data.documents import Document, Pair, key_of, text_of
+from remask.data.documents import Document, LongText, Pair, is_blank, key_pieces, length_of
 from remask.errors import UserError
 
 Split = Literal["train", "validation", "test"]
@@ -22,7 +22,10 @@ _WHOLE = 1 << 64
 
 def place(document: Document) -> int:
     """The document's place among the splits, in [0, 2^64): the blake2b hash of its text or prompt."""
-    return int.from_bytes(blake2b(key_of(document).encode("utf-8"), digest_size=8).digest(), "big")
+    digest = blake2b(digest_size=8)
+    for piece in key_pieces(document):
+        digest.update(piece.encode("utf-8"))
+    return int.from_bytes(digest.digest(), "big")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +54,10 @@ class SplitPlan:
                     f"there are fewer different prompts than splits ({len(self.edges)}), and a pair cannot be cut: "
                     "give more pairs, or set data.validation"
                 )
-            cut = cut_by_position(document, shares=_shares(self.edges))
-            return [(edge[0], part) for edge, part in zip(self.edges, cut, strict=True) if part.strip()]
+            shares = _shares(self.edges)
+            long = isinstance(document, LongText)
+            parts = cut_long(document, shares=shares) if long else cut_by_position(document, shares=shares)
+            return [(edge[0], part) for edge, part in zip(self.edges, parts, strict=True) if not is_blank(part)]
         where = place(document)
         if where == self.longest:
             return [("train", document)]
@@ -84,7 +89,7 @@ def plan_splits(documents: Iterable[Document], *, wanted: tuple[Split, ...]) -> 
         filled.add(next(split for split, end in edges if where < end))
         if len(filled) == len(wanted):
             return plan
-        lengths[where] = len(text_of(document))
+        lengths[where] = length_of(document)
     if len(lengths) < len(wanted):
         return SplitPlan(edges=edges, by_position=True)
     longest = max(lengths, key=lambda where: (lengths[where], where))
@@ -99,14 +104,36 @@ def cut_by_position(text: str, *, shares: tuple[float, ...]) -> list[str]:
 
     The parts joined are the text again.
     """
-    reach = max(1, len(text) // 50)
+    cuts = _cuts(len(text), shares=shares, line_end=lambda start, end: text.find("\n", start, end))
+    return [text[start:end] for start, end in pairwise(cuts)]
+
+
+def cut_long(text: LongText, *, shares: tuple[float, ...]) -> list[LongText]:
+    """Cuts a long text at the same places, without holding it."""
+
+    def line_end(start: int, end: int) -> int:
+        at = start
+        for piece in text.part(start, end).pieces():
+            found = piece.find("\n")
+            if found >= 0:
+                return at + found
+            at += len(piece)
+        return -1
+
+    cuts = _cuts(length_of(text), shares=shares, line_end=line_end)
+    return [text.part(start, end) for start, end in pairwise(cuts)]
+
+
+def _cuts(length: int, *, shares: tuple[float, ...], line_end: Callable[[int, int], int]) -> list[int]:
+    """Where the parts begin and end; `line_end` finds the first line end between two places, or gives -1."""
+    reach = max(1, length // 50)
     cuts, share = [0], 0.0
     for part in shares[:-1]:
         share += part
-        at = max(cuts[-1], round(share * len(text)))
-        line_end = text.find("\n", max(at - 1, 0), at + reach)
-        cuts.append(at if line_end < 0 else line_end + 1)
-    return [text[start:end] for start, end in pairwise([*cuts, len(text)])]
+        at = max(cuts[-1], round(share * length))
+        end = line_end(max(at - 1, 0), min(at + reach, length))
+        cuts.append(at if end < 0 else end + 1)
+    return [*cuts, length]
 
 
 def _hash_edges(wanted: tuple[Split, ...]) -> tuple[tuple[Split, int], ...]:

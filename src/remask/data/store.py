@@ -5,28 +5,31 @@ Letters: N tokens of a split, D documents of it, V vocabulary.
 
 import json
 import mmap
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from hashlib import blake2b
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from remask.data.cache import cached_folder
+from remask.data.cache import grown_folder
 from remask.data.corpora import Corpus
-from remask.data.documents import Document, pieces_of, text_of
-from remask.data.splits import Split
-from remask.errors import UserError
-from remask.tokenizers.base import Encoding, Tokenizer
+from remask.data.draft import Draft, layout
+from remask.data.encoders import encoded
+from remask.data.encoding import batches, units
+from remask.data.sizes import size_estimate
+from remask.tokenizers.base import Tokenizer
+
+Progress = Callable[[int, int | None], None]
+"""Told of UTF-8 bytes of text done so far, and how many there are in all, about (None: not known)."""
 
 FORMAT = 1
 END_OF_TEXT = 256  # the symbol after the 256 bytes in `text_bytes`
 _META = "meta.json"
-_MOST = 255  # bytes that a token's uint8 can hold
 _BATCH = 1 << 20  # characters tokenized, or tokens decoded, at a time
+_BATCHES_BEFORE_SEAL = 16  # what a kill can cost is that much work
 _CHUNK = 1 << 22  # tokens looked at at a time
 
 
@@ -67,7 +70,7 @@ class TokenStore:
         maps: list[mmap.mmap] = []
         arrays = {
             name: _mapped(folder / f"{split}.{name}", dtype=dtype, maps=maps)
-            for name, dtype in _layout(meta["vocab_size"], paired=meta.get("paired", False)).items()
+            for name, dtype in layout(meta["vocab_size"], paired=meta.get("paired", False)).items()
         }
         return cls(
             split=split,
@@ -100,17 +103,17 @@ class TokenStore:
         counts = np.zeros(self.vocab_size, dtype=np.int64)
         for start in range(0, len(self), _CHUNK):
             part = self.ids[start : start + _CHUNK]
-            counts += np.bincount(part[self._learned(start, len(part))], minlength=self.vocab_size)
+            counts += np.bincount(self._learned(part, start), minlength=self.vocab_size)
             self.release_pages()
         return counts
 
-    def _learned(self, start: int, size: int) -> np.ndarray:
-        """Which of `size` tokens from `start` on are no part of a prompt, bool [size]."""
-        at = np.arange(start, start + size)
+    def _learned(self, part: np.ndarray, start: int) -> np.ndarray:
+        """Those of the ids from `start` on that are no part of a prompt."""
         if self.prompt_lengths is None:
-            return np.ones(size, dtype=bool)
+            return part
+        at = np.arange(start, start + len(part))
         document = np.searchsorted(self.document_offsets, at, side="right") - 1
-        return at - self.document_offsets[document] >= self.prompt_lengths[document]
+        return part[at - self.document_offsets[document] >= self.prompt_lengths[document]]
 
     def text_bytes(self, tokenizer: Tokenizer, *, limit: int | None = None) -> np.ndarray:
         """The split's text as byte symbols, each document followed by 256, uint16.
@@ -147,39 +150,75 @@ class TokenStore:
                 mapped.madvise(advice)
 
 
+def unwatched(done: int, total: int | None) -> None:
+    """A progress that nobody sees."""
+
+
 def build_stores(
     corpus: Corpus,
     tokenizer: Tokenizer,
     *,
     cache: Path,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
+    workers: int | None = None,
 ) -> dict[str, TokenStore]:
     """The tokens of every split, from the cache or tokenized now.
 
-    The cache folder is named by the contents of corpus and tokenizer, so a change of either makes a new one,
-    and whoever builds it writes the same bytes. A damaged one is built again.
+    The cache folder is named by the contents of corpus and tokenizer, so a change of either makes a new one, and
+    whoever builds it, alone or on many cores, interrupted or not, writes the same bytes. A killed build is gone on
+    with, and a damaged store is built again.
 
     Args:
         corpus: the text.
         tokenizer: how to encode it.
         cache: the cache home.
-        progress: called while tokenizing with the UTF-8 bytes of text done so far.
+        progress: called while tokenizing with the UTF-8 bytes of text done so far, and how many there are in all.
+        workers: processes that tokenize; None takes as many as there are cores, once the text is worth it.
 
     Returns:
         A store for each of the corpus' splits.
 
     Raises:
         UserError: the text cannot be read or encoded, or the cache cannot be written.
-        RunError: the disk is full.
+        RunError: the disk is full, or a process that tokenizes died.
     """
     key = json.dumps([FORMAT, corpus.fingerprint, corpus.splits, tokenizer.fingerprint])
     folder = cache / "tokens" / blake2b(key.encode(), digest_size=16).hexdigest()
 
     def build(target: Path) -> None:
-        _write(target, corpus, tokenizer, progress or (lambda done: None))
+        _write(target, corpus, tokenizer, progress or unwatched, workers)
 
-    cached_folder(folder, build=build)
+    grown_folder(folder, build=build)
     return {split: TokenStore.open(folder, split=split) for split in corpus.splits}
+
+
+def _write(folder: Path, corpus: Corpus, tokenizer: Tokenizer, progress: Progress, workers: int | None) -> None:
+    dtypes = layout(tokenizer.vocab_size, paired=corpus.paired)
+    total = size_estimate(corpus)
+    with Draft(folder, splits=corpus.splits, dtypes=dtypes) as draft:
+        rest = islice(units(corpus.items(), tokenizer), draft.units, None)
+        groups = batches(rest, characters=_BATCH)
+        for number, (count, blocks) in enumerate(
+            encoded(groups, tokenizer, dtype=dtypes["ids"], workers=workers), start=1
+        ):
+            draft.add(blocks, units=count)
+            if number % _BATCHES_BEFORE_SEAL == 0:
+                draft.seal()
+            progress(draft.text_bytes, total)
+        draft.finish()
+    meta = {
+        "format": FORMAT,
+        "corpus": corpus.fingerprint,
+        "tokenizer": tokenizer.fingerprint,
+        "vocab_size": tokenizer.vocab_size,
+        "eos_id": tokenizer.eos_id,
+        "paired": corpus.paired,
+        "splits": {
+            split: {"tokens": tally.tokens, "documents": tally.documents, "text_bytes": tally.text_bytes}
+            for split, tally in draft.tallies.items()
+        },
+    }
+    (folder / _META).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
 
 
 def _opened(folder: Path, split: str) -> TokenStore:
@@ -190,141 +229,9 @@ def _made(values: Mapping[str, Any]) -> TokenStore:
     return TokenStore(**values)
 
 
-def _layout(vocab_size: int, *, paired: bool) -> dict[str, str]:
-    """Name and little-endian type of each file of a split."""
-    files = {
-        "ids": "<u2" if vocab_size <= 1 << 16 else "<u4",
-        "byte_lengths": "|u1",
-        "document_offsets": "<i8",
-    }
-    return files | ({"prompt_lengths": "<i8"} if paired else {})
-
-
 def _mapped(path: Path, *, dtype: str, maps: list[mmap.mmap]) -> np.ndarray:
     with path.open("rb") as file:
         if path.stat().st_size == 0:  # an empty file cannot be mapped
             return np.zeros(0, dtype=dtype)
         maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     return np.frombuffer(maps[-1], dtype=dtype)
-
-
-def _write(folder: Path, corpus: Corpus, tokenizer: Tokenizer, progress: Callable[[int], None]) -> None:
-    with ExitStack() as stack:
-        writers: dict[str, _SplitWriter] = {
-            split: stack.enter_context(_SplitWriter(folder, split=split, tokenizer=tokenizer, paired=corpus.paired))
-            for split in corpus.splits
-        }
-        for batch in _batches(corpus.items()):
-            pieces = [pieces_of(document) for _, document in batch]
-            encodings = iter(tokenizer.encode_batch([text for parts in pieces for text in parts]))
-            for (split, _), parts in zip(batch, pieces, strict=True):
-                writers[split].add([_whole(next(encodings), text) for text in parts])
-            progress(sum(writer.text_bytes for writer in writers.values()))
-    meta = {
-        "format": FORMAT,
-        "corpus": corpus.fingerprint,
-        "tokenizer": tokenizer.fingerprint,
-        "vocab_size": tokenizer.vocab_size,
-        "eos_id": tokenizer.eos_id,
-        "paired": corpus.paired,
-        "splits": {split: writer.summary() for split, writer in writers.items()},
-    }
-    (folder / _META).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
-
-
-def _batches(documents: Iterator[tuple[Split, Document]]) -> Iterator[list[tuple[Split, Document]]]:
-    """Documents in groups of about a million characters: enough to tokenize in parallel, few to hold."""
-    batch: list[tuple[Split, Document]] = []
-    size = 0
-    for item in documents:
-        batch.append(item)
-        size += len(text_of(item[1]))
-        if size >= _BATCH:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _whole(encoding: Encoding, text: str) -> tuple[np.ndarray, np.ndarray, int]:
-    """A piece's ids, the bytes of each, and the bytes that a lossy tokenizer left without any token."""
-    lengths = encoding.byte_lengths.astype(np.int64)
-    return encoding.ids, lengths, len(text.encode("utf-8")) - int(lengths.sum())
-
-
-class _SplitWriter:
-    """Appends documents to the files of a split."""
-
-    def __init__(self, folder: Path, *, split: str, tokenizer: Tokenizer, paired: bool) -> None:
-        self._dtypes = _layout(tokenizer.vocab_size, paired=paired)
-        self._paths = {name: folder / f"{split}.{name}" for name in self._dtypes}
-        self._eos_id = tokenizer.eos_id
-        self._files: dict[str, BinaryIO] = {}
-        self._owed = 0  # bytes of text that no token's uint8 had room for yet
-        self.tokens = self.documents = self.text_bytes = 0
-
-    def __enter__(self) -> "_SplitWriter":
-        self._files = {name: path.open("wb") for name, path in self._paths.items()}
-        self._put("document_offsets", np.zeros(1))
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for file in self._files.values():
-            file.close()
-        if error[0] is None and self._owed:
-            _pay_backwards(self._paths["byte_lengths"], self._owed)
-
-    def add(self, pieces: list[tuple[np.ndarray, np.ndarray, int]]) -> None:
-        """Writes one document, a text or a prompt and its response, and its end of text."""
-        *_, (_, _, rest) = pieces
-        lengths = np.concatenate([*(lengths for _, lengths, _ in pieces), [rest]])  # an end of text pays what is left
-        if len(pieces) == 2:
-            (prompt, _, unpaid), (response, _, _) = pieces
-            lengths[max(len(prompt) - 1, 0)] += unpaid  # by the prompt itself, where it has a token
-            self._put("prompt_lengths", np.array([len(prompt)]))
-            pieces = [(np.concatenate([prompt, response]), lengths, 0)]
-        text_bytes = int(lengths.sum())
-        if self._owed or lengths.max() > _MOST:
-            lengths[0] += self._owed
-            lengths, self._owed = _carry(lengths)
-        self._put("ids", np.append(pieces[0][0], self._eos_id))
-        self._put("byte_lengths", lengths)
-        self.tokens += len(lengths)
-        self._put("document_offsets", np.array([self.tokens]))
-        self.documents += 1
-        self.text_bytes += text_bytes
-
-    def summary(self) -> dict[str, Any]:
-        """What the meta file keeps of this split."""
-        return {"tokens": self.tokens, "documents": self.documents, "text_bytes": self.text_bytes}
-
-    def _put(self, name: str, values: np.ndarray) -> None:
-        self._files[name].write(values.astype(self._dtypes[name]).tobytes())
-
-
-def _carry(lengths: np.ndarray) -> tuple[np.ndarray, int]:
-    """Moves what exceeds 255 to the next token; returns the lengths and what is left after the last."""
-    kept = lengths.copy()
-    over = 0
-    for place in range(len(kept)):
-        over += int(kept[place])
-        kept[place] = min(over, _MOST)
-        over -= int(kept[place])
-    return kept, over
-
-
-def _pay_backwards(path: Path, owed: int) -> None:
-    """Adds bytes that were left after the last document to the last tokens that have room."""
-    lengths = np.memmap(path, dtype=np.uint8, mode="r+")
-    for end in range(len(lengths), 0, -_CHUNK):
-        part = lengths[max(0, end - _CHUNK) : end]
-        room = (_MOST - part[::-1].astype(np.int64)).cumsum()
-        paid = np.minimum(room, owed)
-        part[::-1] += np.diff(paid, prepend=0).astype(np.uint8)
-        owed -= int(paid[-1])
-        if owed == 0:
-            return
-    raise UserError(
-        f"this tokenizer leaves no room to count the text's bytes (more than {_MOST} a token on average): it "
-        "does not cover this text; choose another tokenizer"
-    )

@@ -14,6 +14,7 @@ import math
 import os
 import shutil
 import tempfile
+import tokenize
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -250,7 +251,7 @@ class ByteNgrams:
             checksums = manifest["checksums"]
             counts = [_read(folder, f"order-{k}-counts", checksums) for k in orders]
             keys = [_read(folder, f"order-{k}-keys", checksums) for k in orders]
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError) as error:
             raise UserError(
                 f"the n-gram models in {folder} cannot be read ({error}): delete the folder and fit again"
             ) from error
@@ -282,7 +283,10 @@ def _checksum(array: IntArray) -> str:
 
 
 def _read(folder: Path, name: str, checksums: Mapping[str, str]) -> IntArray:
-    array = np.load(folder / f"{name}.npy", allow_pickle=False)
+    try:
+        array = np.load(folder / f"{name}.npy", allow_pickle=False)
+    except (SyntaxError, MemoryError, tokenize.TokenError) as error:  # what numpy raises for damaged headers
+        raise ValueError(f"{name}.npy is damaged: {error}") from error
     if array.dtype != np.int64 or array.ndim != 1 or _checksum(array) != checksums[name]:
         raise ValueError(f"{name}.npy does not match its checksum")
     return array

@@ -5,14 +5,17 @@ All are fitted on the training text and judged on the very rows that a model is 
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from filelock import FileLock
 
 from remask.data.batch import Batch
+from remask.data.cache import cached_folder, writing
 from remask.data.store import END_OF_TEXT, TokenStore
 from remask.errors import UserError
 from remask.evaluation.ngrams import ByteNgrams
@@ -80,25 +83,46 @@ def text_symbols_of(ids: npt.NDArray[np.integer], tokenizer: Tokenizer) -> npt.N
 
 
 def fit_trivial(store: TokenStore, tokenizer: Tokenizer, *, cache: Path) -> TrivialPredictors:
-    """Fits the predictors on a training split, keeping the n-gram tables in the cache.
+    """Fits the predictors on a training split, keeping counts and n-gram tables in the cache.
+
+    One process fits; others that want the same wait for it.
 
     Args:
         store: the training tokens.
         tokenizer: the one they were made with.
         cache: the cache home.
+
+    Raises:
+        UserError: the cache cannot be written.
+        RunError: the disk is full.
     """
-    folder = cache / "ngrams" / f"{store.fingerprint}-{FIT_LIMIT}"
-    try:
-        ngrams = ByteNgrams.load(folder)
-    except (UserError, OSError):
-        ngrams = ByteNgrams.fit(store.text_bytes(tokenizer, limit=FIT_LIMIT))
-        ngrams.save(folder)
-    counts = store.token_counts()
+    ngrams = _fitted_ngrams(store, tokenizer, cache / "ngrams" / f"{store.fingerprint}-{FIT_LIMIT}")
+    counts = _token_counts(store, cache / "counts" / f"{store.fingerprint}-{store.split}")
     counts[tokenizer.mask_id] = 0
     smoothed = (counts + 1.0) / (counts.sum() + tokenizer.vocab_size - 1)
     unigram = -np.log(smoothed)
     unigram[tokenizer.mask_id] = np.inf
     return TrivialPredictors(tokenizer=tokenizer, unigram=unigram, ngrams=ngrams, fitted_bytes=ngrams.fitted_symbols)
+
+
+def _fitted_ngrams(store: TokenStore, tokenizer: Tokenizer, folder: Path) -> ByteNgrams:
+    with suppress(UserError, OSError):
+        return ByteNgrams.load(folder)
+    with writing(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / f".{folder.name}.lock"):
+            with suppress(UserError, OSError):  # another process has fitted them meanwhile
+                return ByteNgrams.load(folder)
+            ngrams = ByteNgrams.fit(store.text_bytes(tokenizer, limit=FIT_LIMIT))
+            ngrams.save(folder)
+            return ngrams
+
+
+def _token_counts(store: TokenStore, folder: Path) -> npt.NDArray[np.int64]:
+    def build(target: Path) -> None:
+        np.save(target / "counts.npy", store.token_counts(), allow_pickle=False)
+
+    return np.load(cached_folder(folder, build=build) / "counts.npy", allow_pickle=False)
 
 
 def _joined(

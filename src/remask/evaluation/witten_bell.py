@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 END_OF_TEXT = 256
 SYMBOLS = 257
-_FIT_CHUNK = 1 << 24
+_FIT_CHUNK = 1 << 21  # symbols counted at a time: the fastest, in less than half the memory of 2^24
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]

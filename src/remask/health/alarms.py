@@ -109,31 +109,32 @@ def exploding_gradient(*, step: int, norm: float, usual: float, shares: Mapping[
     Args:
         step: when.
         norm: of the whole gradient.
-        usual: its median over the last steps.
+        usual: its median over the last steps, or the first ones.
         shares: the parameters with most of the squared norm, largest first, and their share of it.
         modulated: whether one of them sets the scale of a layer from the time (AdaLN).
     """
     parts = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    size = f"gradient norm {norm:.3g}, {norm / usual:.0f} times what is usual ({usual:.3g})"
     causes = "a learning rate that is too high, too short a warm-up, or one odd batch"
     remedies = "half the training.learning_rate, a longer training.warmup_ratio, or health.explosion=skip"
     return Alarm(
         kind="explosion",
         name="exploding gradient",
         step=step,
-        evidence=f"gradient norm {norm:.3g}, {norm / usual:.0f} times its median ({usual:.3g}); most of it in {parts}",
+        evidence=f"{size}; most of it in {parts}",
         cause=f"an AdaLN scale without bound, {causes}" if modulated else causes,
         remedy=f"network.time_conditioning=adaln_bounded, {remedies}" if modulated else remedies,
     )
 
 
 def exploding_loss(*, step: int, loss: float, usual: float, terms: Terms) -> Alarm:
-    """The loss is far above what it was; `usual` is its median over the last steps."""
+    """The loss is far above what it was; `usual` is its median over the last steps, or the first ones."""
     worst = max(terms, key=lambda name: abs(terms[name]), default="loss")
     return Alarm(
         kind="explosion",
         name="exploding loss",
         step=step,
-        evidence=f"loss {loss:.4g} where its median is {usual:.4g} (largest term: {worst})",
+        evidence=f"loss {loss:.4g} where {usual:.4g} is usual (largest term: {worst})",
         cause="a learning rate that is too high, or a batch of rare examples with large weights",
         remedy="half the training.learning_rate, a longer training.warmup_ratio, a larger training.batch_size",
     )

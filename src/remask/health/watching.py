@@ -19,8 +19,9 @@ LINES = 10
 FEWEST_LINES = 3
 """Training lines before their average is held against anything."""
 
-LARGEST_BIAS = 5.0
-"""Logits; a bias beyond it says that the network gives [MASK] less than e^-5 of what it should have."""
+LARGEST_BIAS = 3.0
+"""Logits; beyond it the network gives [MASK] a twentieth of what it should. Sound runs were seen at 0.6, and the drift of
+one that was not at 3.5 after 300 steps, still rising."""
 
 LARGEST_MISS = 0.02
 """Probability by which the mean of [MASK] may miss its target, twice in a row."""
@@ -38,7 +39,7 @@ class Expected:
         trivial: figure of a line → predictor → its value in that figure's unit, as the `trivial` line has them; under
             `loss`, values in the objective's own unit, such as 1 for noise predicted as 0.
         targets: figure of a training line → the value it is steered to.
-        settled: the step from which targets hold.
+        settled: the step from which targets hold; not before the first `EARLY_STEPS` are over in any case.
         held_out: some held-out text, for what is usual in it; empty for none.
     """
 
@@ -103,9 +104,13 @@ def _trivial(step: int, key: str, value: float, stderr: float, expected: Expecte
     floor = figure.floor() or min(
         (name for name in figure.trivial if "gram" not in name), key=figure.trivial.__getitem__, default=None
     )
-    if floor is not None and not figure.beats(floor):
-        digits = f"loss {value:.4f}" if key == "loss" else str(figure)
-        yield at_trivial_value(step=step, figure=digits, reference=figure.named(floor))
+    if floor is None or figure.beats(floor):
+        return
+    if key == "loss":  # in a unit of its own
+        said, reference = f"loss {value:.4f}", f"the {floor} ({figure.trivial[floor]:.4f})"
+    else:
+        said, reference = str(figure), figure.named(floor)
+    yield at_trivial_value(step=step, figure=said, reference=reference)
 
 
 def _figure(key: str, value: float, stderr: float, trivial: Mapping[str, float], *, source: str) -> Figure:
@@ -123,9 +128,12 @@ def _logit_gap(recent: Sequence[Record], expected: Expected) -> Iterator[Alarm]:
         beside = "" if math.isnan(gap) else f" (with it, [MASK] lies {gap:.1f} from the best word)"
         signs.append(f"mask_logit_bias is {bias:.1f}, beyond {LARGEST_BIAS:.0f}{beside}")
     for name, target in expected.targets.items():
-        last = [number(line.get(name)) for line in recent[-2:] if int(line["step"]) > expected.settled]
+        last = [
+            number(line.get(name)) for line in recent[-2:] if int(line["step"]) > max(expected.settled, EARLY_STEPS)
+        ]
         if len(last) == 2 and all(abs(value - target) > LARGEST_MISS for value in last):
-            signs.append(f"{name} is {last[-1]:.3f} where {target:.3f} was asked for")
+            beside = "" if math.isnan(bias) or signs else f" (mask_logit_bias {bias:.1f})"
+            signs.append(f"{name} is {last[-1]:.3f} where {target:.3f} was asked for{beside}")
     if signs:
         yield mask_logit_gap(step=step, signs=signs)
 
@@ -141,18 +149,16 @@ def _sample(record: Record, recent: Sequence[Record], expected: Expected) -> Ite
 def collapse_signs(text: str, *, held_out: str) -> list[str]:
     """How a text shows that it says one thing over and over; none where it does not, or is too short to tell.
 
-    Held against the part of `held_out` of its length, if it is as long: a table of numbers repeats itself more than
-    prose. Characters are counted, not tokens, since one token decodes to the same characters for ever.
+    Held against as much of `held_out`: a table of numbers repeats itself more than prose. Characters are counted, not
+    tokens, since one token decodes to the same characters for ever.
 
     Args:
         text: a sample.
         held_out: some real text; empty for none.
     """
-    if not text.strip():
-        return ["is empty"]
     if len(text) < SHORTEST_SAMPLE:
-        return []
-    usual = held_out[: len(text)] if len(held_out) >= len(text) else ""
+        return [] if text.strip() else ["is empty"]
+    usual = held_out[: len(text)] if len(held_out) >= SHORTEST_SAMPLE else ""
     signs = []
     share, least = distinct_share(text), min(0.2, 0.5 * distinct_share(usual)) if usual else 0.2
     if share < least:
@@ -162,7 +168,7 @@ def collapse_signs(text: str, *, held_out: str) -> list[str]:
     if entropy < least:
         beside = f", where held-out text has {character_entropy(usual):.2f}" if usual else ""
         signs.append(f"has an entropy of {entropy:.2f} nats a character{beside}")
-    return [*signs, f"begins {text.strip()[:24]!r}"] if signs else []
+    return [*signs, f"begins {text[:24]!r}"] if signs else []
 
 
 def distinct_share(text: str) -> float:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -66,7 +66,7 @@ class Attention(nn.Module):
         self,
         x: Float[Tensor, "B L D"],
         *,
-        rotation: Complex[Tensor, "L F"],
+        rotation: Float[Tensor, "L F 2"],
         mask: Bool[Tensor, "B 1 L N"],
         attach: Attach = alone,
     ) -> Float[Tensor, "B L D"]:

@@ -4,7 +4,7 @@ Shape letters: B batch, L length, H heads, E head width, F = E/2 pairs.
 """
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Float
 from torch import Tensor
 
 TOP_FREQUENCY, BASE = 2.0, 10_000.0
@@ -17,13 +17,24 @@ def rotary_frequencies(head_width: int, *, device: torch.device) -> Float[Tensor
     return TOP_FREQUENCY * BASE ** (-torch.arange(half, device=device, dtype=torch.float32) / half)
 
 
-def rotary(length: int, head_width: int, *, device: torch.device) -> Complex[Tensor, "L F"]:
-    """Unit complex numbers of angle position × frequency."""
+def rotary(length: int, head_width: int, *, device: torch.device) -> Float[Tensor, "L F 2"]:
+    """Cosine and sine of the angle position × frequency."""
     angles = torch.arange(length, device=device)[:, None] * rotary_frequencies(head_width, device=device)
-    return torch.polar(torch.ones_like(angles), angles)
+    return torch.stack([angles.cos(), angles.sin()], -1)
 
 
-def rotate(x: Float[Tensor, "B L H E"], rotation: Complex[Tensor, "L F"]) -> Float[Tensor, "B L H E"]:
+def rotate(x: Float[Tensor, "B L H E"], rotation: Float[Tensor, "L F 2"]) -> Float[Tensor, "B L H E"]:
     """Turns each pair (x_2f, x_2f+1) by its angle, so that products of queries and keys see distances only."""
-    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * rotation.to(pairs.dtype)[:, None]).flatten(-2)
+    pairs = x.unflatten(-1, (-1, 2))
+    # one pass over memory as complex numbers, a fifth of the time on a CPU; compilers know real numbers alone
+    turn = _turn if torch.compiler.is_compiling() else _turn_complex
+    return turn(pairs, rotation.to(pairs.dtype)[:, None]).flatten(-2)
+
+
+def _turn_complex(pairs: Float[Tensor, "B L H F 2"], by: Float[Tensor, "L 1 F 2"]) -> Float[Tensor, "B L H F 2"]:
+    return torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(by))
+
+
+def _turn(pairs: Float[Tensor, "B L H F 2"], by: Float[Tensor, "L 1 F 2"]) -> Float[Tensor, "B L H F 2"]:
+    (a, b), (cosine, sine) = pairs.unbind(-1), by.unbind(-1)
+    return torch.stack([a * cosine - b * sine, a * sine + b * cosine], -1)

@@ -156,7 +156,7 @@ class Transformer(nn.Module):
             mask = self.direction.mask(segments)
         else:
             mask = self.direction.context_mask(segments)
-            z, segments, rotation = torch.cat([z, context], 1), segments.repeat(1, 2), rotation.repeat(2, 1)
+            z, segments, rotation = torch.cat([z, context], 1), segments.repeat(1, 2), rotation.repeat(2, 1, 1)
         x = self._read(z, segments)
         condition = self.time(t)
         for block in self.blocks:

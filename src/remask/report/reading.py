@@ -96,6 +96,8 @@ def read_run(folder: Path) -> RunFacts:
     complaints: list[str] = []
     record = _json_object(folder / "run.json", complaints)
     recipe = _text(folder / "recipe.yaml", complaints)
+    if recipe is not None and not isinstance(_yaml(recipe), dict):
+        complaints.append("recipe.yaml is torn or is no recipe.")
     return RunFacts(
         name=text_or_none(record.get("id")) or text_or_none(record.get("run")) or folder.resolve().name,
         record=record,
@@ -192,8 +194,12 @@ def _parse(text: str) -> object:
 
 
 def _description(recipe: str | None) -> str | None:
+    return text_or_none(mapping(_yaml(recipe or "")).get("description"))
+
+
+def _yaml(text: str) -> object:
     try:
-        return text_or_none(mapping(yaml.safe_load(recipe or "")).get("description"))
+        return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
 

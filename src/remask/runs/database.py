@@ -113,6 +113,7 @@ class Database:
             RunError: the file cannot be opened, or is locked for longer than 30 s.
         """
         with self._errors(), closing(self._connect_to_read()) as connection:
+            self._check_size(connection)
             self._upgrade(connection)
             yield connection
 
@@ -130,6 +131,7 @@ class Database:
             raise disk_error(self.path.parent, error) from error
         with self._errors(), closing(self._connect("mode=rwc")) as connection:
             _use_write_ahead_log(connection)
+            self._check_size(connection)
             self._upgrade(connection)
             with _immediate(connection):
                 yield connection
@@ -183,8 +185,7 @@ class Database:
             self._version(connection)
         except sqlite3.OperationalError as error:
             connection.close()
-            log = self.path.with_name(f"{self.path.name}-wal")
-            if _primary_code(error) not in _NO_ROOM or (log.exists() and log.stat().st_size):
+            if _primary_code(error) not in _NO_ROOM or self._log_size():
                 raise
             return self._connect("mode=ro&immutable=1")
         except BaseException:
@@ -198,6 +199,22 @@ class Database:
         # without write access SQLite reads a write-ahead log only if one lies there; else the file as it is
         log = self.path.with_name(f"{self.path.name}-wal")
         return "mode=ro" if log.exists() else "mode=ro&immutable=1"
+
+    def _check_size(self, connection: sqlite3.Connection) -> None:
+        """Notices a file that was cut short within its last page, of which SQLite reads the missing part as zeros.
+
+        Raises:
+            UnusableRegistry: the file is no whole number of pages, and no log waits to complete it.
+        """
+        page = connection.execute("PRAGMA page_size").fetchone()[0]
+        if self.path.stat().st_size % page and not self._log_size():
+            raise self._unusable("it was cut short")
+
+    def _log_size(self) -> int:
+        """Bytes of the write-ahead log, 0 where there is none."""
+        with suppress(FileNotFoundError):
+            return self.path.with_name(f"{self.path.name}-wal").stat().st_size
+        return 0
 
     def _upgrade(self, connection: sqlite3.Connection) -> None:
         if self._version(connection) == len(MIGRATIONS):

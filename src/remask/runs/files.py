@@ -105,6 +105,15 @@ def read_json_lines(path: Path | str) -> list[dict[str, Any]]:
     return [record for line in data.split(b"\n") if (record := _parse(line)) is not None]
 
 
+def unreadable_lines(path: Path | str) -> int:
+    """How many lines of a JSON-lines file `read_json_lines` passes over: those of a kill, or damage."""
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        return 0
+    return sum(1 for line in data.split(b"\n") if line.strip() and _parse(line) is None)
+
+
 class JsonLines:
     """A log of JSON objects that is appended to a line at a time; each line reaches the system at once."""
 
@@ -214,6 +223,6 @@ def _remove(path: Path) -> None:
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None

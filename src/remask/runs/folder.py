@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from remask.errors import UserError
-from remask.runs.files import JsonLines, disk_error, json_line, remove_leftovers, write_atomic
+from remask.runs.files import JsonLines, disk_error, json_line, remove_leftovers, unreadable_lines, write_atomic
 from remask.runs.home import timestamp
 
 _LOCK_WAIT = 1.0  # seconds; `is_locked` holds the lock for an instant, which must not fail a training
@@ -131,7 +131,7 @@ class RunFolder:
         """Who took the lock last and did not give it back: `pid`, `host`, `since`; None if nobody did."""
         try:
             holder = json.loads(self._holder_path.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return holder if isinstance(holder, dict) else None
 
@@ -189,6 +189,16 @@ class RunFolder:
     def evaluations(self) -> list[dict[str, Any]]:
         """All lines of evaluations.jsonl, oldest first; a line cut short by a kill is skipped."""
         return self._evaluations.records()
+
+    def complaints(self) -> list[str]:
+        """A sentence for each log of which something cannot be read (a line cut short by a kill, or damage)."""
+        found = []
+        for path in (self.metrics_path, self.samples_path, self.evaluations_path):
+            lost = unreadable_lines(path)
+            if lost:
+                lines = "1 line" if lost == 1 else f"{lost} lines"
+                found.append(f"{lines} of {path} cannot be read and {'is' if lost == 1 else 'are'} left out")
+        return found
 
     def close(self) -> None:
         """Flushes the logs to the disk and closes them; a later append opens them again."""

@@ -198,7 +198,8 @@ class Registry:
         if not self._database.exists():
             return sorted(self._records_on_disk()[0], key=lambda record: record.created, reverse=True)
         with self._database.read() as connection:
-            rows = connection.execute(f"{_SELECT} ORDER BY created DESC, rowid DESC").fetchall()
+            # by when they were listed, not by `created`: clocks are set back at times
+            rows = connection.execute(f"{_SELECT} ORDER BY rowid DESC").fetchall()
         return [_from_row(row) for row in rows]
 
     def _present(self, connection: sqlite3.Connection, run_id: str) -> RunRecord:
@@ -257,7 +258,7 @@ class Registry:
         try:
             values = json.loads((folder / "run.json").read_bytes())
             return replace(RunRecord.from_json(values), folder=self._relative(folder))
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return None
 
     def _read_outside(self, run_id: str) -> RunRecord | None:

@@ -102,16 +102,7 @@ class BPETokenizer(Tokenizer):
 
     def cut(self, stream: Iterable[str]) -> Iterator[str]:
         """Parts of a text, cut before a blank between words; see `Tokenizer.cut`."""
-        held: list[str] = []
-        for piece in stream:
-            at = _last_cut(piece)
-            if at is None:
-                held.append(piece)
-            else:
-                yield "".join([*held, piece[:at]])
-                held = [piece[at:]]
-        if held:
-            yield "".join(held)
+        return cut_between_words(stream)
 
     def decode(self, ids: Ids, *, mask_text: str = "_") -> str:
         """The text of `ids`; see `Tokenizer.decode`."""
@@ -182,6 +173,20 @@ def chunks(text: str, *, size: int = CHUNK) -> Iterator[str]:
         start = cut.start()
     if start < len(text):
         yield text[start:]
+
+
+def cut_between_words(stream: Iterable[str]) -> Iterator[str]:
+    """One text, given piece by piece, in parts of about that size, cut only where no token can span the cut."""
+    held: list[str] = []
+    for piece in stream:
+        at = _last_cut(held[-1]) if held else None
+        if at is not None:
+            *before, last = held
+            yield "".join([*before, last[:at]])
+            held = [last[at:]]
+        held.append(piece)
+    if held:
+        yield "".join(held)
 
 
 def _last_cut(text: str) -> int | None:

@@ -49,7 +49,7 @@ def _build(config: dict[str, Any], source: Path) -> Tokenizer:
 def _config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(_read(path))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}); save the tokenizer again") from None
     if not isinstance(config, dict) or "kind" not in config:
         raise UserError(f"{path} is not a tokenizer of remask (it names no kind)")

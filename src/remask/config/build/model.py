@@ -23,6 +23,7 @@ from remask.networks.blocks import (
     unbounded,
 )
 from remask.networks.mask_bias import MaskBias
+from remask.networks.running import Compiled, Recomputed, Run, direct, run_in_training
 from remask.networks.transformer import BIDIRECTIONAL, CAUSAL, Direction, Transformer, block_causal
 from remask.randomness import keyed_generator
 from remask.tokenizers import Tokenizer
@@ -80,7 +81,35 @@ def build_network(
                 network = rebuild_pretrained(spec, tokenizer, architecture=architecture, **common)
     if recipe.objective.kind == "proofreading":
         network = MaskBias(network, tokenizer.mask_id).to(device)
+    run = build_run(recipe.training)
+    if run is not direct:
+        run_in_training(network.repeated_layers(), run)
     return network
+
+
+def build_run(spec: schema.TrainingSpec) -> Run:
+    """How layers are computed in training."""
+    run = direct if spec.compile == "none" else Compiled(spec.compile)
+    return Recomputed(run) if spec.gradient_checkpointing else run
+
+
+def check_compiler(recipe: schema.Recipe, device: torch.device) -> None:
+    """Compiles and runs something small where a recipe asks for compiled layers.
+
+    Raises:
+        UserError: when that does not work on this machine.
+    """
+    backend = recipe.training.compile
+    if backend == "none":
+        return
+    try:
+        torch.compile(torch.sin, backend=backend)(torch.zeros(2, device=device))
+    except Exception as error:  # compilers fail in many ways, each with an exception of its own
+        reason = str(error).strip().splitlines() or [""]
+        raise UserError(
+            f"training.compile={backend} does not work on this machine ({type(error).__name__}: {reason[0]}). Install "
+            "a C++ compiler such as g++, or set training.compile=none"
+        ) from None
 
 
 def build_transformer(

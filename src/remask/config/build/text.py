@@ -1,8 +1,8 @@
 """Text and tokenizer, from a recipe."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from remask.config import schema
 from remask.config.build.sources import Sources, build_sources
@@ -11,16 +11,26 @@ from remask.data.feed import Feed, RowsFeed
 from remask.data.mixing import Mixture
 from remask.data.packing import PackedRows, Rows
 from remask.data.pairs import FilledPairRows, PairRows
-from remask.data.store import TokenStore, build_stores
+from remask.data.store import Progress, TokenStore, build_stores
 from remask.data.stream_feed import LanePlan, StreamFeed
-from remask.data.vocabulary import corpus_bpe
-from remask.tokenizers import ByteTokenizer, Tokenizer, character_tokenizer, huggingface_tokenizer
+from remask.data.vocabulary import corpus_bpe, corpus_characters
+from remask.tokenizers import ByteTokenizer, Tokenizer, huggingface_tokenizer
 
 SHUFFLE_DOCUMENTS = 1024
 """Documents of a stream that are shuffled together where the recipe does not say."""
 
-Progress = Callable[[int], None]
-"""Called while tokenizing with the UTF-8 bytes of text done so far."""
+
+@runtime_checkable
+class TextWatcher(Protocol):
+    """Is told how far work on a text has come: UTF-8 bytes done, and how many in all, about (None: not known)."""
+
+    def learning(self, done: int, total: int | None) -> None:
+        """A vocabulary is being learned."""
+        ...
+
+    def tokenizing(self, done: int, total: int | None) -> None:
+        """The text is being tokenized."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +60,13 @@ class Text:
         return self.sources.fingerprint
 
 
-def build_text(recipe: schema.Recipe, *, cache: Path, progress: Progress | None = None) -> Text:
+def build_text(recipe: schema.Recipe, *, cache: Path, watch: TextWatcher | None = None) -> Text:
     """Opens the texts, makes or finds the tokenizer, and builds or maps the token caches."""
     sources = build_sources(recipe.data, cache=cache)
-    tokenizer = build_tokenizer(recipe.tokenizer, sources.learned_from, cache=cache)
+    learning, tokenizing = (None, None) if watch is None else (watch.learning, watch.tokenizing)
+    tokenizer = build_tokenizer(recipe.tokenizer, sources.learned_from, cache=cache, progress=learning)
     stores = [
-        build_stores(corpus, tokenizer, cache=cache, progress=progress) for corpus in (sources.main, *sources.others)
+        build_stores(corpus, tokenizer, cache=cache, progress=tokenizing) for corpus in (sources.main, *sources.others)
     ]
     others = tuple(store["train"] for store in stores[1:])
     return Text(sources=sources, tokenizer=tokenizer, stores=stores[0], others=others)
@@ -108,14 +119,16 @@ def build_feed(recipe: schema.Recipe, text: Text) -> Feed:
     )
 
 
-def build_tokenizer(spec: schema.TokenizerSpec, corpus: Corpus, *, cache: Path) -> Tokenizer:
-    """The tokenizer of a recipe; a trained one is kept in the cache under the corpus's fingerprint."""
+def build_tokenizer(
+    spec: schema.TokenizerSpec, corpus: Corpus, *, cache: Path, progress: Progress | None = None
+) -> Tokenizer:
+    """The tokenizer of a recipe; one that is made from the corpus is kept in the cache under its fingerprint."""
     match spec:
         case schema.ByteTokenizerSpec():
             return ByteTokenizer()
         case schema.CharacterTokenizerSpec():
-            return character_tokenizer(text for _, text in corpus.walk())
+            return corpus_characters(corpus, cache=cache, progress=progress)
         case schema.BPETokenizerSpec():
-            return corpus_bpe(corpus, vocab_size=spec.vocab_size, cache=cache)
+            return corpus_bpe(corpus, vocab_size=spec.vocab_size, cache=cache, progress=progress)
         case schema.HuggingFaceTokenizerSpec():
             return huggingface_tokenizer(spec.name)

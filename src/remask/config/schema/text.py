@@ -35,20 +35,20 @@ def as_sources(value: Any) -> Any:
 
 def _source(item: Any, place: int) -> SourceSpec:
     if not isinstance(item, dict):
-        raise ValueError(f", and entry {place} is no mapping")
+        raise ValueError(f"and entry {place} is no mapping")
     known = SourceSpec.model_fields
     for key in item:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean {close[0]}? " if close else ""
-            raise ValueError(f", and entry {place} has an unknown key {key}; {hint}It may have {', '.join(known)}")
+            raise ValueError(f"and entry {place} has an unknown key {key}; {hint}It may have {', '.join(known)}")
     try:
         return SourceSpec.model_validate(item)
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
         key = wrong["loc"][0]
         problem = "is missing" if wrong["type"] == "missing" else f"is wrong ({wrong['msg'].lower()})"
-        raise ValueError(f", and in entry {place} the key {key} {problem}") from None
+        raise ValueError(f"and in entry {place} the key {key} {problem}") from None
 
 
 class DataSpec(Section):
