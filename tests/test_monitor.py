@@ -84,7 +84,7 @@ def seen(network, step, *, loss=2.0, norm=1.0, scaled=False, tokens=96, rerun=la
     return Seen(step, loss, {"part": loss}, norm, tokens, network, scaled, rerun)
 
 
-@pytest.mark.parametrize(("kind", "steps"), [("adamw", 105), ("muon", 30)])
+@pytest.mark.parametrize(("kind", "steps"), [("adamw", 30), ("muon", 12)])
 def test_a_sound_training_raises_no_alarm(kind, steps):
     network = tiny_network()
     watched = Watched(network, optimizers=tiny_optimizers(network, kind))
@@ -365,9 +365,9 @@ def test_what_one_process_alone_can_see_is_told_to_all():
 
 def test_weights_and_gradients_are_not_read_at_steps_that_raise_no_suspicion(monkeypatch):
     watched = Watched()
-    watched.run(30)
+    watched.run(12)
     monkeypatch.setattr(Monitor, "_trained", lambda self: pytest.fail("read"))
-    assert watched.run(60) == []
+    assert watched.run(25) == []
 
 
 def test_the_noise_of_a_step_is_what_the_layer_is_looked_for_with():

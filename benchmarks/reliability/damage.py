@@ -203,7 +203,21 @@ def judge(ended: Ended, found: Any, wanted: Any) -> str:
         return "refused in a line" if readable else "trouble"
     if found == wanted:
         return "the same result"
-    words = ("damaged", "skipped", "passed over", "left out", "could not be", "cannot be", "unreadable", "not list")
+    words = (
+        "is not the recipe",
+        "cannot be found",
+        "damaged",
+        "skipped",
+        "passed over",
+        "left out",
+        "could not be",
+        "cannot be",
+        "unreadable",
+        "not list",
+        "torn",
+        "missing",
+        "differ",
+    )
     told = f"{ended.err}{found}"
     return "another result, and said so" if any(word in told for word in words) else "another result without a word"
 

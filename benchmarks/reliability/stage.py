@@ -5,6 +5,7 @@ second instead of five. It is a process like any other: SIGKILL ends it, and its
 """
 
 import json
+import multiprocessing.util
 import os
 import random
 import signal
@@ -22,6 +23,9 @@ WORDS = (
     *("the", "a", "of", "list", "returns", "value", "string", "object", "method", "call", "error", "if", "not"),
     *("set", "to", "in", "is", "function", "class"),
 )
+GRACE = 20.0
+"""Seconds within which worker processes have to notice that the process they worked for is gone."""
+
 PATIENCE = 240.0
 """Seconds after which a process counts as hung."""
 
@@ -35,7 +39,7 @@ class Ended:
         out: its standard output.
         err: its standard error.
         seconds: how long it took.
-        orphans: whether processes that it started outlived it by more than three seconds.
+        orphans: whether processes that it started outlived it by more than `GRACE` seconds.
         hung: whether it had to be stopped.
     """
 
@@ -154,6 +158,7 @@ def become(work: Callable[[], None], outputs: Sequence[int]) -> None:
         traceback.print_exc()
     finally:
         with suppress(Exception):
+            multiprocessing.util._exit_function()  # what an interpreter does when it ends: it stops its own children
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
@@ -183,8 +188,8 @@ def _wait(pid: int, began: float, strike_after: float | None, patience: float) -
 
 
 def _group_ended(leader: int) -> bool:
-    """Whether every process of a group has gone within three seconds; those left are killed."""
-    deadline = time.monotonic() + 3.0
+    """Whether every process of a group has gone within `GRACE` seconds; those left are killed."""
+    deadline = time.monotonic() + GRACE
     while time.monotonic() < deadline:
         if not _alive(leader):
             return True

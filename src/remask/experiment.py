@@ -8,7 +8,7 @@ import torch
 
 from remask.book import Book, NoBook, RunBook
 from remask.config.build import build_sinks, check_tracking, describe_shape, resolve_device
-from remask.config.load import dump_recipe, load_recipe, recipe_hash
+from remask.config.load import differs, dump_recipe, load_recipe, recipe_hash
 from remask.config.schema import Recipe
 from remask.errors import UserError
 from remask.materials import Materials, gather
@@ -75,7 +75,8 @@ def resume(reference: str, *, home: Path, cache: Path, watch: Watcher) -> RunRec
     device = local_device(resolve_device(recipe.device), launch)
     with joined(device) as world, _locked(world, folder):
         watch = watch if world.is_main else Unwatched()
-        for complaint in (*folder.complaints(), *_changed(record, recipe, folder)):
+        changed = differs(str(folder.recipe_path), record.config_hash)
+        for complaint in (*folder.complaints(steps=record.step), *filter(None, [changed])):
             watch.said(complaint)
         materials = gather(recipe, cache=cache, device=device, processes=world.size, watch=watch)
         if record.data_hash not in (None, materials.text.fingerprint):
@@ -84,16 +85,6 @@ def resume(reference: str, *, home: Path, cache: Path, watch: Watcher) -> RunRec
         run = Run(materials=materials, folder=folder, book=book, world=world)
         run.restore()
         return run.drive(watch)
-
-
-def _changed(record: RunRecord, recipe: Recipe, folder: RunFolder) -> list[str]:
-    """A sentence where a run's recipe is not the one that it began with."""
-    if record.config_hash in (None, recipe_hash(recipe)):
-        return []
-    return [
-        f"{folder.recipe_path} is not the recipe that the run began with (it was edited or damaged, or another version "
-        "of remask wrote it); going on with it as it is"
-    ]
 
 
 def _locked(world: World, folder: RunFolder) -> AbstractContextManager[None]:

@@ -1,5 +1,6 @@
 """What each process reads: its part of the same global batches, from any step on, whoever prepares them."""
 
+import multiprocessing
 import os
 import signal
 
@@ -30,6 +31,11 @@ def steps(feed, count, **where):
         return [next(opened) for _ in range(count)]
     finally:
         opened.close()
+
+
+def running():
+    """The worker processes of this process."""
+    return [process.pid for process in multiprocessing.active_children() if process.pid is not None]
 
 
 def joined(micro_batches, name):
@@ -101,7 +107,7 @@ def test_workers_change_nothing_and_are_gone_when_closed():
     plain, ahead = (RowsFeed(packed(100), batch_size=4, micro_batch_size=3, seed=3, workers=n) for n in (0, 2))
     expected = steps(plain, 9)
     opened = reading(ahead, start=2)
-    processes = [process.pid for process, _ in opened.items._workers]
+    processes = running()
     try:
         assert len(processes) == 2
         for want in expected[2:]:
@@ -154,7 +160,7 @@ def test_parts_come_in_turn_and_an_error_comes_where_it_happens(processes):
 
 def test_a_worker_that_dies_or_breaks_is_one_clear_error_and_no_hang():
     items = interleaved([Counting(0, "killed"), Counting(10)], processes="one a part")
-    others = [process.pid for process, _ in items._workers]
+    others = running()
     with pytest.raises(RunError, match=r"a worker process of the data died \(exit code -9\).*data.workers"):
         all_of(items)
     for pid in others:
@@ -168,8 +174,8 @@ def test_a_worker_killed_from_outside_while_it_waits_is_noticed():
     items = interleaved([Forever()], processes="one a part")
     try:
         next(items)
-        ((process, _),) = items._workers
-        os.kill(process.pid, signal.SIGKILL)
+        (pid,) = running()
+        os.kill(pid, signal.SIGKILL)
         with pytest.raises(RunError, match="died"):
             all_of(items)
     finally:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remask.data.lanes import LaneSource, Packer, Position
@@ -138,6 +138,7 @@ def test_workers_change_nothing_and_a_state_is_that_of_what_was_handed_out(two):
 
 
 @given(stop=st.integers(1, 30), length=st.integers(1, 9))
+@settings(max_examples=25)
 def test_a_lane_taken_up_at_any_row_goes_on_as_it_would_have(stop, length, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp() / "rows"
     if not folder.exists():

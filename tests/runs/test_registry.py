@@ -512,3 +512,39 @@ def test_a_locked_registry_is_waited_for(registry):
     connection.close()
     assert not process.communicate()[1]
     assert registry.get("a").step == 9
+
+
+def test_a_run_that_began_after_the_clock_was_set_back_is_the_last(registry):
+    add(registry, "first", minute=30)
+    add(registry, "second", minute=10)
+    assert registry.find("last").id == "second"
+    assert [run.id for run in registry.list()] == ["second", "first"]
+
+
+def test_a_registry_cut_short_within_its_last_page_is_not_read_as_if_zeros_stood_there(registry):
+    add(registry, "a")
+    os.truncate(registry.path, registry.path.stat().st_size - 100)
+    with pytest.raises(UserError, match=r"cut short.*--rebuild"):
+        registry.list()
+
+
+@pytest.mark.parametrize("change", ["trivial = '{\"a'", "status = 'finishee'"])
+def test_a_value_in_the_registry_that_nobody_wrote_is_one_line(registry, change):
+    add(registry, "a")
+    with sqlite3.connect(registry.path) as connection:
+        connection.execute(f"UPDATE runs SET {change}")
+    connection.close()
+    with pytest.raises(UserError, match="--rebuild"):
+        registry.list()
+
+
+def test_a_registry_and_a_folder_that_tell_different_things_are_told_of(registry):
+    run = add(registry, "a", step=3)
+    registry.add_evaluations("a", [measurement(2.5)], task="likelihood")
+    assert registry.disagreements(registry.get("a")) == []
+    folder = registry.folder_of(run)
+    folder.record_path.write_text(folder.record_path.read_text().replace('"step": 3', '"step": 7'))
+    folder.evaluations_path.write_text(folder.evaluations_path.read_text().replace("2.5", "2.7"))
+    in_record, in_figures = registry.disagreements(registry.get("a"))
+    assert "differ in step" in in_record
+    assert "1 measurement" in in_figures

@@ -321,3 +321,17 @@ def test_taking_the_lock_removes_what_killed_writers_left(folder):
     with folder.lock():
         assert not old.exists()
         assert young.exists()
+
+
+def test_lines_that_cannot_be_read_and_metrics_that_are_gone_are_told_of(tmp_path):
+    folder = RunFolder.create(tmp_path, "a")
+    assert folder.complaints(steps=0) == []
+    assert "missing" in folder.complaints(steps=3)[0]
+    folder.append_metrics({"kind": "train", "step": 1})
+    assert folder.complaints(steps=3) == []
+    folder.close()
+    with folder.metrics_path.open("ab") as file:
+        file.write(b'{"kind": "tra' + b"[" * 100_000 + b"\n\x00\xff\n")
+    (complaint,) = folder.complaints(steps=3)
+    assert "2 lines" in complaint
+    assert len(folder.metrics()) == 1

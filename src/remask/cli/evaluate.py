@@ -128,7 +128,7 @@ def health(run: option.RunReference = "last", as_json: option.AsJson = False) ->
 
     registry = Registry(runs_home())
     record = registry.find(run)
-    option.complain(registry.folder_of(record))
+    option.complain(registry, record)
     judged = settle_verdict(registry, record.id)
     if as_json:
         typer.echo(

@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from remask.config.schema import Recipe
     from remask.model import Model
-    from remask.runs import RunFolder
+    from remask.runs import Registry, RunFolder, RunRecord
 
 RunReference = Annotated[str, typer.Argument(metavar="RUN", help="A run id, a unique prefix, `last`, or a folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
@@ -116,7 +116,8 @@ def _as_option(key: re.Match[str]) -> str:
     return f"--{key[1].replace('_', '-')}{' ' if key[2] else ''}"
 
 
-def complain(folder: "RunFolder") -> None:
-    """Says on standard error what of a run's logs cannot be read, so that no figure is missing in silence."""
-    for complaint in folder.complaints():
+def complain(registry: "Registry", record: "RunRecord") -> None:
+    """Says on standard error what of a run cannot be read, so that no figure is missing or wrong in silence."""
+    folder = registry.folder_of(record)
+    for complaint in (*folder.complaints(steps=record.step), *registry.disagreements(record)):
         typer.echo(complaint, err=True)

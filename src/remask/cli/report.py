@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from remask.cli import options as option
+
 
 def report(
     run: Annotated[
@@ -31,13 +33,19 @@ def _folder_of(reference: str) -> Path:
     Raises:
         UserError: nothing or more than one run fits.
     """
+    from remask.config.load import differs
     from remask.errors import UserError
     from remask.report import holds_run
     from remask.runs import Registry, runs_home
 
     registry = Registry(runs_home())
     try:
-        return registry.folder_of(registry.find(reference)).path
+        record = registry.find(reference)
+        folder = registry.folder_of(record)
+        option.complain(registry, record)
+        if folder.recipe_path.exists() and (changed := differs(str(folder.recipe_path), record.config_hash)):
+            typer.echo(changed, err=True)
+        return folder.path
     except UserError:
         # A run whose record was torn is in no registry, and yet its folder can be reported.
         if holds_run(Path(reference)):

@@ -60,7 +60,7 @@ def show(
     record = registry.find(run)
     if conclude is not None:
         record = registry.update(record.id, conclusion=conclude.strip() or None)
-    option.complain(registry.folder_of(record))
+    option.complain(registry, record)
     page = _page(registry, record)
     if as_json:
         typer.echo(_json(page))
@@ -251,7 +251,9 @@ def _heading(text: str) -> None:
 
 
 def _json(value: Any) -> str:
-    return _ENCODER.encode(value)
+    from remask.runs.files import plain
+
+    return _ENCODER.encode(plain(value))
 
 
 def _number(value: Any) -> str:

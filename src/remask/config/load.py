@@ -96,6 +96,22 @@ def recipe_hash(recipe: Recipe) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
+def differs(path: str, known_hash: str | None) -> str | None:
+    """A sentence where a file's recipe is not the one of a known `recipe_hash`; None where it is, or none is known.
+
+    The file may have been edited or damaged since; a remask that knows other keys gives other hashes too.
+    """
+    try:
+        if known_hash in (None, recipe_hash(load_recipe(path))):
+            return None
+    except UserError as error:
+        return str(error).splitlines()[0]
+    return (
+        f"{path} is not the recipe that the run began with: it was edited or damaged, or another version of remask "
+        "wrote it"
+    )
+
+
 _INDENTED_KEY = re.compile(r"^( *)(\w+):")
 
 

@@ -110,10 +110,9 @@ class HubShards:
     def read(self, shard: int, *, start: int) -> Iterator[str]:
         """The texts of one shard; rows before `start` are passed over, which a stream does by reading them."""
         rows = self.rows.shard(num_shards=len(self), index=shard)
-        if self._streamed:
-            rows = rows.skip(start)
-        else:
-            rows = rows.select(range(start, len(rows))) if start < len(rows) else ()
+        if not self._streamed and start >= len(rows):  # which the library refuses to select
+            return iter(())
+        rows = rows.skip(start) if self._streamed else rows.select(range(start, len(rows)))
         where = f"{self.name}, shard {shard}"
         return (text for (text,) in cells(rows, (self.text_key,), where=where, options="data.text_key"))
 

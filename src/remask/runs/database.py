@@ -144,7 +144,7 @@ class Database:
         """
         finding = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if finding != "ok":
-            raise self._unusable(finding)
+            raise self.unusable(finding)
 
     def replace(self) -> Path | None:
         """Builds the file anew from `on_create` and puts it in the old one's place in one step.
@@ -208,7 +208,7 @@ class Database:
         """
         page = connection.execute("PRAGMA page_size").fetchone()[0]
         if self.path.stat().st_size % page and not self._log_size():
-            raise self._unusable("it was cut short")
+            raise self.unusable("it was cut short")
 
     def _log_size(self) -> int:
         """Bytes of the write-ahead log, 0 where there is none."""
@@ -244,7 +244,8 @@ class Database:
         except sqlite3.DatabaseError as error:
             raise self._in_one_line(error) from error
 
-    def _unusable(self, finding: str) -> UnusableRegistry:
+    def unusable(self, finding: str) -> UnusableRegistry:
+        """The error for a file of which something cannot be understood: what that is, and how it is made anew."""
         return UnusableRegistry(
             f"the registry {self.path} is corrupt ({' '.join(finding.split())}): "
             "run `remask runs --rebuild` to make it anew from the run folders"
@@ -254,7 +255,7 @@ class Database:
         code = _primary_code(error)
         damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
         if damaged or str(error).startswith("no such"):  # a table or column that the schema version promises
-            return self._unusable(str(error))
+            return self.unusable(str(error))
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return RunError(f"the registry {self.path} was locked by another process for {_BUSY_SECONDS:.0f} s")
         hint = ". Check space and permissions there" if code in _NO_ROOM else ""

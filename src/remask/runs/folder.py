@@ -190,9 +190,13 @@ class RunFolder:
         """All lines of evaluations.jsonl, oldest first; a line cut short by a kill is skipped."""
         return self._evaluations.records()
 
-    def complaints(self) -> list[str]:
-        """A sentence for each log of which something cannot be read (a line cut short by a kill, or damage)."""
-        found = []
+    def complaints(self, *, steps: int) -> list[str]:
+        """A sentence for each log of which something cannot be read (a line cut short by a kill, or damage).
+
+        Args:
+            steps: that the run has done, by its record; after the first one its metrics cannot be empty.
+        """
+        found = [] if not steps or self.metrics() else [f"{self.metrics_path} is missing, or holds no line"]
         for path in (self.metrics_path, self.samples_path, self.evaluations_path):
             lost = unreadable_lines(path)
             if lost:

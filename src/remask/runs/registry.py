@@ -3,8 +3,8 @@
 import difflib
 import json
 import sqlite3
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -188,8 +188,33 @@ class Registry:
         query = f"SELECT {', '.join(_EVALUATION)} FROM evaluations WHERE run_id = ? ORDER BY number"
         with self._database.read() as connection:
             rows = connection.execute(query, (run_id,)).fetchall()
-        found = [dict(zip(_EVALUATION, row, strict=True)) for row in rows]
-        return [row | {key: json.loads(row[key]) for key in ("trivial", "protocol")} for row in found]
+        with self._understood():
+            found = [dict(zip(_EVALUATION, row, strict=True)) for row in rows]
+            return [row | {key: json.loads(row[key]) for key in ("trivial", "protocol")} for row in found]
+
+    def disagreements(self, record: RunRecord) -> Names:
+        """A sentence for each thing that this registry and the run's folder tell differently.
+
+        Each is written to both within a moment, so this tells damage, or a process killed in that moment.
+        """
+        folder = self.folder_of(record)
+        if record.id in self._outside or not self._database.exists() or not folder.exists():
+            return []
+        found = []
+        other = self._read_record(folder.path)
+        if other is None:
+            found.append(f"{folder.record_path} is missing or cannot be read")
+        else:
+            ours, theirs = record.to_json(), other.to_json()
+            differing = sorted(name for name in ours if ours[name] != theirs[name])
+            if differing:
+                found.append(f"the registry and {folder.record_path} differ in {', '.join(differing)}")
+        kept = [_measured(row) for row in folder.evaluations()]
+        lost = sum(_measured(row) not in kept for row in self.evaluations(record.id))
+        if lost:
+            rows = "1 measurement" if lost == 1 else f"{lost} measurements"
+            found.append(f"{rows} of the registry cannot be found in {folder.evaluations_path}")
+        return found
 
     # -- records, in and out ----------------------------------------------------------------------
 
@@ -200,10 +225,21 @@ class Registry:
         with self._database.read() as connection:
             # by when they were listed, not by `created`: clocks are set back at times
             rows = connection.execute(f"{_SELECT} ORDER BY rowid DESC").fetchall()
-        return [_from_row(row) for row in rows]
+        with self._understood():
+            return [_from_row(row) for row in rows]
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        """Turns values that SQLite holds and nobody wrote into the line that says how the registry is made anew."""
+        try:
+            yield
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._database.unusable(str(error)) from error
 
     def _present(self, connection: sqlite3.Connection, run_id: str) -> RunRecord:
-        listed, outside = _select(connection, run_id), self._read_outside(run_id)
+        with self._understood():
+            listed = _select(connection, run_id)
+        outside = self._read_outside(run_id)
         if listed and outside and listed.folder != outside.folder:
             raise UserError(
                 f"{outside.folder} is a copy of a run in {self.home}: "
@@ -332,6 +368,10 @@ def _from_row(row: tuple[Any, ...]) -> RunRecord:
     if values["git_dirty"] is not None:
         values["git_dirty"] = bool(values["git_dirty"])
     return RunRecord(**values)
+
+
+def _measured(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row.get(name) for name in _EVALUATION}
 
 
 def _by_prefix(reference: str, records: Records) -> RunRecord | None:

@@ -206,8 +206,11 @@ def code_points(text: str) -> np.ndarray:
     Raises:
         UserError: the text holds a lone surrogate.
     """
-    utf8(text)
-    return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+    try:
+        return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+    except UnicodeEncodeError:
+        utf8(text)  # says what is wrong
+        raise
 
 
 def fingerprint_of(*parts: Any) -> str:

@@ -17,6 +17,7 @@ from remask.tokenizers.base import Encoding, Ids, PieceTable, Token, Tokenizer, 
 SMALLEST = 258  # 256 bytes, end of text and mask
 CHUNK = 65_536  # characters of a part; bounds the memory that a long document takes
 GROUP = 8192  # words that go to the library at a time
+TOGETHER = 1 << 20  # characters whose words are looked up together
 KEPT_WORDS = 1 << 18  # words whose tokens are kept: about 60 MB
 
 # GPT-2's splitting rule starts a new piece at any blank that follows a non-blank, whatever stands around
@@ -78,23 +79,21 @@ class BPETokenizer(Tokenizer):
         """
         for text in texts:
             utf8(text)
-        return [self._encode(text) for text in texts]
+        rows: list[list[np.ndarray]] = [[np.zeros(0, dtype=np.int32)] for _ in texts]
+        for group in _groups((number, part) for number, text in enumerate(texts) for part in chunks(text)):
+            words = [_WORDS.findall(part) for _, part in group]
+            self._learn(set().union(*words))
+            for (number, _), own in zip(group, words, strict=True):
+                tokens = b"".join(map(self._known.__getitem__, own))
+                rows[number].append(np.frombuffer(tokens, dtype=np.int32))
+        joined = [np.concatenate(row) for row in rows]
+        return [Encoding(ids=ids, byte_lengths=self._table.lengths[ids]) for ids in joined]
 
-    def _encode(self, text: str) -> Encoding:
-        rows = [np.zeros(0, dtype=np.int32)]
-        for part in chunks(text):
-            words = _WORDS.findall(part)
-            self._learn(words)
-            rows.append(np.frombuffer(b"".join(map(self._known.__getitem__, words)), dtype=np.int32))
-        ids = np.concatenate(rows)
-        return Encoding(ids=ids, byte_lengths=self._table.lengths[ids])
-
-    def _learn(self, words: Sequence[str]) -> None:
+    def _learn(self, words: set[str]) -> None:
         """Makes `_known` hold the tokens of all these words."""
-        new = [word for word in set(words) if word not in self._known]
+        new = [word for word in words if word not in self._known]
         if len(self._known) + len(new) > KEPT_WORDS:
-            self._known = {}
-            new = list(set(words))
+            self._known, new = {}, list(words)
         for start in range(0, len(new), GROUP):
             group = new[start : start + GROUP]
             encodings = self._backend.encode_batch_fast(group, add_special_tokens=False)
@@ -196,6 +195,20 @@ def _last_cut(text: str) -> int | None:
         if not text[at - 1].isspace():
             return at
     return None
+
+
+def _groups(parts: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    """Parts of texts in groups of about `TOGETHER` characters."""
+    group: list[tuple[int, str]] = []
+    size = 0
+    for number, part in parts:
+        group.append((number, part))
+        size += len(part)
+        if size >= TOGETHER:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def byte_characters() -> dict[str, int]:

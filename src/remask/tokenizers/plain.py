@@ -81,7 +81,9 @@ class CharacterTokenizer(Tokenizer):
         if not alphabet:
             raise UserError("a character tokenizer needs an alphabet of at least one character, got none")
         self.alphabet = "".join(sorted(set(alphabet)))
-        self._codes = code_points(self.alphabet)
+        codes = code_points(self.alphabet)
+        self._ids = np.full(int(codes[-1]) + 2, -1, dtype=np.int32)  # by code point; the last place is no character's
+        self._ids[codes] = np.arange(len(codes))
         size = len(self.alphabet)
         self.eos_id, self.mask_id, self.vocab_size = size, size + 1, size + 2
         self.fingerprint = fingerprint_of(self.kind, self.alphabet)
@@ -95,11 +97,9 @@ class CharacterTokenizer(Tokenizer):
         Raises:
             UserError: a character is not in the alphabet; the message names the first one.
         """
-        codes = code_points(text)
-        ids = np.searchsorted(self._codes, codes).astype(np.int32)
-        unknown = self._codes[np.minimum(ids, len(self._codes) - 1)] != codes
-        if unknown.any():
-            place = int(unknown.argmax())
+        ids = self._ids[np.minimum(code_points(text), len(self._ids) - 1)]
+        if len(ids) and ids.min() < 0:
+            place = int(ids.argmin())
             raise UserError(
                 f"the character {text[place]!r} (U+{ord(text[place]):04X}) at position {place} is not among "
                 f"the {len(self.alphabet)} characters of this tokenizer; train one on a corpus that has it, "
