@@ -1,10 +1,10 @@
 """From a text file to a token store: speed, memory, and what the same costs when a run starts again.
 
 For each tokenizer, on one core and on all: megabytes (10^6 bytes of UTF-8 text) a second of wall time, the cores that
-this kept busy, and peak resident memory of the main process and of its largest helper. A vocabulary is learned before, from
-an own cache. Then the stages of a start that finds everything in the cache: hashing the text, opening the tokenizer,
-checking the store, trivial predictors. `library`: the tokenizers library alone (encode_batch_fast, ids thrown away) on
-the first part of the same documents, with as many threads.
+this kept busy, and peak resident memory of the main process and of its largest helper. A vocabulary is learned before
+that, once. Then the stages of a start that finds everything in the cache: hashing the text, opening the tokenizer,
+checking the store, trivial predictors. `library`: the tokenizers library alone (encode_batch_fast, ids thrown away)
+on the first part of the same documents, with as many threads.
 
 Run: .venv/bin/python benchmarks/tokenise.py FILE [--separator TEXT] [--tokenizers byte bpe character] [--json]
 The folder of caches (--folder) needs three to four times the size of the text; it is removed at the end.

@@ -1,4 +1,4 @@
-"""Real failures, made again on a small scale (benchmarks/failures): each is called by its name, and goes when mended."""
+"""Real failures, made again on a small scale (benchmarks/failures): each is called by its name and goes when mended."""
 
 import math
 import re
@@ -12,18 +12,18 @@ from cases import CASES
 
 SMALLER = ("network.width=32", "network.layers=1", "training.batch_size=8", "training.optimizer=adamw")
 SHORTER = {
-    "float16": ("training.steps=8",),
+    "float16": ("training.steps=8", *SMALLER),
     "pinned": ("training.steps=104",),
     "silent": ("training.steps=12",),
     "one_token": ("training.steps=100", "training.learning_rate=1e-2", *SMALLER),
-    "unbounded_scale": ("training.steps=12", "training.warmup_ratio=1"),
-    "mask_gap": ("training.steps=120", "training.learning_rate=3e-2", *SMALLER),
+    "unbounded_scale": ("training.steps=25", "training.warmup_ratio=0.48"),
+    "mask_gap": ("training.steps=120", "training.learning_rate=3e-2", "objective.replacements=uniform", *SMALLER),
 }
 SAID = {
-    "float16": [r"step [2-4]: non-finite loss: .*term: diffusion = nan.*weights in float16, where AdamW's eps"],
+    "float16": [r"step [2-5]: non-finite (loss|gradient): .*weights in float16, where AdamW's eps"],
     "pinned": [
         r"step 5: no gradient: .*exactly 0 at 5 steps.*two zero-initialised layers in series",
-        r"step 100: loss at its trivial value: loss (1\.00|0\.99)\d\d is no better than the guess of no noise \(1\.0000",
+        r"step 100: loss at its trivial value: loss (1\.00|0\.99)\d\d is no better than the guess of no noise",
     ],
     "silent": [
         r"step 5: loss at zero: the loss was exactly 0.*an error that is caught and passed over",

@@ -205,7 +205,7 @@ def test_what_answers_at_once_loads_nothing_heavy(module):
 
 def test_networks_need_torch_and_nothing_else_but_transformers_where_they_adapt_its_models():
     files = sources()
-    plain = {"torch", "jaxtyping", "math", "collections", "dataclasses", "itertools", "typing"}
+    plain = {"torch", "jaxtyping", "math", "collections", "dataclasses", "functools", "itertools", "typing"}
     for module in files:
         if unit(module) == "networks":
             outside = {name.split(".")[0] for name in imports(files, module) if not is_ours(name)}

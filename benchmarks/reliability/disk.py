@@ -141,13 +141,15 @@ def _commands(folder: Path) -> Iterator[str]:
         allowed = (0,) if command in READERS else (0, 1)
         if ended.trouble or ended.code not in allowed or (ended.code and len(ended.said) != 1):
             yield f"{' '.join(command)}: exit code {ended.code}, {ended.trouble or ended.err[-400:]}"
-    if _files(folder) != before:
-        yield f"a command on a full disk changed {_files(folder) ^ before}"
+    after = _files(folder)
+    changed = [path for path, content in before.items() if not after.get(path, b"").startswith(content)]
+    if changed:
+        yield f"commands on a full disk changed {changed}"
 
 
-def _files(folder: Path) -> set[tuple[str, bytes]]:
-    kept = [*folder.rglob("*.jsonl"), *folder.rglob("run.json")]
-    return {(str(path), path.read_bytes()) for path in kept}
+def _files(folder: Path) -> dict[str, bytes]:
+    """Logs, which may only grow, and records, which may not change."""
+    return {str(path): path.read_bytes() for path in [*folder.rglob("*.jsonl"), *folder.rglob("run.json")]}
 
 
 def _general(ended: Ended, disk: Path) -> str:

@@ -27,8 +27,14 @@ VARIANTS: Mapping[str, Sequence[str]] = {
     "proofread": ("proofread", *TINY, "training.optimizer=adamw"),
     "ar": ("ar-file", *TINY),
     "bd3lm": ("bd3lm", *TINY, "objective.block_length=4", "sampling.block_length=4"),
+    "stream": (
+        *("mdlm-file", *TINY, "data.source=FOLDER/shards", "data.validation=FOLDER/held-out.txt"),
+        *("data.streaming=true", "data.lanes=4", "data.workers=1"),
+        "data.mixture=[{source: FOLDER/more.jsonl, weight: 2.0}]",
+    ),
 }
-"""What is trained: two optimisers, an average, dropout, accumulation; a steered bias; no noise at all; blocks."""
+"""What is trained: two optimisers, an average, dropout, accumulation; a steered bias; no noise at all; blocks; a stream
+of shards mixed with another text, read by a worker process. FOLDER holds the texts."""
 
 EVALUATE = ("evaluate", "last", "--task", "likelihood", "--json")
 CLOCKS = frozenset({"seconds", "tokens_per_second", "run", "created", "steps_per_second"})
@@ -99,7 +105,7 @@ def run(*, count: int, jobs: int, fresh: int, only: Sequence[str], seed: int, sc
         seed: decides where the strikes fall.
         scratch: an empty folder.
     """
-    write_text(scratch / "text.txt")
+    write_texts(scratch)
     originals = in_parallel(lambda job: _originals(only[job::jobs], scratch), jobs=jobs, scratch=scratch)
     share = [count // jobs + (job < count % jobs) for job in range(jobs)]
     anew = [fresh // jobs + (job < fresh % jobs) for job in range(jobs)]
@@ -258,7 +264,21 @@ def _next(names: list[str], original: Original, command: str, random_source: ran
 
 def train_command(variant: str, text: Path) -> list[str]:
     """The arguments of a new run."""
-    return ["train", *VARIANTS[variant], f"data.source={text}"]
+    given = [word.replace("FOLDER", str(text.parent)) for word in VARIANTS[variant]]
+    return ["train", *given, *([] if "data.source" in " ".join(given) else [f"data.source={text}"])]
+
+
+def write_texts(folder: Path) -> Path:
+    """Writes all texts of the variants; returns the one that most of them read."""
+    (folder / "shards").mkdir()
+    for number, path in enumerate(
+        [*(folder / "shards" / f"{shard}.jsonl" for shard in range(3)), folder / "more.jsonl"]
+    ):
+        words = write_text(path, paragraphs=20, seed=number + 1).read_text(encoding="utf-8")
+        lines = [json.dumps({"text": paragraph}) for paragraph in words.split("\n\n")]
+        path.write_text("\n".join(lines), encoding="utf-8")
+    write_text(folder / "held-out.txt", paragraphs=20, seed=9)
+    return write_text(folder / "text.txt")
 
 
 def train_or_resume(variant: str, folder: Path, text: Path) -> list[str] | None:

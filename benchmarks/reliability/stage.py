@@ -5,7 +5,7 @@ second instead of five. It is a process like any other: SIGKILL ends it, and its
 """
 
 import json
-import multiprocessing.util
+import multiprocessing
 import os
 import random
 import signal
@@ -158,7 +158,8 @@ def become(work: Callable[[], None], outputs: Sequence[int]) -> None:
         traceback.print_exc()
     finally:
         with suppress(Exception):
-            multiprocessing.util._exit_function()  # what an interpreter does when it ends: it stops its own children
+            for child in multiprocessing.active_children():
+                child.terminate()  # as an interpreter does when it ends
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)

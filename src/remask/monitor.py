@@ -327,8 +327,9 @@ def _tensors(value: Any) -> Iterable[Tensor]:
     if isinstance(value, Tensor):
         return [value] if value.is_floating_point() else []
     if isinstance(value, Mapping):
-        value = value.values()
-    return [t for item in value for t in _tensors(item)] if isinstance(value, Iterable | tuple | list) else []
+        value = list(value.values())
+    # nothing else is gone through: a string holds strings without end, and an iterator would be used up
+    return [t for item in value for t in _tensors(item)] if isinstance(value, tuple | list) else []
 
 
 def checksum(tensor: Tensor) -> int:

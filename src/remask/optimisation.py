@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from remask.sharding import Muon, frozen_parameters, is_sharded, own_rows, whole
@@ -97,9 +98,14 @@ def muon(
 
 
 def kept_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters by name that a run must keep to go on: all but frozen ones, each shared one once."""
-    frozen = frozen_parameters(network)
-    return {name: parameter for name, parameter in network.named_parameters() if parameter not in frozen}
+    """The parameters by name that a run must keep to go on: all but frozen ones, each shared one once.
+
+    Names are those of the network itself, also where it is wrapped as a copy among others (DDP): what is kept is to be
+    read by any number of processes.
+    """
+    inner = network.module if isinstance(network, DistributedDataParallel) else network
+    frozen = frozen_parameters(inner)
+    return {name: parameter for name, parameter in inner.named_parameters() if parameter not in frozen}
 
 
 def trained_parameters(network: nn.Module) -> list[nn.Parameter]:

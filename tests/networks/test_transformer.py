@@ -345,3 +345,19 @@ def test_heads_of_the_first_blocks_begin_by_looking_at_a_neighbour_each(directio
         seen = (q @ k.mT)[0].argmax(-1)[:, 8:-4]
         expected = torch.arange(8, length - 4) + torch.tensor(neighbours)[:, None]
         assert float((seen == expected).double().mean()) > 0.9
+
+
+def test_bounded_modulation_is_the_plain_one_near_zero_and_never_grows_beyond_one():
+    """As blocks and the final layer use it: however large the modulation, what they add to the stream is limited."""
+    small, large = torch.linspace(-1e-3, 1e-3, 9), torch.tensor([-1e6, 1e6])
+    torch.testing.assert_close(bounded(small), small, rtol=1e-5, atol=0)
+    assert bounded(large).tolist() == [-1.0, 1.0]
+    assert unbounded(large).tolist() == large.tolist()
+    x, condition = torch.randn(5, 32, generator=keyed_generator(5)), torch.ones(5, 32)
+    sizes = {}
+    for time in BOUNDS:
+        final = make(time=time).norm
+        torch.nn.init.constant_(final.modulation.weight, 100.0)
+        sizes[time] = float(final(x, condition).detach().abs().max())
+    assert sizes["adaln_bounded"] <= 2 * float(unit_rms(x).abs().max()) + 1
+    assert sizes["adaln_zero"] > 100 * sizes["adaln_bounded"]

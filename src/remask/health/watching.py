@@ -20,8 +20,8 @@ FEWEST_LINES = 3
 """Training lines before their average is held against anything."""
 
 LARGEST_BIAS = 3.0
-"""Logits; beyond it the network gives [MASK] a twentieth of what it should. Sound runs were seen at 0.6, and the drift of
-one that was not at 3.5 after 300 steps, still rising."""
+"""Logits; beyond it the network gives [MASK] a twentieth of what it should. Sound runs were seen at 0.6, one that
+drifts at 3.5 after 300 steps, still rising."""
 
 LARGEST_MISS = 0.02
 """Probability by which the mean of [MASK] may miss its target, twice in a row."""
