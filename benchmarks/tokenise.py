@@ -1,7 +1,7 @@
 """From a text file to a token store: speed, memory, and what the same costs when a run starts again.
 
 For each tokenizer, on one core and on all: megabytes (10^6 bytes of UTF-8 text) a second of wall time, the cores that
-this kept busy, and peak resident memory of the main process and of its largest helper. A vocabulary is learned before
+this kept busy, and peak memory of the main process and of its largest child process. A vocabulary is learned before
 that, once. Then the stages of a start that finds everything in the cache: hashing the text, opening the tokenizer,
 checking the store, trivial predictors. `library`: the tokenizers library alone (encode_batch_fast, ids thrown away)
 on the first part of the same documents, with as many threads.
@@ -33,7 +33,7 @@ SEPARATOR = "\n\n"
 
 
 def timed(stage: Callable[[], T]) -> tuple[float, float, T]:
-    """Wall and CPU seconds (helpers included, once they have ended) of a stage, and what it gives."""
+    """Wall and CPU seconds (child processes included, once they have ended) of a stage, and what it gives."""
     wall, busy = time.monotonic(), cpu()
     result = stage()
     return time.monotonic() - wall, cpu() - busy, result

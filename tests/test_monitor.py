@@ -175,6 +175,27 @@ def test_a_gradient_scaler_may_overflow_but_not_twenty_times_in_a_row():
     assert monitor.before_update(seen(network, 22, norm=math.inf, scaled=True)) == []
 
 
+def test_weights_that_stand_still_because_every_step_overflowed_are_no_parameters_that_never_move():
+    network = tiny_network()
+    monitor = Monitor(network, trivial={}, explosion_factor=30, steps=100)
+    for step in range(1, 13):
+        monitor.before_update(seen(network, step, norm=math.inf, scaled=True))
+        assert monitor.after_update(step) == []
+    monitor.before_update(seen(network, 13))
+    (alarm,) = monitor.after_update(13)  # this step was made, and moved nothing either
+    assert alarm.name == "parameters that never move"
+
+
+def test_a_layer_that_is_handed_a_word_is_looked_at_like_any_other():
+    class Named(nn.Module):
+        def forward(self, x, kind, *, beside):
+            return {"x": x + math.inf, "kind": kind, "beside": beside}
+
+    network = nn.ModuleDict({"named": Named()})
+    found = first_broken_layer(network, lambda: network["named"](torch.ones(2), "full", beside=iter("ab")))
+    assert found == "named (Named)"
+
+
 def test_only_the_first_broken_layer_is_given_and_a_networks_own_minus_infinity_is_none():
     class Answering(nn.Module):
         def __init__(self):

@@ -103,6 +103,7 @@ def looks(world, folder: Path) -> dict:
         "overflow": overflow(world),
         "cached": cached(world),
         "saved": saved(world, folder / "model"),
+        "copies": copies(world, folder / "copies"),
         "damaged": damaged(world, folder / "damaged"),
         "refused": refused(world, folder / "refused"),
     }
@@ -226,6 +227,24 @@ def saved(world, folder: Path) -> dict:
     read, _ = load_model(folder, device=torch.device("cpu"))
     own, other = (dict(model.network.named_parameters()) for model in (read, models[1]))
     return {"sharded": is_sharded(next(models[0].network.parameters())), "differing": differing(own, other)}
+
+
+def copies(world, folder: Path) -> dict:
+    """A checkpoint of copies of a network (DDP), read by other copies and by one process."""
+    networks = [tiny_network(vocab_size=VOCABULARY, seed=seed).double() for seed in (1, 2, 3)]
+    plain = [TrainingState(n, tiny_optimizers(n, "adamw"), MovingAverage(n, decay=0.9)) for n in networks]
+    first, second = (
+        TrainingState(nn.parallel.DistributedDataParallel(s.network), s.optimizers, s.average) for s in plain[:2]
+    )
+    ids = torch.arange(LENGTH)[None] % 4
+    loss_of(first.network, ids).backward()
+    first.optimizers[0].step()
+    checkpoints = Checkpoints(folder, keep=1)
+    checkpoints.save(first, extra={}, world=world)
+    for state, company in ((second, world), (plain[2], ALONE)):
+        checkpoints.load_newest(state, world=company)
+    written, *read = map(tensors_of, plain)
+    return {"copies": differing(written, read[0]), "one": differing(written, read[1])}
 
 
 def checkpoints_of_two_steps(world, folder: Path) -> tuple[Checkpoints, TrainingState]:
@@ -389,6 +408,10 @@ def test_a_sharded_network_reads_on_with_a_cache(seen):
 
 def test_a_model_of_sharded_weights_is_saved_whole(seen):
     assert [one["saved"] for one in seen["two"]] == [{"sharded": True, "differing": []}] * 2
+
+
+def test_what_copies_of_a_network_wrote_is_read_by_copies_and_by_one_process(seen):
+    assert [one["copies"] for one in seen["two"]] == [{"copies": [], "one": []}] * 2
 
 
 def test_a_damaged_part_is_passed_over_by_all_processes(seen):

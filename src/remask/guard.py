@@ -44,7 +44,7 @@ def stop(alarm: Alarm) -> bool:
     Raises:
         RunError: always, with the alarm's one line.
     """
-    raise RunError(f"{alarm} The last checkpoint is untouched")
+    raise RunError(f"{alarm}. The last checkpoint is untouched")
 
 
 def roll_back(alarm: Alarm) -> bool:
@@ -77,6 +77,15 @@ class Guarded:
     def after_update(self, step: int) -> None:
         """Looks at what the update changed."""
         self._act(self.monitor.after_update(step))
+
+    def before_checkpoint(self, step: int) -> bool:
+        """Whether the weights are worth keeping.
+
+        Raises:
+            RunError: the run must stop.
+            RollBack: the run must go back.
+        """
+        return self._act(self.monitor.before_checkpoint(step))
 
     def at_record(self, record: Mapping[str, Any]) -> None:
         """Looks at a line of the record.

@@ -169,7 +169,7 @@ class Monitor:
             return []
         passed = step - memory.since + 1
         due = [count for count in (FIRST_STEPS, LONG_ENOUGH) if passed >= count and count not in memory.checked]
-        if not due:
+        if not due or memory.overflows >= passed:  # no step has been made yet, which `nothing_trained` speaks of
             return []
         memory.checked += due
         now = self._checksums()
@@ -189,6 +189,13 @@ class Monitor:
         before = {name for names in self.memory.standing.values() for name in names}
         self.memory.standing[kind] = [alarm.name for alarm in holding]
         return [alarm for alarm in holding if alarm.name not in before]
+
+    def before_checkpoint(self, step: int) -> list[Alarm]:
+        """Weights that broke in the last update: the next loss would show them, but a checkpoint comes first."""
+        broken = self._named(lambda p: not bool(own_rows(p.detach()).isfinite().all()))
+        if not broken:
+            return []
+        return [alarms.non_finite_weights(step=step, parameters=broken, half=self._holds_float16())]
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps, as plain values."""

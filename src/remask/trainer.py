@@ -156,8 +156,11 @@ class Run:
             self.book.say(f"passed over a damaged checkpoint: {name}")
         self.seconds_before, self.began = float(extra["seconds"]), time.monotonic()
         self.window = Window(**extra["window"])
-        self.rate, self.retries, self.reading = float(extra["rate"]), int(extra["retries"]), extra["reading"]
-        self.guard.monitor.restore(extra["monitor"])
+        # checkpoints of before these were kept have none of them, and need none
+        self.rate, self.retries = float(extra.get("rate", 1.0)), int(extra.get("retries", 0))
+        self.reading = extra.get("reading")
+        if "monitor" in extra:
+            self.guard.monitor.restore(extra["monitor"])
         if self.accelerator.scaler is not None and extra["scaler"]:
             self.accelerator.scaler.load_state_dict(extra["scaler"])
 
@@ -238,8 +241,9 @@ class Run:
         spec = self.recipe.health
         rate, retries = self.rate * spec.rate_factor, self.retries + 1
         if retries > spec.retries:
+            back = "once" if spec.retries == 1 else f"{spec.retries} times"
             raise RunError(
-                f"{alarm} The run went back {spec.retries} times (health.retries), the last time to {self.rate:g} of "
+                f"{alarm}. The run went back {back} (health.retries), the last time to {self.rate:g} of "
                 "its learning rate. The last checkpoint is untouched"
             )
         drop_gradient(self.state.optimizers, self.accelerator)  # of the step that was not made
@@ -252,7 +256,10 @@ class Run:
         self.book.say(f"back to step {self.state.step}, at {rate:g} of the learning rate (health.rate_factor)")
 
     def _alarm(self, alarm: Alarm) -> None:
-        self.book.emit({**alarm.to_json(), "action": getattr(self.recipe.health, alarm.kind)})
+        action = getattr(self.recipe.health, alarm.kind)
+        if action == "roll_back" and self.retries >= self.recipe.health.retries:
+            action = "stop"  # what it comes to
+        self.book.emit({**alarm.to_json(), "action": action})
 
     def _emit(self, record: Mapping[str, Any]) -> None:
         self.book.emit(record)
@@ -315,6 +322,9 @@ class Run:
             return draw_samples(self.model, self.recipe, prompt, words=words, run=run, step=step)
 
     def _checkpoint(self, reading: Mapping[str, Any] | None) -> None:
+        """Keeps the state, unless its weights are such that nobody should go on from them."""
+        if not self.guard.before_checkpoint(self.state.step):
+            return
         scaler = self.accelerator.scaler
         lanes = self.world.gather(reading or {})
         extra = {

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 from command import remask, run_folders
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "reliability"))
 
 from fuzz import SMALL_NUMBERS, Config, configs, judge
 
-TRIED = 60
+TRIED = 40
 
 
 def outcome_of(config: Config, home: Path) -> tuple[str, str | None]:
@@ -32,6 +32,7 @@ def test_wrong_recipes_are_answered_in_readable_lines_and_others_train(home, tex
     @settings(max_examples=TRIED, phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None)
     @given(configs(SMALL_NUMBERS))
     def try_one(config: Config) -> None:
+        assume(b"workers" not in config.file)  # each is a process that imports torch
         outcome, problem = outcome_of(config, home)
         outcomes.append(outcome)
         assert problem is None, f"{problem}\n{config}"

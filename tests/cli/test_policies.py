@@ -54,12 +54,16 @@ def test_a_reported_alarm_is_printed_recorded_and_judged_and_training_goes_on(ho
     assert (line["step"], line["alarm"], line["action"], line["evidence"]) == (7, "explosion", "report", "seen")
     assert [line["step"] for line in lines(home, "train")] == list(range(1, 13))
     assert "a bad step" in newest(home)[0].verdict
+    assert "step 7: a bad step: seen (policy: report" in succeeds("show", "last").out
+    page = home / "page.html"
+    succeeds("report", "last", "--html", page)
+    assert "Alarm: a bad step, step 7.</strong> seen. Usual cause: a test. Try: nothing." in page.read_text()
 
 
 def test_a_run_that_is_stopped_says_why_and_keeps_its_checkpoint(home, train, alarmed):
     alarmed[0].append(7)
     line = refused(*train("health.explosion=stop"), code=1)
-    assert line.startswith("remask: step 7: a bad step: seen. Usual cause: a test. Try: nothing")
+    assert line.startswith("remask: step 7: a bad step: seen. Usual cause: a test. Try: nothing. The last checkpoint")
     record, folder = newest(home)
     assert (record.status, record.step) == ("failed", 6)
     assert "a bad step" in record.error
@@ -70,13 +74,15 @@ def test_a_run_that_is_stopped_says_why_and_keeps_its_checkpoint(home, train, al
 def test_a_skipped_batch_leaves_the_weights_as_they_were(home, train, alarmed):
     waiting, seen = alarmed
     waiting.append(7)
-    succeeds(*train("health.explosion=skip"))
+    done = succeeds(*train("health.explosion=skip"))
     at = dict(seen)
     assert torch.equal(at[7], at[8])
     assert not torch.equal(at[6], at[7])
     (skipped,) = [line for line in lines(home, "train") if line["step"] == 7]
     assert skipped["skipped_steps"] == 1
     assert skipped["loss"] is None
+    assert "step      7  no step was made: each of the last 1 was skipped" in done.err
+    assert "non-finite" not in newest(home)[0].verdict, "what was skipped is not what broke"
 
 
 def test_rolling_back_repeats_the_steps_since_the_checkpoint_at_a_lower_rate(home, train, alarmed):
@@ -106,6 +112,8 @@ def test_a_run_that_rolls_back_too_often_stops(home, train, alarmed):
     alarmed[0].extend([7, 8, 9])
     line = refused(*train("health.explosion=roll_back", "health.retries=2"), code=1)
     assert "step 9: a bad step" in line
+    assert "nothing. The run went back" in line
+    assert lines(home, "alarm")[-1]["action"] == "stop"
     assert "went back 2 times (health.retries), the last time to 0.25 of its learning rate" in line
     assert newest(home)[0].status == "failed"
 
@@ -136,3 +144,26 @@ def test_a_run_resumed_after_a_roll_back_goes_on_at_the_lower_rate_as_if_it_had_
     assert weights(folder) == whole
     state = json.loads((folder.checkpoints_path / "step-12" / "state.json").read_text())["record"]["extra"]
     assert (state["rate"], state["retries"]) == (0.5, 1)
+
+
+@pytest.mark.parametrize("action", ["stop", "roll_back"])
+def test_weights_that_broke_in_the_last_update_make_no_checkpoint(home, train, monkeypatch, action):
+    plain, broken = Monitor.after_update, []
+
+    def breaks(self, step):
+        if step == 10 and not broken:
+            broken.append(step)
+            next(iter(self.network.parameters())).data[0, 0] = float("nan")
+        return plain(self, step)
+
+    monkeypatch.setattr(Monitor, "after_update", breaks)
+    command = train(f"health.non_finite={action}")
+    if action == "stop":
+        line = refused(*command, code=1)
+        assert "step 10: non-finite weights" in line
+        assert "parameter: embedding.weight" in line
+        assert [path.name for path in newest(home)[1].checkpoints_path.iterdir()] == ["step-5"]
+    else:
+        succeeds(*command)
+        assert newest(home)[0].status == "finished"
+        assert lines(home, "alarm")[0]["failed_step"] == 10

@@ -104,6 +104,13 @@ def test_without_slurm_the_local_stand_in_is_named(home, text, monkeypatch, tmp_
     assert "--cluster local" in refused(*JOB, f"data.source={text}")
 
 
+def test_a_text_that_is_not_there_is_found_before_a_job_waits_for_it(home, text):
+    asked = [*JOB, f"data.source={text}", "--cluster", "local"]
+    assert "there is no text 'gone.txt'" in refused(*asked, "data.source=gone.txt")
+    assert "there is no text 'gone.txt'" in refused(*asked, "data.mixture=[{source: gone.txt}]")
+    assert not home.exists()
+
+
 def test_without_submitit_the_extra_is_named(home, text, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     assert "pip install 'remask[slurm]'" in refused(*JOB, f"data.source={text}", "--dry-run")

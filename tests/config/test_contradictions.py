@@ -7,6 +7,15 @@ from remask.errors import UserError
 
 CLASHES = [
     (
+        ["mdlm", "data.mixture=[{source: a.jsonl, prompt_key: q}]"],
+        "data.mixture: entry 1 with prompt_key given, but its response_key is null, and pairs need both; give "
+        "response_key too, or neither",
+    ),
+    (
+        ["mdlm", "tracking.mode=online", "tracking.sinks=[tensorboard]"],
+        "tracking.mode: online given, but only wandb reads it; give tracking.mode=offline, or tracking.sinks=[wandb]",
+    ),
+    (
         ["mdlm", "objective.kind=block_diffusion", "sampling.block_length=16"],
         "network.attention: bidirectional given, but objective block_diffusion predicts from both sides of its block; "
         "give network.attention=block_causal",

@@ -142,6 +142,13 @@ def test_chosen_targets_alone_get_updates(gpt2):
     assert updated == {f"backbone.transformer.h.{i}.attn.c_attn" for i in (0, 1)}
 
 
+@pytest.mark.parametrize(("attention", "trained"), [("causal", False), ("bidirectional", True)])
+def test_the_mask_is_trained_only_where_it_is_ever_read(gpt2, attention, trained):
+    network = opened(gpt2, attention=attention)
+    assert network.mask_embedding.requires_grad is trained
+    assert "mask_embedding" in network_tensors(network), "it is kept all the same"
+
+
 def test_a_few_steps_teach_a_tiny_model_the_text(gpt2):
     network = opened(gpt2, anneal_ratio=0.5)
     optimizers = adamw(network, learning_rate=1e-2, weight_decay=0.0, betas=(0.9, 0.95))

@@ -1,5 +1,6 @@
 """What a person sees while a run trains: a panel that redraws in a terminal, plain lines elsewhere."""
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -189,6 +190,8 @@ def line_of(record: Mapping[str, Any], reference: str) -> str:
     match record["kind"]:
         case "train":
             speed = f"{record['tokens_per_second']:,.0f} tokens/s"
+            if record.get("skipped_steps") and math.isnan(record["loss"]):
+                return f"{step}  no step was made: each of the last {record['skipped_steps']} was skipped  {speed}"
             if "bits_per_byte" not in record:
                 return f"{step}  loss {record['loss']:.4f} (what is minimised; no likelihood)  {speed}"
             bits = f"{record['bits_per_byte']:.3f} bits/byte  ({reference})"
@@ -197,6 +200,9 @@ def line_of(record: Mapping[str, Any], reference: str) -> str:
             error = "" if record["stderr"] is None else f" ± {record['stderr']:.3f}"
             return f"{step}  validation {record['bits_per_byte']:.3f}{error} bits/byte  ({reference})"
         case "alarm":
+            step = (
+                f"step {record.get('failed_step', record['step']):>6}"  # a roll back is written where it goes back to
+            )
             said = f"{record['name']}: {record['evidence']}"
             return f"{step}  ALARM {said}. Usual cause: {record['cause']}. Try: {record['remedy']}"
         case _:

@@ -140,7 +140,8 @@ def _print_page(record: "RunRecord", page: Mapping[str, Any]) -> None:
     if page["metrics"]:
         _heading("last metrics")
         for kind, line in page["metrics"].items():
-            typer.echo(f"{kind:<12} step {line.get('step')}: {_metrics(line)}")
+            said = _alarm(line) if kind == "alarm" else _metrics(line)
+            typer.echo(f"{kind:<12} step {line.get('failed_step', line.get('step'))}: {said}")
     if page["evaluations"]:
         _heading("evaluations, beside trivial predictors")
         header = ("task", "name", "value", "unit", "n", "protocol", "trivial")
@@ -206,6 +207,11 @@ def _metrics(line: Mapping[str, Any]) -> str:
         f"{name} ({_metrics(value)})" if isinstance(value, Mapping) else f"{name} {_number(value)}"
         for name, value in shown
     )
+
+
+def _alarm(line: Mapping[str, Any]) -> str:
+    done = str(line.get("action", "report")).replace("_", " ")
+    return f"{line.get('name')}: {line.get('evidence')} (policy: {done}; causes and remedies: remask health)"
 
 
 def _evaluation_row(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -47,6 +47,7 @@ def submit(
     recipe_name, overrides = split_arguments(arguments or [])
     recipe = load_recipe(recipe_name, overrides)
     _refuse_division(recipe, processes=nodes * processes_per_node)
+    _refuse_missing(recipe)
     job = Job(
         name=recipe.name,
         nodes=nodes,
@@ -116,6 +117,16 @@ def _refuse_division(recipe: "Recipe", *, processes: int) -> None:
         )
     if processes > 1 and (recipe.device == "mps" or ":" in recipe.device):
         raise UserError(f"device={recipe.device} is one device for {processes} processes. Valid: auto, cpu, cuda")
+
+
+def _refuse_missing(recipe: "Recipe") -> None:
+    """Texts that are not there; the nodes see the same files."""
+    from remask.data.corpora import refuse_missing
+
+    data = recipe.data
+    held_out = [place for place in (data.validation, data.test) if place is not None]
+    for place in (data.source, *held_out, *(entry.source for entry in data.mixture)):
+        refuse_missing(place)
 
 
 def _gpus(recipe: "Recipe", processes: int) -> int:

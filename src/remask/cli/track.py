@@ -25,6 +25,8 @@ def track(
         raise UserError(
             f"run {record.id} is training. Wait for it or stop it; tracking.sinks feeds a run as it goes on"
         )
+    if mode is None and to != "wandb":
+        mode = "offline"  # a recipe's own is for wandb
     options = {"tracking.sinks": f"[{to}]", "tracking.project": project, "tracking.mode": mode}
     recipe = changed_recipe(folder, options)
     lines = folder.metrics()

@@ -48,6 +48,18 @@ def _source(recipe: Recipe) -> Iterator[Contradiction]:
         yield _clash("data.mixture", "data.weight", given=data.weight, but=but, give=give)
 
 
+def _entries(recipe: Recipe) -> Iterator[Contradiction]:
+    if recipe.data.streaming:  # which has no pairs at all
+        return
+    for place, entry in enumerate(recipe.data.mixture, start=1):
+        if (entry.prompt_key is None) != (entry.response_key is None):
+            given, other = (
+                ("prompt_key", "response_key") if entry.response_key is None else ("response_key", "prompt_key")
+            )
+            but = f"its {other} is null, and pairs need both"
+            yield _clash("data.mixture", given=f"entry {place} with {given}", but=but, give=f"{other} too, or neither")
+
+
 def _streaming(recipe: Recipe) -> Iterator[Contradiction]:
     data = recipe.data
     if not data.streaming:
@@ -72,6 +84,14 @@ def _streaming(recipe: Recipe) -> Iterator[Contradiction]:
         but = f"it does not divide training.batch_size={whole}"
         give = f"data.lanes={gcd(lanes, whole)}, or training.batch_size={-(-whole // lanes) * lanes}"
         yield _clash("training.batch_size", "data.lanes", given=lanes, but=but, give=give)
+
+
+def _tracking(recipe: Recipe) -> Iterator[Contradiction]:
+    tracking = recipe.tracking
+    if tracking.mode == "online" and "wandb" not in tracking.sinks:
+        but = "only wandb reads it"
+        give = "tracking.mode=offline, or tracking.sinks=[wandb]"
+        yield _clash("tracking.sinks", "tracking.mode", given="online", but=but, give=give)
 
 
 def _next_token(recipe: Recipe) -> Iterator[Contradiction]:
@@ -296,7 +316,9 @@ SAMPLER_KEYS = {  # key of `sampling` → the one sampler that reads it
 
 _CHECKS: tuple[Callable[[Recipe], Iterator[Contradiction]], ...] = (
     _source,
+    _entries,
     _streaming,
+    _tracking,
     _next_token,
     _noise,
     _denoiser,

@@ -89,7 +89,8 @@ def _words(leaf: Any, field: FieldInfo) -> str:
     if get_origin(leaf) is tuple:
         items = get_args(leaf)
         if Ellipsis in items:
-            return "a list of names, e.g. [a, b]"
+            names = get_args(items[0]) if get_origin(items[0]) is Literal else ()
+            return f"a list, e.g. [{names[0]}], of {', '.join(names)}" if names else "a list of names, e.g. [a, b]"
         return f"a list of {len(items)} numbers, each{_bounds(_inner_metadata(items[0]))}"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text, not empty"}
     if leaf is str and not field.is_required() and field.default == "":

@@ -117,13 +117,16 @@ def architecture_of(network: nn.Module) -> dict[str, Any] | None:
 def _network(
     spec: PretrainedSpec, backbone: Any, tokenizer: Tokenizer, *, block_length: int | None, steps: int
 ) -> PretrainedDenoiser:
-    return PretrainedDenoiser(
+    network = PretrainedDenoiser(
         backbone,
         reading=build_reading(spec, block_length=block_length),
         mask_id=tokenizer.mask_id,
         start_id=start_token(backbone.config, tokenizer),
         anneal_steps=math.ceil(spec.anneal_ratio * steps),
     )
+    # what predicts the next token never reads a mask: its embedding would be trained without a gradient
+    network.mask_embedding.requires_grad_(spec.attention != "causal")
+    return network
 
 
 def build_reading(spec: PretrainedSpec, *, block_length: int | None) -> Reading:

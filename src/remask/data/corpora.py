@@ -252,6 +252,16 @@ def _refuse_own(name: str, columns: Columns | None, given: dict[str, str | Path 
             raise UserError(f"{key} is given, and the task {name} makes its own: leave {key} out")
 
 
+def refuse_missing(source: str) -> None:
+    """Looks whether a text is there, without reading it; a Hugging Face dataset is not asked for.
+
+    Raises:
+        UserError: it is neither embedded nor a file or folder.
+    """
+    if source not in (*EMBEDDED, *TASKS) and not source.startswith(PREFIX):
+        _existing(source)
+
+
 def _existing(source: str | Path) -> Path:
     path = Path(source).expanduser()
     if not path.exists():

@@ -74,6 +74,19 @@ def non_finite_loss(*, step: int, loss: float, terms: Terms, where: str, half: b
     )
 
 
+def non_finite_weights(*, step: int, parameters: Sequence[str], half: bool) -> Alarm:
+    """Weights are NaN or infinite when a checkpoint of them is due; arguments as those of `non_finite_loss`."""
+    cause, remedy = _of_overflow(half)
+    return Alarm(
+        kind="non_finite",
+        name="non-finite weights",
+        step=step,
+        evidence=f"weights that are not finite, of which no checkpoint is kept (parameter: {listed(parameters)})",
+        cause=cause,
+        remedy=remedy,
+    )
+
+
 def non_finite_gradient(*, step: int, norm: float, parameters: Sequence[str], half: bool) -> Alarm:
     """The gradient is NaN or infinite though the loss is finite; arguments as those of `non_finite_loss`.
 
@@ -114,7 +127,7 @@ def exploding_gradient(*, step: int, norm: float, usual: float, shares: Mapping[
         modulated: whether one of them sets the scale of a layer from the time (AdaLN).
     """
     parts = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-    size = f"gradient norm {norm:.3g}, {norm / usual:.0f} times what is usual ({usual:.3g})"
+    size = f"gradient norm {norm:.3g}, {norm / usual:.3g} times what is usual ({usual:.3g})"
     causes = "a learning rate that is too high, too short a warm-up, or one odd batch"
     remedies = "half the training.learning_rate, a longer training.warmup_ratio, or health.explosion=skip"
     return Alarm(

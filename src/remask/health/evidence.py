@@ -98,6 +98,7 @@ def gather(metrics: Sequence[Record], evaluations: Sequence[Record]) -> Evidence
     trivial = next((r for r in reversed(metrics) if r.get("kind") == "trivial"), {})
     uniform = number((trivial.get("nats_per_token") or {}).get("uniform"))
     texts = [r.get("text") for r in metrics if r.get("kind") == "sample"]
+    metrics = [r for r in metrics if not _only_skipped(r)]
     return Evidence(
         losses=_series(metrics, "train", "loss"),
         comparable=all("bits_per_byte" in r for r in metrics if r.get("kind") == "train"),
@@ -110,6 +111,11 @@ def gather(metrics: Sequence[Record], evaluations: Sequence[Record]) -> Evidence
         figure=_figure(metrics, evaluations, trivial),
         alarms=[r for r in metrics if r.get("kind") == "alarm"],
     )
+
+
+def _only_skipped(record: Record) -> bool:
+    """Whether a training line has no figures because each of its steps was skipped, as the recipe asked."""
+    return bool(record.get("skipped_steps")) and math.isnan(number(record.get("loss")))
 
 
 def _figure(metrics: Sequence[Record], evaluations: Sequence[Record], trivial: Record) -> Figure | None:

@@ -1,6 +1,7 @@
 """A run's report: one HTML file that needs nothing but itself."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,7 @@ def _context(facts: RunFacts) -> dict[str, Any]:
         "bins": range(REVEAL_BINS),
         "state": _state(facts.record),
         "verdict": _verdict(facts.record),
+        "alarms": _alarms(facts.metrics),
         "headline": tables.headline_of(facts.evaluations, facts.metrics, trivial=trivial),
         "loss": [] if curves.empty else [Markup(loss_figure(curves, layout)) for layout in (WIDE, NARROW)],
         "loss_note": _loss_note(curves),
@@ -106,6 +108,21 @@ def _verdict(record: Record) -> tuple[str, str] | None:
         return None
     judgement, colon, reason = verdict.partition(":")
     return judgement + colon, reason
+
+
+def _alarms(metrics: Sequence[Record]) -> list[tuple[str, str]]:
+    """The last alarm of each name, and what is said of it."""
+    raised = [line for line in metrics if line.get("kind") == "alarm"]
+    counts = Counter(str(line.get("name")) for line in raised)
+    last = {str(line.get("name")): line for line in raised}
+    return [
+        (
+            f"{name}, step {line.get('failed_step', line.get('step'))}"
+            + (f" (the last of {counts[name]} alarms)" if counts[name] > 1 else ""),
+            f"{line.get('evidence')}. Usual cause: {line.get('cause')}. Try: {line.get('remedy')}.",
+        )
+        for name, line in last.items()
+    ]
 
 
 def _state(record: Record) -> str | None:

@@ -18,7 +18,7 @@ SMALLEST = 258  # 256 bytes, end of text and mask
 CHUNK = 65_536  # characters of a part; bounds the memory that a long document takes
 GROUP = 8192  # words that go to the library at a time
 TOGETHER = 1 << 20  # characters whose words are looked up together
-KEPT_WORDS = 1 << 18  # words whose tokens are kept: about 60 MB
+KEPT_WORDS = 1 << 18  # words whose tokens are kept, twice over: about 100 MB
 
 # GPT-2's splitting rule starts a new piece at any blank that follows a non-blank, whatever stands around
 # them, so a text cut there encodes to the same tokens as the whole.
@@ -59,6 +59,7 @@ class BPETokenizer(Tokenizer):
             raise UserError("this BPE vocabulary lacks some of the 256 bytes, so it cannot encode every text")
         self._table = PieceTable([*pieces, b"", b""], eos_id=self.eos_id, mask_id=self.mask_id)
         self._known: dict[str, bytes] = {}  # word → its ids, int32
+        self._older: dict[str, bytes] = {}  # the same of words met some time ago
 
     def encode(self, text: str) -> Encoding:
         """The byte-pair tokens of `text`.
@@ -90,12 +91,14 @@ class BPETokenizer(Tokenizer):
         return [Encoding(ids=ids, byte_lengths=self._table.lengths[ids]) for ids in joined]
 
     def _learn(self, words: set[str]) -> None:
-        """Makes `_known` hold the tokens of all these words."""
+        """Makes `_known` hold the tokens of all these words; of the rest, those used lately are kept beside it."""
         new = [word for word in words if word not in self._known]
         if len(self._known) + len(new) > KEPT_WORDS:
-            self._known, new = {}, list(words)
-        for start in range(0, len(new), GROUP):
-            group = new[start : start + GROUP]
+            self._known, self._older, new = {}, self._known, list(words)
+        self._known |= {word: self._older[word] for word in new if word in self._older}
+        unseen = [word for word in new if word not in self._older]
+        for start in range(0, len(unseen), GROUP):
+            group = unseen[start : start + GROUP]
             encodings = self._backend.encode_batch_fast(group, add_special_tokens=False)
             self._known |= {w: np.array(e.ids, dtype=np.int32).tobytes() for w, e in zip(group, encodings, strict=True)}
 
