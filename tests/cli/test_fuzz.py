@@ -32,7 +32,8 @@ def test_wrong_recipes_are_answered_in_readable_lines_and_others_train(home, tex
     @settings(max_examples=TRIED, phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None)
     @given(configs(SMALL_NUMBERS))
     def try_one(config: Config) -> None:
-        assume(b"workers" not in config.file)  # each is a process that imports torch
+        # workers are processes that import torch, and the embedded text takes a minute to learn a vocabulary from
+        assume(not any(word in config.file for word in (b"workers", b"python-docs", b"python-code")))
         outcome, problem = outcome_of(config, home)
         outcomes.append(outcome)
         assert problem is None, f"{problem}\n{config}"

@@ -116,7 +116,8 @@ def ranked(
         drawn = draw_categorical(transform(log_p).softmax(-1), generator=generator)
         # scored by the model's own probabilities: after a transform that leaves one token all would be equally sure
         sureness = torch.full(z.shape, -torch.inf, dtype=log_p.dtype, device=z.device)
-        sureness = sureness.masked_scatter(masked, score(log_p.exp(), drawn))
+        # places that look alike (a block of masks alone) go in order, whatever the rounding of each says
+        sureness = sureness.masked_scatter(masked, score(log_p.exp(), drawn).round(decimals=6))
         hidden_share = 1.0 - process.schedule.alpha(torch.full_like(now, s))
         # a share such as 1 − (1 − 0.7) may fall short of the whole number that it stands for by rounding
         reveal = masked.sum(-1) - (free * hidden_share + 1e-9).floor().long()
