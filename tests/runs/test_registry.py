@@ -548,3 +548,12 @@ def test_a_registry_and_a_folder_that_tell_different_things_are_told_of(registry
     in_record, in_figures = registry.disagreements(registry.get("a"))
     assert "differ in step" in in_record
     assert "1 measurement" in in_figures
+
+
+def test_a_home_given_relative_to_the_working_folder_agrees_with_its_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    registry = Registry(Path("home"))
+    kept = add(registry, "run_D1_20260101_000000")
+    assert registry.disagreements(kept) == []
+    registry.rebuild()
+    assert [found.folder for found in registry.list()] == [kept.folder] == ["run_D1_20260101_000000"]

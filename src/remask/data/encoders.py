@@ -10,7 +10,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -71,14 +71,13 @@ def _shared(stream: Iterable[list[Unit]], tokenizer: Tokenizer, *, dtype: str, w
         crew = [_start(folder, dtype) for _ in range(workers)]
         try:
             working: deque[_Encoder] = deque()
-            idle = deque(crew)
-            for batch in stream:
-                if not idle:
-                    done = working.popleft()
-                    yield done.result()
-                    idle.append(done)
-                working.append(idle.popleft())
-                working[-1].give(batch)
+            for idle, batch in zip(chain(crew, repeat(None)), stream, strict=False):
+                encoder = idle or working.popleft()
+                done = None if idle else encoder.result()
+                encoder.give(batch)  # before what is done goes on, so that it works meanwhile
+                working.append(encoder)
+                if done is not None:
+                    yield done
             yield from (encoder.result() for encoder in working)
         finally:
             for encoder in crew:

@@ -293,7 +293,7 @@ class Registry:
         """The record in a run folder, placed where the folder lies now; None if there is none to read."""
         try:
             values = json.loads((folder / "run.json").read_bytes())
-            return replace(RunRecord.from_json(values), folder=self._relative(folder))
+            return replace(RunRecord.from_json(values), folder=self._relative(folder.resolve()))
         except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return None
 
