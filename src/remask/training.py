@@ -156,16 +156,7 @@ def train(
         step = _Work(state.network, objective.at(index), places, seed=seed, index=index, tokens=_tokens(places, world))
         loss, terms = _sum(step.backward(accelerator, world), tokens=step.tokens, world=world)
         norm = full_gradient_norm(state.network, accelerator)
-        seen = Seen(
-            step=index,
-            loss=loss,
-            terms=terms,
-            gradient_norm=float(norm),
-            tokens=step.tokens,
-            network=network,
-            scaled=accelerator.scaler is not None,
-            rerun=step.rerun,
-        )
+        seen = step.seen(loss=loss, terms=terms, norm=norm, network=network, scaled=accelerator.scaler is not None)
         # a gradient scaler leaves out the optimiser whose own weights overflowed; the others must not step either
         overflowed = seen.scaled and not math.isfinite(seen.gradient_norm)
         updated = guard.before_update(seen) and not overflowed
@@ -178,7 +169,7 @@ def train(
             drop_gradient(state.optimizers, accelerator)
         guard.after_update(index)
         state.step, state.tokens = index, state.tokens + step.tokens
-        yield Step(index, loss, float(norm), share, step.tokens, terms, updated)
+        yield Step(index, loss, seen.gradient_norm, share, step.tokens, terms, updated)
 
 
 def _begin_step(network: object, step: int) -> None:
@@ -221,6 +212,19 @@ class _Work:
                 accelerator.backward(loss.nats.sum() / max(self.tokens, 1) * world.size)
             losses.append(Loss(loss.nats.detach(), loss.weight, loss.terms))
         return losses
+
+    def seen(self, *, loss: float, terms: Mapping[str, float], norm: Tensor, network: nn.Module, scaled: bool) -> Seen:
+        """What a guard is shown of the step; `network` is unwrapped."""
+        return Seen(
+            step=self.index,
+            loss=loss,
+            terms=terms,
+            gradient_norm=float(norm),
+            tokens=self.tokens,
+            network=network,
+            scaled=scaled,
+            rerun=self.rerun,
+        )
 
     @torch.no_grad()
     def rerun(self) -> list[Loss]:
