@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from remask.drawing import Drawing
 from remask.runs import Registry, RunFolder, RunRecord, write_atomic
@@ -11,66 +11,36 @@ from remask.sinks import Sink
 Records = Sequence[Mapping[str, Any]]
 
 
-@runtime_checkable
-class Book(Protocol):
-    """The record of a run in progress."""
+class Book:
+    """The book of a run in progress as a process has it that writes nothing, because another one does.
 
-    @property
-    def record(self) -> RunRecord:
-        """The run's record so far."""
-        ...
-
-    def open(self, *, step: int, trivial: Mapping[str, Any]) -> None:
-        """Begins, or goes on from `step`: what was logged after it is dropped."""
-        ...
-
-    def emit(self, line: Mapping[str, Any]) -> None:
-        """A line for metrics.jsonl, the trackers and whoever watches."""
-        ...
-
-    def note(self, **changes: Any) -> None:
-        """Changes fields of the record."""
-        ...
-
-    def say(self, message: str) -> None:
-        """A line for whoever watches."""
-        ...
-
-    def keep_samples(self, drawn: Drawing, *, step: int) -> None:
-        """The samples of the finished model, in the place of any of an earlier end."""
-        ...
-
-    def close(self, status: str) -> None:
-        """The last thing, however the run ended."""
-        ...
-
-
-class NoBook:
-    """The book of a process that writes nothing, because another one does."""
+    Attributes:
+        record: the run's record so far; here, as it was when the process came to the run.
+    """
 
     def __init__(self, record: RunRecord) -> None:
         self.record = record
 
     def open(self, *, step: int, trivial: Mapping[str, Any]) -> None:
-        """Nothing to open."""
+        """Begins, or goes on from `step`: what was logged after it is dropped."""
 
     def emit(self, line: Mapping[str, Any]) -> None:
-        """Nobody to tell."""
+        """A line for metrics.jsonl, the trackers and whoever watches."""
 
     def note(self, **changes: Any) -> None:
-        """Nothing to change."""
+        """Changes fields of the record."""
 
     def say(self, message: str) -> None:
-        """Nobody to tell."""
+        """A line for whoever watches."""
 
     def keep_samples(self, drawn: Drawing, *, step: int) -> None:
-        """Nowhere to keep them."""
+        """The samples of the finished model, in the place of any of an earlier end."""
 
     def close(self, status: str) -> None:
-        """Nothing to close."""
+        """The last thing, however the run ended."""
 
 
-class RunBook:
+class RunBook(Book):
     """The book of the process that writes.
 
     Args:
@@ -92,7 +62,8 @@ class RunBook:
         said: Callable[[str], None],
         open_sinks: Callable[[Records], Sequence[Sink]],
     ) -> None:
-        self.folder, self.registry, self.record = folder, registry, record
+        super().__init__(record)
+        self.folder, self.registry = folder, registry
         self._logged, self._said, self._open_sinks = logged, said, open_sinks
         self._sinks: Sequence[Sink] = ()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from remask.book import Book, NoBook, RunBook
+from remask.book import Book, RunBook
 from remask.config.build import build_sinks, check_tracking, describe_shape, resolve_device
 from remask.config.load import differs, dump_recipe, load_recipe, recipe_hash
 from remask.config.schema import Recipe
@@ -104,7 +104,7 @@ def _book(
     world: World, record: RunRecord, recipe: Recipe, folder: RunFolder, *, registry: Registry, watch: Watcher
 ) -> Book:
     if not world.is_main:
-        return NoBook(record)
+        return Book(record)
     told = recipe.model_dump(mode="json")
     return RunBook(
         folder=folder,

@@ -1,13 +1,14 @@
 """What is done at an alarm: the policies of a recipe, carried out on what the monitor finds."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 
 from remask.errors import RunError
-from remask.health.alarms import Alarm
+from remask.health.alarms import Alarm, Kind
 from remask.monitor import Monitor, Seen
 
 Action = Callable[[Alarm], bool]
@@ -103,14 +104,12 @@ class Guarded:
         return all(kept)
 
 
-def cautious(network: nn.Module, *, steps: int, explosion_factor: float = 30.0) -> Guarded:
+def cautious(network: nn.Module, *, steps: int) -> Guarded:
     """A guard for a loop of one's own: stops where numbers break or nothing is trained, and lets the rest pass.
 
     Args:
         network: unwrapped.
         steps: optimiser steps of the run.
-        explosion_factor: gradient norm, as a multiple of its running median, that is an explosion.
     """
-    passed = dict.fromkeys(("explosion", "trivial", "collapse", "logit_gap"), report)
-    monitor = Monitor(network, trivial={}, explosion_factor=explosion_factor, steps=steps)
-    return Guarded(monitor, {"non_finite": stop, "dead": stop, **passed})
+    monitor = Monitor(network, trivial={}, explosion_factor=math.inf, steps=steps)
+    return Guarded(monitor, {**dict.fromkeys(get_args(Kind), report), "non_finite": stop, "dead": stop})

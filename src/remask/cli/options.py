@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from remask.model import Model
     from remask.runs import Registry, RunFolder, RunRecord
 
+RecipeWords = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[RECIPE] [KEY=VALUE]...",
+        help="A recipe's name or a YAML file (default: quickstart), and keys to change: training.steps=60 seed=1.",
+    ),
+]
 RunReference = Annotated[str, typer.Argument(metavar="RUN", help="A run id, a unique prefix, `last`, or a folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, and nothing else.")]

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
+from remask.cli import options as option
+
 if TYPE_CHECKING:
     from remask.config.schema import Recipe
     from remask.slurm import Job
@@ -14,13 +16,7 @@ CLUSTERS = ("slurm", "local")
 
 
 def submit(
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[RECIPE] [KEY=VALUE]...",
-            help="A recipe's name or a YAML file (default: quickstart), and keys to change, as for remask train.",
-        ),
-    ] = None,
+    arguments: option.RecipeWords = None,
     nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
     processes_per_node: Annotated[int, typer.Option(min=1, help="Processes on each, one a GPU.")] = 1,
     minutes: Annotated[int, typer.Option(min=3, help="Time of the job; a run that needs more queues again.")] = 60,
@@ -136,7 +132,7 @@ def _gpus(recipe: "Recipe", processes: int) -> int:
 def _options(given: list[str]) -> dict[str, str]:
     from remask.errors import UserError
 
-    for option in given:
-        if not re.fullmatch(r"[a-z][a-z-]*=[^\n]+", option):
-            raise UserError(f"--sbatch {option!r}: write OPTION=VALUE with the option's long name, as account=NAME")
-    return dict(option.split("=", 1) for option in given)
+    for word in given:
+        if not re.fullmatch(r"[a-z][a-z-]*=[^\n]+", word):
+            raise UserError(f"--sbatch {word!r}: write OPTION=VALUE with the option's long name, as account=NAME")
+    return dict(word.split("=", 1) for word in given)

@@ -6,18 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from remask.cli import options as option
+
 if TYPE_CHECKING:
     from remask.trainer import Run, Watcher
 
 
 def train(
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[RECIPE] [KEY=VALUE]...",
-            help="A recipe's name or a YAML file (default: quickstart), and keys to change: training.steps=60 seed=1.",
-        ),
-    ] = None,
+    arguments: option.RecipeWords = None,
     resume: Annotated[
         str | None,
         typer.Option(metavar="RUN", help="Go on with a stopped run: its id, a prefix, `last`, or a folder."),

@@ -1,20 +1,21 @@
 """The watch over a training, from a recipe: what is looked for, and what is done about it."""
 
 from collections.abc import Mapping
+from typing import get_args
 
 from torch import nn
 
 from remask import guard
 from remask.config import schema
 from remask.guard import Action
+from remask.health.alarms import Kind
 from remask.monitor import Gather, Monitor
 
 
 def build_actions(spec: schema.HealthSpec) -> Mapping[str, Action]:
     """What is done at each kind of alarm."""
     named = {"report": guard.report, "stop": guard.stop, "skip": guard.skip, "roll_back": guard.roll_back}
-    kinds = ("non_finite", "explosion", "dead", "trivial", "collapse", "logit_gap")
-    return {kind: named[getattr(spec, kind)] for kind in kinds}
+    return {kind: named[getattr(spec, kind)] for kind in get_args(Kind)}
 
 
 def build_monitor(
