@@ -91,9 +91,32 @@ def recipe_hash(recipe: Recipe) -> str:
 
     The name and the description do not count; every other key does, defaults included.
     """
-    content = recipe.model_dump(mode="json", exclude={"name", "description"})
+    return _short_hash(recipe.model_dump(mode="json", exclude={"name", "description"}))
+
+
+def _short_hash(content: Mapping[str, Any]) -> str:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+_NO_PART_OF_A_SETUP = {
+    **dict.fromkeys(("name", "description", "seed", "device", "tracking", "evaluation", "sampling"), True),
+    "data": {"source", "validation", "test", "workers"},
+    "training": {
+        *("log_every", "evaluate_every", "evaluate_rows", "checkpoint_every", "keep_checkpoints", "sample_every")
+    },
+}
+"""Keys that name a run, say where it is computed, or how it is watched and judged; the text counts by its content."""
+
+
+def setup_hash(recipe: Recipe, *, data_hash: str) -> str:
+    """16 hexadecimal digits that two trainings share when one repeats the other with another seed.
+
+    Args:
+        recipe: how it is trained. Its name, seed and device, and how it is judged and sampled, do not count.
+        data_hash: the content of its text, wherever that lies.
+    """
+    return _short_hash({"recipe": recipe.model_dump(mode="json", exclude=_NO_PART_OF_A_SETUP), "data": data_hash})
 
 
 def differs(path: str, known_hash: str | None) -> str | None:

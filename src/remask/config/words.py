@@ -1,0 +1,50 @@
+"""A recipe in the few words of a table: what it reads, what it minimises, and what is added to that."""
+
+from functools import singledispatch
+from pathlib import PurePath
+
+from remask.config import schema
+
+
+def describe_data(recipe: schema.Recipe) -> str:
+    """The training text by name: `python-docs`, `train.txt.gz`, `hf:wikitext`, with the sources mixed into it."""
+    names = [source_name(recipe.data.source), *(source_name(other.source) for other in recipe.data.mixture)]
+    return " + ".join(names)
+
+
+def source_name(source: str) -> str:
+    """A source without the folders before it, which differ from machine to machine."""
+    return source if source.startswith("hf:") else PurePath(source.rstrip("/")).name or source
+
+
+def describe_tokenizer(recipe: schema.Recipe, *, vocab_size: int) -> str:
+    """The kind of tokenizer and its vocabulary: `bpe 4096`."""
+    return f"{recipe.tokenizer.kind} {vocab_size}"
+
+
+def describe_objective(recipe: schema.Recipe) -> str:
+    """What is minimised, and under which noise: `likelihood bound, masking`."""
+    kind = recipe.objective.kind.replace("_", " ")
+    return kind if recipe.process is None else f"{kind}, {recipe.process.kind}"
+
+
+def extra_losses(recipe: schema.Recipe) -> list[str]:
+    """What training minimises besides, or otherwise than, the plain task: other tasks, reweightings, a curriculum."""
+    return _extra(recipe.objective)
+
+
+@singledispatch
+def _extra(objective: object) -> list[str]:
+    del objective
+    return []
+
+
+@_extra.register
+def _(objective: schema.LikelihoodBoundSpec | schema.BlockDiffusionSpec) -> list[str]:
+    found = [] if objective.weighting == "bound" else [f"{objective.weighting} weighting"]
+    return found + ([f"curriculum {objective.curriculum_ratio:g}"] if objective.curriculum_ratio else [])
+
+
+@_extra.register
+def _(objective: schema.ProofreadingSpec) -> list[str]:
+    return [f"unmask task × {objective.weight_unmask_task:g}", f"remask task × {objective.weight_remask_task:g}"]

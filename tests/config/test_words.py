@@ -1,0 +1,47 @@
+"""A recipe in the words of a table, and when one training repeats another."""
+
+import pytest
+
+from remask.config.load import load_recipe, setup_hash
+from remask.config.words import describe_data, describe_objective, describe_tokenizer, extra_losses
+
+REPEATED = ["seed=7", "name=again", "device=cpu", "training.log_every=3", "sampling.steps=5", "evaluation.rows=4"]
+OTHERWISE = ["training.steps=9", "network.layers=2", "training.learning_rate=0.1", "objective.weighting=root"]
+
+
+@pytest.mark.parametrize("change", [*REPEATED, "data.source=/elsewhere/text.txt"])
+def test_another_seed_name_place_or_judgement_is_the_same_setup(change):
+    text = ["data.source=text.txt"]
+    assert setup_hash(load_recipe("mdlm-file", text), data_hash="d") == setup_hash(
+        load_recipe("mdlm-file", [*text, change]), data_hash="d"
+    )
+
+
+@pytest.mark.parametrize("change", OTHERWISE)
+def test_whatever_changes_the_training_is_another_setup(change):
+    assert setup_hash(load_recipe("mdlm"), data_hash="d") != setup_hash(load_recipe("mdlm", [change]), data_hash="d")
+
+
+def test_another_text_under_the_same_name_is_another_setup():
+    assert setup_hash(load_recipe("mdlm"), data_hash="d") != setup_hash(load_recipe("mdlm"), data_hash="e")
+
+
+def test_a_recipe_is_told_without_the_folders_of_its_machine():
+    recipe = load_recipe("mdlm-file", ["data.source=/some/folder/train.txt.gz", "tokenizer.kind=byte"])
+    assert describe_data(recipe) == "train.txt.gz"
+    assert describe_tokenizer(recipe, vocab_size=258) == "byte 258"
+    assert describe_data(load_recipe("mdlm", ["data.source=hf:owner/name"])) == "hf:owner/name"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words", "extra"),
+    [
+        ("ar", "next token", []),
+        ("mdlm", "likelihood bound, masking", []),
+        ("quickstart", "likelihood bound, masking", ["root weighting", "curriculum 0.7"]),
+        ("proofread", "proofreading, masking", ["unmask task × 1", "remask task × 1"]),
+    ],
+)
+def test_what_is_minimised_and_what_is_added_to_it_is_said_in_words(recipe, words, extra):
+    assert describe_objective(load_recipe(recipe)) == words
+    assert extra_losses(load_recipe(recipe)) == extra
