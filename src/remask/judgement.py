@@ -29,7 +29,7 @@ from remask.evaluation.likelihood import (
     row_likelihoods,
     spread_indices,
 )
-from remask.evaluation.measurement import Measurement
+from remask.evaluation.measurement import Measurement, identity_of
 from remask.evaluation.ngrams import symbols_text
 from remask.evaluation.quality import corpus_words, quality_measurements
 from remask.evaluation.trivial import TrivialPredictors, fit_trivial
@@ -110,7 +110,28 @@ def judge_likelihood(model: Model, recipe: Recipe, text: JudgedText) -> list[Mea
     }
     if text.corpus.paired:
         protocol |= {"targets": "responses", "padding": recipe.data.pad, "pairs_left_out": text.rows.left_out}
-    return likelihood_measurements(sums, trivial_nats=text.predictors.nats(batches), protocol=protocol)
+    chosen = spread_indices(len(text.rows), spec.rows)
+    return likelihood_measurements(
+        sums,
+        trivial_nats=text.predictors.nats(batches),
+        protocol=protocol,
+        identity=rows_identity(model, recipe, text, chosen),
+    )
+
+
+def rows_identity(model: Model, recipe: Recipe, text: JudgedText, chosen: npt.NDArray[np.int64]) -> str:
+    """Which held-out rows these are: the same for every model that reads them in the same tokens, in the same order.
+
+    Args:
+        model: its tokenizer alone counts.
+        recipe: the split, and how rows are cut and filled up.
+        text: the rows.
+        chosen: their numbers, in order.
+    """
+    # how ends of documents are dealt with: by the packing of plain text, or by what fills up the rows of pairs
+    ends = ["pairs", recipe.data.pad, text.rows.left_out] if text.corpus.paired else ["packed"]
+    facts = [text.corpus.fingerprint, recipe.evaluation.split, text.rows.length, model.tokenizer.fingerprint, ends]
+    return identity_of("rows", *facts, chosen.tolist())
 
 
 def judge_quality(model: Model, recipe: Recipe, text: JudgedText) -> list[Measurement]:

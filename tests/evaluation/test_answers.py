@@ -50,3 +50,11 @@ def test_one_answer_has_no_error_and_none_is_refused():
 
 def test_the_most_common_response_is_the_first_of_equals():
     assert most_common_response(["b", "a", "a", "b", "c"]) == "b"
+
+
+def test_the_same_prompts_have_the_same_identity_whatever_was_answered():
+    others = [answer("1", "z", "a"), answer("2", None, "b"), answer("3", "c", "c"), answer("4", "d", "d")]
+    first, second = (measured(answers)["answers_right"].examples for answers in (ANSWERS, others))
+    assert first.identity == second.identity != measured(ANSWERS[::-1])["answers_right"].examples.identity
+    assert (first.values, first.weights) == ([1.0, 1.0, 0.0, 0.0], None)
+    assert second.values == [0.0, 0.0, 1.0, 1.0]

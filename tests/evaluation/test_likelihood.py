@@ -212,3 +212,16 @@ def test_more_draws_give_less_spread_and_the_same_mean():
 )
 def test_judged_rows_are_spread_over_the_split(total, limit, expected):
     assert spread_indices(total, limit).tolist() == expected
+
+
+def test_examples_are_the_parts_of_the_ratio_and_stay_out_of_the_record():
+    figures = likelihood_measurements(
+        sums([30, 50], [10, 20], [20, 70]), trivial_nats={}, protocol={}, identity="these rows"
+    )
+    for figure in figures[:2]:
+        assert figure.examples.identity == "these rows"
+        assert sum(figure.examples.values) / sum(figure.examples.weights) == pytest.approx(figure.value)
+        assert "examples" not in figure.to_json()
+    assert figures[0].examples.to_json() == {"identity": "these rows", "values": [30, 50], "weights": [10, 20]}
+    assert figures[2].examples is None, "a perplexity is no ratio of sums"
+    assert likelihood_measurements(sums([1], [1], [1]), trivial_nats={}, protocol={})[0].examples is None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from remask.evaluation.measurement import Measurement
+from remask.evaluation.measurement import Examples, Measurement, identity_of
 
 Right = Callable[[str, str, str], bool]
 """(prompt, response, reference) → whether the response is right."""
@@ -65,6 +65,7 @@ def answer_measurements(
     """
     if not answers:
         raise ValueError("there is no answer to judge")
+    identity = identity_of("prompts", [[answer.prompt, answer.reference] for answer in answers])
 
     def share(name: str, judge: Right, *, others: bool) -> Measurement:
         values = np.array([a.response is not None and judge(a.prompt, a.response, a.reference) for a in answers])
@@ -73,13 +74,13 @@ def answer_measurements(
             for who, say in trivial.items()
             if others
         }
-        return _share(name, values.astype(np.float64), trivial=beside, protocol=protocol)
+        return _share(name, values.astype(np.float64), trivial=beside, protocol=protocol, identity=identity)
 
     ended = np.array([answer.ended for answer in answers], dtype=np.float64)
     return [
         share("answers_right", right, others=True),
         share("answers_equal", _equal, others=True),
-        _share("answers_ended", ended, trivial={"every text of the data": 1.0}, protocol=protocol),
+        _share("answers_ended", ended, trivial={"every text of the data": 1.0}, protocol=protocol, identity=identity),
     ]
 
 
@@ -89,7 +90,12 @@ def _equal(prompt: str, response: str, reference: str) -> bool:
 
 
 def _share(
-    name: str, values: npt.NDArray[np.float64], *, trivial: Mapping[str, float], protocol: Mapping[str, Any]
+    name: str,
+    values: npt.NDArray[np.float64],
+    *,
+    trivial: Mapping[str, float],
+    protocol: Mapping[str, Any],
+    identity: str,
 ) -> Measurement:
     n = len(values)
     return Measurement(
@@ -100,4 +106,5 @@ def _share(
         stderr=float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else None,
         trivial=dict(trivial),
         protocol=dict(protocol),
+        examples=Examples(identity=identity, values=values.tolist()),
     )

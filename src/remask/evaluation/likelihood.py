@@ -23,7 +23,7 @@ from torch import Tensor
 
 from remask.data.batch import Batch
 from remask.data.packing import Rows
-from remask.evaluation.measurement import Measurement
+from remask.evaluation.measurement import Examples, Measurement
 from remask.objectives.base import Network, Objective
 from remask.randomness import keyed_generator, widest_float
 
@@ -144,7 +144,11 @@ def perplexity(nats_per_token: float) -> float:
 
 
 def likelihood_measurements(
-    sums: RowSums, *, trivial_nats: Mapping[str, float], protocol: Mapping[str, Any]
+    sums: RowSums,
+    *,
+    trivial_nats: Mapping[str, float],
+    protocol: Mapping[str, Any],
+    identity: str | None = None,
 ) -> list[Measurement]:
     """`nats_per_token`, `bits_per_byte` and `perplexity` (a token), each beside its trivial values.
 
@@ -152,10 +156,12 @@ def likelihood_measurements(
         sums: of the judged rows.
         trivial_nats: sums of −log p over the same rows, by predictor.
         protocol: split, rows, draws, seed, and whether the figure is exact or a bound.
+        identity: which rows these are, for comparisons in pairs; without it the figures have no examples.
     """
     tokens, text = float(sums.tokens.sum()), float(sums.bytes.sum())
+    bits_of_rows = sums.nats / math.log(2)
     nats, nats_error = ratio(sums.nats, sums.tokens)
-    bits, bits_error = ratio(sums.nats / math.log(2), sums.bytes)
+    bits, bits_error = ratio(bits_of_rows, sums.bytes)
     shared = {"n": len(sums.nats), "protocol": dict(protocol)}
     perplexity_error = None if nats_error is None else perplexity(nats) * nats_error  # delta method
     return [
@@ -165,6 +171,7 @@ def likelihood_measurements(
             unit="nats/token",
             stderr=nats_error,
             trivial={name: value / tokens for name, value in trivial_nats.items()},
+            examples=_examples(identity, sums.nats, sums.tokens),
             **shared,
         ),
         Measurement(
@@ -173,6 +180,7 @@ def likelihood_measurements(
             unit="bits/byte",
             stderr=bits_error,
             trivial={name: value / math.log(2) / text for name, value in trivial_nats.items()},
+            examples=_examples(identity, bits_of_rows, sums.bytes),
             **shared,
         ),
         Measurement(
@@ -184,6 +192,12 @@ def likelihood_measurements(
             **shared,
         ),
     ]
+
+
+def _examples(
+    identity: str | None, values: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]
+) -> Examples | None:
+    return None if identity is None else Examples(identity=identity, values=values.tolist(), weights=weights.tolist())
 
 
 def _numpy(parts: Sequence[torch.Tensor]) -> npt.NDArray[np.float64]:
