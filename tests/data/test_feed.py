@@ -72,6 +72,15 @@ def test_micro_batches_change_no_example(micro):
         assert same(one, parts)
 
 
+def test_an_epoch_has_as_many_targets_as_its_rows_and_a_mixture_has_none_of_its_own():
+    feed = RowsFeed(packed(), batch_size=4, micro_batch_size=None, seed=1)
+    epoch = steps(feed, feed.rows // 4)
+    assert feed.rows % 4 == 0
+    assert feed.targets == sum(int(joined(parts, "targets").sum()) for parts in epoch)
+    mixed = RowsFeed(packed(), others=[packed()], mixture=Mixture((1.0, 1.0)), batch_size=4, seed=1)
+    assert mixed.targets is None
+
+
 @pytest.mark.parametrize("others", [(), (PackedRows(store_of(90), length=8),)])
 @pytest.mark.parametrize("processes", [2, 4])
 def test_the_parts_of_all_processes_are_the_whole_batch(processes, others):

@@ -51,6 +51,11 @@ class Feed(Protocol):
         ...
 
     @property
+    def targets(self) -> int | None:
+        """Tokens that count in an epoch; None for a stream, and for a mixture, whose sources end at different times."""
+        ...
+
+    @property
     def left_out(self) -> int:
         """Documents that fit no row."""
         ...
@@ -155,6 +160,11 @@ class RowsFeed:
     def rows(self) -> int | None:
         """Rows in all."""
         return sum(len(source) for source in self._sources)
+
+    @property
+    def targets(self) -> int | None:
+        """Tokens that count in an epoch; None for a mixture."""
+        return self._sources[0].targets if len(self._sources) == 1 else None
 
     @property
     def left_out(self) -> int:

@@ -32,6 +32,11 @@ class Rows(Protocol):
         ...
 
     @property
+    def targets(self) -> int:
+        """Tokens that count, in all rows: those of an epoch."""
+        ...
+
+    @property
     def bytes_per_target(self) -> float:
         """UTF-8 bytes of text for each token that counts."""
         ...
@@ -107,6 +112,11 @@ class PackedRows:
     def __len__(self) -> int:
         """R, the number of rows."""
         return -(-len(self.store) // self.length)
+
+    @property
+    def targets(self) -> int:
+        """N: every token counts, once an epoch."""
+        return len(self.store)
 
     @property
     def bytes_per_target(self) -> float:

@@ -53,15 +53,23 @@ class PairRows:
         """The number of pairs that fit a row."""
         return len(self._chosen)
 
+    @property
+    def targets(self) -> int:
+        """Learned tokens of all rows: responses and their ends."""
+        return int(self._responses()[1].sum())
+
     @cached_property
     def bytes_per_target(self) -> float:
         """UTF-8 bytes of text for each learned token of this split."""
-        starts = self.store.document_offsets[self._chosen]
-        sizes = self.store.document_offsets[self._chosen + 1] - starts - self._prompts[self._chosen]
+        first, sizes = self._responses()
         running = np.concatenate([[0], np.cumsum(self.store.byte_lengths, dtype=np.int64)])
-        first = starts + self._prompts[self._chosen]
         text = running[first + sizes] - running[first]
-        return float(text.sum() / self._targets(sizes))
+        return float(text.sum() / self.targets)
+
+    def _responses(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the response of each row begins in the store, and its tokens with its end."""
+        first = self.store.document_offsets[self._chosen] + self._prompts[self._chosen]
+        return first, self.store.document_offsets[self._chosen + 1] - first
 
     def batch(
         self,
@@ -94,10 +102,6 @@ class PairRows:
         """Which places of each row are no padding, of those that hold the pair, bool [B L]."""
         return valid
 
-    def _targets(self, sizes: np.ndarray) -> int:
-        """Learned tokens of all rows, whose responses and ends have these sizes."""
-        return int(sizes.sum())
-
 
 class FilledPairRows(PairRows):
     """As `PairRows`, with ends of text up to L instead of padding, all of them learned.
@@ -112,5 +116,7 @@ class FilledPairRows(PairRows):
     def _there(self, valid: np.ndarray) -> np.ndarray:
         return np.ones_like(valid)
 
-    def _targets(self, sizes: np.ndarray) -> int:
+    @property
+    def targets(self) -> int:
+        """Learned tokens of all rows: responses and ends of text up to L."""
         return int(self.length * len(self._chosen) - self._prompts[self._chosen].sum())

@@ -86,6 +86,11 @@ class StreamFeed:
         return None
 
     @property
+    def targets(self) -> int | None:
+        """Nor these."""
+        return None
+
+    @property
     def left_out(self) -> int:
         """No document is: each is cut at the end of a row and runs on in another."""
         return 0
