@@ -3,6 +3,8 @@
 Nothing here knows of models or tensors, and nothing imports torch, numpy or the model side.
 """
 
+from remask.runs.evaluation_record import EvaluationRecord
+from remask.runs.evaluations import OpenEvaluation
 from remask.runs.files import json_line, read_json_lines, write_atomic
 from remask.runs.folder import RunFolder
 from remask.runs.home import make_run_id, runs_home, timestamp
@@ -12,6 +14,8 @@ from remask.runs.registry import Rebuilt, Registry
 
 __all__ = [
     "STATUSES",
+    "EvaluationRecord",
+    "OpenEvaluation",
     "Provenance",
     "Rebuilt",
     "Registry",

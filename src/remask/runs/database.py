@@ -70,6 +70,52 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         "CREATE INDEX evaluations_by_run ON evaluations (run_id)",
     ),
+    (
+        "ALTER TABLE runs ADD COLUMN git_tag TEXT",
+        "ALTER TABLE runs ADD COLUMN architecture TEXT",
+        "ALTER TABLE runs ADD COLUMN data TEXT",
+        "ALTER TABLE runs ADD COLUMN tokenizer TEXT",
+        "ALTER TABLE runs ADD COLUMN objective TEXT",
+        "ALTER TABLE runs ADD COLUMN extra_losses TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE runs ADD COLUMN setup_hash TEXT",
+        "ALTER TABLE runs ADD COLUMN active_parameters INTEGER",
+        "ALTER TABLE runs ADD COLUMN train_tokens INTEGER",
+        "ALTER TABLE runs ADD COLUMN seconds REAL",
+        "ALTER TABLE runs ADD COLUMN flops_per_token REAL",
+        "ALTER TABLE runs ADD COLUMN flops REAL",
+        # what version 1 calls evaluations are single figures, of which an evaluation has several
+        "ALTER TABLE evaluations RENAME TO measurements",
+        "ALTER TABLE measurements ADD COLUMN evaluation TEXT",
+        """
+        CREATE TABLE evaluations (
+            run_id TEXT NOT NULL,
+            id TEXT NOT NULL,
+            task TEXT NOT NULL,
+            created TEXT NOT NULL,
+            status TEXT NOT NULL,
+            finished TEXT,
+            checkpoint TEXT,
+            model_hash TEXT,
+            step INTEGER,
+            git_commit TEXT,
+            git_dirty INTEGER,
+            git_tag TEXT,
+            machine TEXT,
+            device TEXT,
+            torch_version TEXT,
+            python_version TEXT,
+            data_hash TEXT,
+            tokenizer_hash TEXT,
+            seconds REAL,
+            peak_memory_bytes INTEGER,
+            links TEXT NOT NULL,
+            tags TEXT NOT NULL,
+            conclusion TEXT,
+            error TEXT,
+            PRIMARY KEY (run_id, id)
+        )
+        """,
+    ),
 )
 
 

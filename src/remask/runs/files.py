@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,28 @@ def disk_error(path: Path, error: OSError) -> RunError:
     """The one line for a file or folder that could not be written: its path, the reason, what was kept."""
     reason = error.strerror or str(error)
     return RunError(f"cannot write {path}: {reason}; what was saved before is kept")
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    """Makes a folder that nobody else has: `name` within `parent` (made too), or `name-2`, … where that is taken.
+
+    Raises:
+        RunError: the folder cannot be made.
+    """
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(parent, error) from error
+    for number in count(1):
+        path = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise disk_error(path, error) from error
+        return path
+    raise AssertionError("count() has no end")
 
 
 def remove_leftovers(folder: Path, *, older_than: float) -> None:

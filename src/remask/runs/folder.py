@@ -1,20 +1,12 @@
 """One run's folder: its files, its lock and its logs."""
 
-import json
-import os
-import platform
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from itertools import count
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from remask.errors import UserError
-from remask.runs.files import JsonLines, disk_error, json_line, remove_leftovers, unreadable_lines, write_atomic
-from remask.runs.home import timestamp
-
-_LOCK_WAIT = 1.0  # seconds; `is_locked` holds the lock for an instant, which must not fail a training
-_LEFTOVER_AGE = 600.0  # seconds
+from remask.runs.files import JsonLines, new_folder, unreadable_lines
+from remask.runs.lock import FolderLock
 
 
 class RunFolder:
@@ -31,6 +23,7 @@ class RunFolder:
         checkpoints_path: the folder of `step-N` folders.
         model_path: the folder of the finished model.
         report_path: the run's page.
+        evaluation_folders_path: the folder of the evaluations' own folders.
         lock_path: locked while a process trains into the folder.
     """
 
@@ -45,8 +38,9 @@ class RunFolder:
         self.checkpoints_path = self.path / "checkpoints"
         self.model_path = self.path / "model"
         self.report_path = self.path / "report.html"
-        self.lock_path = self.path / "lock"
-        self._holder_path = self.path / "lock.json"
+        self.evaluation_folders_path = self.path / "evaluations"
+        self._lock = FolderLock(self.path)
+        self.lock_path = self._lock.path
         self._metrics = JsonLines(self.metrics_path, sync_interval=1.0)
         self._samples = JsonLines(self.samples_path, sync_interval=1.0)
         self._evaluations = JsonLines(self.evaluations_path, sync_interval=0.0)
@@ -58,21 +52,7 @@ class RunFolder:
         Raises:
             RunError: the folder cannot be made.
         """
-        home = Path(home)
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise disk_error(home, error) from error
-        for number in count(1):
-            path = home / (run_id if number == 1 else f"{run_id}-{number}")
-            try:
-                path.mkdir()
-            except FileExistsError:
-                continue
-            except OSError as error:
-                raise disk_error(path, error) from error
-            return cls(path)
-        raise AssertionError("count() has no end")
+        return cls(new_folder(Path(home), run_id))
 
     @property
     def run_id(self) -> str:
@@ -93,47 +73,19 @@ class RunFolder:
             UserError: another process trains into this folder.
             RunError: the lock file cannot be written.
         """
-        from filelock import FileLock, Timeout  # 50 ms of imports that listing runs does not need
-
-        lock = FileLock(str(self.lock_path), timeout=_LOCK_WAIT, thread_local=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise UserError(self._in_use()) from None
-        except OSError as error:
-            raise disk_error(self.lock_path, error) from error
-        try:
-            holder = {"pid": os.getpid(), "host": platform.node(), "since": timestamp()}
-            write_atomic(self._holder_path, json_line(holder) + "\n")
-            remove_leftovers(self.path, older_than=_LEFTOVER_AGE)
-            yield
-        finally:
-            self.close()
-            with suppress(OSError):
-                self._holder_path.unlink(missing_ok=True)
-            lock.release()
+        with self._lock.hold(in_use=self._in_use):
+            try:
+                yield
+            finally:
+                self.close()
 
     def is_locked(self) -> bool:
         """Whether a process trains into this folder. True too where the lock may not be tried (read-only)."""
-        if not self.lock_path.exists():
-            return False
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(str(self.lock_path), thread_local=False)
-        try:
-            lock.acquire(blocking=False)
-        except (Timeout, OSError):
-            return True
-        lock.release()
-        return False
+        return self._lock.is_held()
 
     def holder(self) -> dict[str, Any] | None:
         """Who took the lock last and did not give it back: `pid`, `host`, `since`; None if nobody did."""
-        try:
-            holder = json.loads(self._holder_path.read_bytes())
-        except (OSError, ValueError, RecursionError):
-            return None
-        return holder if isinstance(holder, dict) else None
+        return self._lock.holder()
 
     def _in_use(self) -> str:
         holder = self.holder()

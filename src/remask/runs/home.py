@@ -8,6 +8,7 @@ from pathlib import Path
 from remask.errors import UserError
 
 _LONGEST_PART = 80  # characters; a folder's name may have 255 bytes in all
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]*")
 
 
 def runs_home() -> Path:
@@ -30,7 +31,7 @@ def make_run_id(recipe: str, *, shape: str, moment: datetime) -> str:
         shape: the network's size in short, e.g. `W256D4`.
         moment: when the run began; pass local time to read the clock on the wall.
     """
-    parts = [_folder_name(part) for part in (recipe, shape)]
+    parts = [folder_name(part) for part in (recipe, shape)]
     return "_".join([*parts, moment.strftime("%Y%m%d_%H%M%S")])
 
 
@@ -39,5 +40,11 @@ def timestamp() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _folder_name(text: str) -> str:
+def is_plain_name(text: str) -> bool:
+    """Whether a text is the name of one folder beside others: no path, not hidden, of at most 255 bytes."""
+    return bool(_PLAIN.fullmatch(text)) and len(text) <= 255
+
+
+def folder_name(text: str) -> str:
+    """A text as part of a folder's name, with the characters that do not fit replaced by `-`."""
     return re.sub(r"[^A-Za-z0-9.\-]+", "-", text).strip("-.")[:_LONGEST_PART] or "run"

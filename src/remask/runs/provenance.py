@@ -16,6 +16,7 @@ class Provenance:
     Attributes:
         git_commit: the full commit, or None outside a repository.
         git_dirty: whether a tracked file differs from that commit; None outside a repository.
+        git_tag: the tag that names exactly that commit; None where no tag does.
         host: the machine's name.
         system: e.g. `Linux x86_64`.
         cpu: the processor's model name.
@@ -28,6 +29,7 @@ class Provenance:
 
     git_commit: str | None
     git_dirty: bool | None
+    git_tag: str | None
     host: str
     system: str
     cpu: str
@@ -49,6 +51,7 @@ class Provenance:
         return {
             "git_commit": self.git_commit,
             "git_dirty": self.git_dirty,
+            "git_tag": self.git_tag,
             "machine": self.machine,
             "python_version": self.python_version,
             "torch_version": self.torch_version,
@@ -62,10 +65,12 @@ def collect_provenance(folder: Path | None = None) -> Provenance:
         folder: whose repository names the commit; by default the working folder's, and where that is in
             none, the checkout that remask itself is imported from.
     """
-    commit, dirty = _commit_of_code() if folder is None else _commit(folder)
+    repository = _folder_of_code() if folder is None else folder
+    commit, dirty, tag = (None, None, None) if repository is None else _commit(repository)
     return Provenance(
         git_commit=commit,
         git_dirty=dirty,
+        git_tag=tag,
         host=platform.node() or "unknown",
         system=f"{platform.system()} {platform.machine()}",
         cpu=_cpu_model(),
@@ -77,21 +82,26 @@ def collect_provenance(folder: Path | None = None) -> Provenance:
     )
 
 
-def _commit_of_code() -> tuple[str | None, bool | None]:
-    commit, dirty = _commit(Path.cwd())
+def _folder_of_code() -> Path | None:
+    if _head(Path.cwd()) is not None:
+        return Path.cwd()
     package = Path(__file__).resolve().parent
     # a package installed beneath somebody's repository is not that repository's code unless tracked there
-    if commit is None and _git(package, "ls-files", "--error-unmatch", Path(__file__).name) is not None:
-        return _commit(package)
-    return commit, dirty
+    tracked = _git(package, "ls-files", "--error-unmatch", Path(__file__).name) is not None
+    return package if tracked else None
 
 
-def _commit(folder: Path) -> tuple[str | None, bool | None]:
-    commit = _git(folder, "rev-parse", "--verify", "HEAD")
+def _commit(folder: Path) -> tuple[str | None, bool | None, str | None]:
+    commit = _head(folder)
     if commit is None:
-        return None, None
+        return None, None, None
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return commit, None if changes is None else bool(changes)
+    tag = _git(folder, "describe", "--tags", "--exact-match", "HEAD")
+    return commit, None if changes is None else bool(changes), tag or None
+
+
+def _head(folder: Path) -> str | None:
+    return _git(folder, "rev-parse", "--verify", "HEAD")
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

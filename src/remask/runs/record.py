@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from remask.runs import lineage
 from remask.runs.files import plain
 
 Status = Literal["running", "finished", "failed", "killed", "interrupted"]
@@ -25,6 +26,14 @@ class RunRecord:
         folder: the run's folder, relative to the home of runs; absolute where it lies elsewhere.
         git_commit: the commit of the code that ran.
         git_dirty: whether a tracked file differed from that commit.
+        git_tag: the tag that names exactly that commit, or None.
+        architecture: the network in words, e.g. `transformer D256 L4 H4, bidirectional`.
+        data: the text in words, e.g. `python-docs`.
+        tokenizer: e.g. `bpe 4096`.
+        objective: what is minimised, in words.
+        extra_losses: terms that are added to the task's own loss, e.g. `remask task ×0.5`.
+        setup_hash: shared by runs whose recipes differ in seed, name, description, device and tracking alone:
+            repetitions of one setup.
         data_hash: the corpus's content hash.
         tokenizer_hash: the tokenizer's content hash.
         config_hash: the resolved configuration's hash.
@@ -33,13 +42,19 @@ class RunRecord:
         torch_version: e.g. `2.13.0+cpu`.
         python_version: e.g. `3.11.7`.
         parameters: trained and frozen parameters of the network.
+        active_parameters: those used for one token; all of them where the network is dense.
+        train_tokens: target tokens of one epoch.
         tokens_seen: target tokens trained on, padding aside.
         step: optimiser steps done.
         steps: optimiser steps planned.
+        seconds: time spent in training, over all parts of a resumed run.
         steps_per_second: the run's mean.
         tokens_per_second: the run's mean.
         peak_memory_bytes: the process's (or device's) greatest use.
-        lineage: the checkpoints the run went on from, oldest first, e.g. `RUN/checkpoints/step-200`.
+        flops_per_token: measured floating-point operations of training (forward and backward) for one target token.
+        flops: floating-point operations of the training so far: `flops_per_token` × `tokens_seen`.
+        lineage: what the run went on from, oldest first: `{"how": "resumed", "from": "RUN/checkpoints/step-200"}`,
+            where `how` is resumed, initialised or converted (`remask.runs.lineage`).
         links: name → address, e.g. of a tracker's page.
         tags: free labels.
         conclusion: what its author learned, in words.
@@ -59,6 +74,13 @@ class RunRecord:
     folder: str = ""
     git_commit: str | None = None
     git_dirty: bool | None = None
+    git_tag: str | None = None
+    architecture: str | None = None
+    data: str | None = None
+    tokenizer: str | None = None
+    objective: str | None = None
+    extra_losses: list[str] = field(default_factory=list)
+    setup_hash: str | None = None
     data_hash: str | None = None
     tokenizer_hash: str | None = None
     config_hash: str | None = None
@@ -67,13 +89,18 @@ class RunRecord:
     torch_version: str | None = None
     python_version: str | None = None
     parameters: int | None = None
+    active_parameters: int | None = None
+    train_tokens: int | None = None
     tokens_seen: int = 0
     step: int = 0
     steps: int | None = None
+    seconds: float | None = None
     steps_per_second: float | None = None
     tokens_per_second: float | None = None
     peak_memory_bytes: int | None = None
-    lineage: list[str] = field(default_factory=list)
+    flops_per_token: float | None = None
+    flops: float | None = None
+    lineage: list[dict[str, str]] = field(default_factory=list)
     links: dict[str, str] = field(default_factory=dict)
     tags: list[str] = field(default_factory=list)
     conclusion: str | None = None
@@ -86,6 +113,11 @@ class RunRecord:
         if self.status not in STATUSES:
             raise ValueError(f"status '{self.status}' of run {self.id}: valid are {', '.join(STATUSES)}")
 
+    @property
+    def epochs(self) -> float | None:
+        """How often the training text was gone through; None where its size is not recorded."""
+        return self.tokens_seen / self.train_tokens if self.train_tokens else None
+
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values; a non-finite number becomes None."""
         return {field.name: plain(getattr(self, field.name)) for field in fields(self)}
@@ -96,7 +128,11 @@ class RunRecord:
 
         Raises:
             TypeError: a required field is missing.
-            ValueError: the status is unknown.
+            ValueError: the status is unknown, or the lineage cannot be understood.
         """
-        names = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in names})
+        known = {name: value for name, value in values.items() if name in _NAMES}
+        known["lineage"] = lineage.understand(known.get("lineage") or [], run_id=str(known.get("id")))
+        return cls(**known)
+
+
+_NAMES = frozenset(field.name for field in fields(RunRecord))

@@ -1,0 +1,127 @@
+"""Records and figures as rows of the registry's tables, and back."""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any, Generic, TypeVar, get_args, get_origin
+
+from remask.runs.evaluation_record import EvaluationRecord
+from remask.runs.files import json_line
+from remask.runs.record import RunRecord
+
+Record = TypeVar("Record", RunRecord, EvaluationRecord)
+
+MEASUREMENT = ("name", "value", "unit", "n", "stderr", "trivial", "protocol", "task", "created", "evaluation")
+"""The columns of a figure, which are the keys of its line in evaluations.jsonl."""
+_NEEDED = ("name", "unit", "n", "task", "created")
+_OBJECTS = ("trivial", "protocol")
+
+
+class Table(Generic[Record]):
+    """A table with a column for every field of a kind of record.
+
+    Args:
+        name: the table's.
+        kind: the records' class.
+        keys: the columns that tell one record from all others.
+    """
+
+    def __init__(self, name: str, kind: type[Record], *, keys: tuple[str, ...]) -> None:
+        self._name, self._kind, self._keys = name, kind, keys
+        self._columns = tuple(field.name for field in fields(kind))
+        self._json = tuple(field.name for field in fields(kind) if get_origin(field.type) in (list, dict))
+        self._booleans = tuple(field.name for field in fields(kind) if bool in get_args(field.type))
+        self._put = (
+            f"INSERT INTO {name} ({', '.join(self._columns)}) VALUES ({', '.join('?' * len(self._columns))}) "
+            f"ON CONFLICT ({', '.join(keys)}) DO UPDATE SET "
+            f"{', '.join(f'{column} = excluded.{column}' for column in self._columns)}"
+        )
+
+    def put(self, connection: sqlite3.Connection, record: Record) -> None:
+        """Adds a record, or takes it in the place of the one with the same keys, where that one stands."""
+        values = record.to_json()
+        values |= {name: json.dumps(values[name]) for name in self._json}
+        connection.execute(self._put, [values[name] for name in self._columns])
+
+    def select(self, connection: sqlite3.Connection, **equal: Any) -> list[Record]:
+        """The records whose columns have these values, the one listed last first.
+
+        Raises:
+            ValueError: a row holds what no record does.
+            TypeError: as ValueError.
+            RecursionError: as ValueError.
+        """
+        where = f" WHERE {' AND '.join(f'{name} = ?' for name in equal)}" if equal else ""
+        # by when they were listed, not by `created`: clocks are set back at times
+        query = f"SELECT {', '.join(self._columns)} FROM {self._name}{where} ORDER BY rowid DESC"
+        return [self._record(row) for row in connection.execute(query, tuple(equal.values())).fetchall()]
+
+    def remove(self, connection: sqlite3.Connection, **equal: Any) -> None:
+        """Removes the rows whose columns have these values."""
+        assert equal, "a table is never emptied"
+        where = " AND ".join(f"{name} = ?" for name in equal)
+        connection.execute(f"DELETE FROM {self._name} WHERE {where}", tuple(equal.values()))
+
+    def _record(self, row: tuple[Any, ...]) -> Record:
+        values = dict(zip(self._columns, row, strict=True))
+        for name in self._json:
+            values[name] = json.loads(values[name])
+        for name in self._booleans:
+            if values[name] is not None:
+                values[name] = bool(values[name])
+        return self._kind.from_json(values)
+
+
+RUNS = Table("runs", RunRecord, keys=("id",))
+EVALUATIONS = Table("evaluations", EvaluationRecord, keys=("run_id", "id"))
+
+
+def is_figure(row: Mapping[str, Any]) -> bool:
+    """Whether a line of evaluations.jsonl is a figure, with all that one needs."""
+    return all(row.get(name) is not None for name in _NEEDED)
+
+
+def insert_measurements(connection: sqlite3.Connection, run_id: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Adds lines of a run's evaluations.jsonl; one that is no figure is passed over."""
+    names = ("run_id", *MEASUREMENT)
+    insert = f"INSERT INTO measurements ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+    for row in rows:
+        if not is_figure(row):
+            continue
+        texts = {key: json_line(row.get(key) or {}) for key in _OBJECTS}
+        connection.execute(insert, [run_id, *({**row, **texts}.get(name) for name in MEASUREMENT)])
+
+
+def select_measurements(connection: sqlite3.Connection, run_id: str | None) -> list[tuple[str, dict[str, Any]]]:
+    """The figures of a run, or of all runs, oldest first: the run's id, and the line as evaluations.jsonl has it.
+
+    Raises:
+        ValueError: a row holds what no figure does.
+        TypeError: as ValueError.
+        RecursionError: as ValueError.
+    """
+    where, arguments = ("", ()) if run_id is None else (" WHERE run_id = ?", (run_id,))
+    query = f"SELECT run_id, {', '.join(MEASUREMENT)} FROM measurements{where} ORDER BY number"
+    return [(run, _line(row)) for run, *row in connection.execute(query, arguments).fetchall()]
+
+
+def remove_measurements(connection: sqlite3.Connection, **equal: str) -> None:
+    """Removes the figures of a run, or of one of its evaluations."""
+    assert "run_id" in equal, "the figures of all runs are never removed"
+    where = " AND ".join(f"{name} = ?" for name in equal)
+    connection.execute(f"DELETE FROM measurements WHERE {where}", tuple(equal.values()))
+
+
+def same_figure(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a line of evaluations.jsonl the registry holds too, to be compared."""
+    return {name: row.get(name) for name in MEASUREMENT}
+
+
+def _line(row: list[Any]) -> dict[str, Any]:
+    values: dict[str, Any] = dict(zip(MEASUREMENT, row, strict=True))
+    for name in _OBJECTS:
+        values[name] = json.loads(values[name])
+    if values["evaluation"] is None:  # a line of an older remask, or of `add_evaluations`
+        del values["evaluation"]
+    return values
