@@ -16,11 +16,13 @@ SECTIONS = [
     *(
         "Verdict",
         "Loss",
+        "Health",
         "Denoising",
         "Samples",
         "Likelihood",
         "Sample quality",
         "Cost",
+        "Evaluations",
         "Recipe",
         "Provenance",
     ),
@@ -156,7 +158,7 @@ def test_no_id_stands_twice_and_every_reference_finds_its_id(html):
 
 def test_figures_hold_no_colour_of_their_own(html):
     figures = re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL)
-    assert len(figures) == 4
+    assert len(figures) == 7  # loss and denoising in two widths; gradient, learning rate, speed
     for svg in figures:
         assert not re.search(r"(?:fill|stroke): (?!none|var\()", svg)
 

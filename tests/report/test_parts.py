@@ -172,9 +172,10 @@ def test_the_latest_measurement_of_one_protocol_stands_and_another_protocol_gets
 
     table = table_of([line(3.0, 8), line(2.5, 32), line(2.9, 8)], task="likelihood")
     assert table is not None
-    assert [(row.value, row.setting) for row in table.rows] == [
-        ("2.500 ± 0.010", "draws 32"),
-        ("2.900 ± 0.010", "draws 8"),
+    assert table.corner == "bits per byte"
+    assert [(row.name, row.value) for row in table.rows] == [
+        ("draws 32", "2.500 ± 0.010"),
+        ("draws 8", "2.900 ± 0.010"),
     ]
     assert table.protocol == (("split", "test"),)
 

@@ -12,6 +12,13 @@ REVEAL_BINS = 8
 _PLASMA_ON_LIGHT = ("#20068f", "#5302a3", "#8104a7", "#a82296", "#c8437b", "#e16462", "#f48948", "#fdb22f")
 _PLASMA_ON_DARK = ("#8f0da4", "#ad2793", "#c6417d", "#da5a6a", "#eb7556", "#f79342", "#fdb22f", "#fbd724")
 
+# Lines that stand for equals. Each reads as text on page and panel of its theme, and neighbours differ in hue and in
+# lightness; dashes and signs tell them apart where colour does not.
+_SERIES_ON_LIGHT = ("#1d5fa5", "#b04a04", "#1f7a4d", "#7a3db0", "#b5296b", "#0c7180", "#6b6509", "#7a4a30")
+_SERIES_ON_DARK = ("#74b4ff", "#f79c52", "#62cb94", "#c69ff2", "#f58bb8", "#58c7d5", "#cbc350", "#d8a788")
+SERIES = len(_SERIES_ON_LIGHT)
+"""The number of colours for lines that stand for equals."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -67,6 +74,8 @@ def _palette() -> dict[str, Pair]:
         "bad": Pair("#b3261e", "#ff8a80"),
         "mask": Pair("#c9cad0", "#484c56"),
     }
+    for k, (on_light, on_dark) in enumerate(zip(_SERIES_ON_LIGHT, _SERIES_ON_DARK, strict=True)):
+        roles[f"series-{k}"] = Pair(on_light, on_dark)
     for k, (on_light, on_dark) in enumerate(zip(_PLASMA_ON_LIGHT, _PLASMA_ON_DARK, strict=True)):
         roles[f"dot-{k}"] = Pair(on_light, on_dark)
         roles[f"reveal-{k}"] = Pair(

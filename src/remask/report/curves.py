@@ -40,10 +40,10 @@ def curves_of(metrics: Iterable[Record], *, trivial: Mapping[str, float]) -> Cur
     """
     records = list(metrics)
     train = [(step, value) for step, value, _ in _points(records, kind="train")]
-    thinned = _thin(train)
+    drawn = thinned(train)
     return Curves(
-        train=thinned,
-        smooth=_smooth(thinned),
+        train=drawn,
+        smooth=_smooth(drawn),
         validation=_points(records, kind="validation"),
         trivial=trivial,
     )
@@ -56,7 +56,7 @@ def minimised_of(metrics: Iterable[Record]) -> list[tuple[float, float]]:
         step, loss = number(record.get("step")), number(record.get("loss"))
         if record.get("kind") == "train" and "bits_per_byte" not in record and step is not None and loss is not None:
             found.append((step, loss))
-    return _thin(found)
+    return thinned(found)
 
 
 def trivial_bits_per_byte(metrics: Iterable[Record]) -> dict[str, float]:
@@ -125,6 +125,16 @@ def spread(wanted: Sequence[float], *, gap: float, low: float, high: float) -> l
     return places
 
 
+def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Means over neighbouring groups, so that a figure never holds more than some 1200 points a curve."""
+    groups = min(len(points), _MOST_POINTS)
+    cuts = [k * len(points) // groups for k in range(groups + 1)] if groups else []
+    return [
+        (_mean([step for step, _ in points[a:b]]), _mean([value for _, value in points[a:b]]))
+        for a, b in pairwise(cuts)
+    ]
+
+
 def _points(records: Iterable[Record], *, kind: str) -> list[tuple[float, float, float]]:
     """(step, bits per byte, standard error or 0) of the records of a kind that hold finite numbers."""
     found = []
@@ -133,16 +143,6 @@ def _points(records: Iterable[Record], *, kind: str) -> list[tuple[float, float,
         if record.get("kind") == kind and step is not None and value is not None:
             found.append((step, value, number(record.get("stderr")) or 0.0))
     return found
-
-
-def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Means over neighbouring groups, so that a figure never holds more than some 1200 points a curve."""
-    groups = min(len(points), _MOST_POINTS)
-    cuts = [k * len(points) // groups for k in range(groups + 1)] if groups else []
-    return [
-        (_mean([step for step, _ in points[a:b]]), _mean([value for _, value in points[a:b]]))
-        for a, b in pairwise(cuts)
-    ]
 
 
 def _smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -1,38 +1,25 @@
 """A run's report: one HTML file that needs nothing but itself."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from remask.errors import UserError
 from remask.report import picture, tables
-from remask.report.colours import PALETTE, REVEAL_BINS
+from remask.report.canvas import NARROW, WIDE
+from remask.report.costs import cost_of, judgings_of, provenance_of
 from remask.report.curves import Curves, curves_of, frame_of, minimised_of, predictor_name, short, trivial_bits_per_byte
-from remask.report.figures import NARROW, WIDE, loss_figure, minimised_figure, reveal_figure
-from remask.report.reading import (
-    Record,
-    RunFacts,
-    named_numbers,
-    number,
-    printable,
-    read_run,
-    text_or_none,
-    whole,
-)
-from remask.runs import write_atomic
+from remask.report.figures import loss_figure, minimised_figure, reveal_figure
+from remask.report.health import MEDIAN_OVER, health_panels
+from remask.report.panels import Panel
+from remask.report.reading import Record, RunFacts, named_numbers, read_run, text_or_none, whole
+from remask.report.rendering import check_place, render, write_page
+from remask.report.sections import drawn, outside, sections_of
 
 _MOST_SAMPLES = 8
 _MOST_DRAWN_POSITIONS = 4096
-
-_TOLD_ELSEWHERE = {
-    *("id", "verdict", "conclusion", "error", "status", "headline", "trivial", "parameters", "tokens_seen"),
-    *("step", "steps", "steps_per_second", "tokens_per_second", "peak_memory_bytes", "device"),
-}
-_LABELS = {"git_dirty": "uncommitted changes", "created": "began", "finished": "ended"}
 
 
 def write_report(run: Path, *, file: Path) -> None:
@@ -46,11 +33,8 @@ def write_report(run: Path, *, file: Path) -> None:
         UserError: `run` is not a run's folder, or `file` cannot be a file there.
         RunError: the disk is full or the folder is read-only; an older page is untouched.
     """
-    if file.is_dir():
-        raise UserError(f"{file} is a folder; give the page's file name, e.g. {file / 'report.html'}")
-    if not file.parent.is_dir():
-        raise UserError(f"{file} cannot be written: there is no folder {file.parent}; make it first")
-    write_atomic(file, render_report(read_run(run)))
+    check_place(file)
+    write_page(file, render_report(read_run(run)))
 
 
 def render_report(facts: RunFacts) -> str:
@@ -59,30 +43,17 @@ def render_report(facts: RunFacts) -> str:
     Args:
         facts: what the run left behind; whatever is missing is left out with a sentence.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["printable"] = printable
-    html = environment.get_template("template.html").render(_context(facts))
-    # What no UTF-8 file can hold (a lone surrogate from a torn token) has been replaced by `printable`
-    # in texts; this catches names and keys.
-    return html.encode("utf-8", "replace").decode("utf-8")
+    return render("run.html", _context(facts))
 
 
 def _context(facts: RunFacts) -> dict[str, Any]:
     trivial = trivial_bits_per_byte(facts.metrics) or named_numbers(facts.record.get("trivial"))
     curves = curves_of(facts.metrics, trivial=trivial)
     minimised = minimised_of(facts.metrics)
+    health = health_panels(facts.metrics, facts.settings)
     return {
         "facts": facts,
         "record": facts.record,
-        "palette": PALETTE,
-        "bins": range(REVEAL_BINS),
         "state": _state(facts.record),
         "verdict": _verdict(facts.record),
         "alarms": _alarms(facts.metrics),
@@ -90,15 +61,29 @@ def _context(facts: RunFacts) -> dict[str, Any]:
         "loss": [] if curves.empty else [Markup(loss_figure(curves, layout)) for layout in (WIDE, NARROW)],
         "loss_note": _loss_note(curves),
         "minimised": [Markup(minimised_figure(minimised, layout)) for layout in (WIDE, NARROW) if minimised],
+        "health": drawn(health, name="health"),
+        "health_note": _health_note(health),
         "trajectory": _trajectory(facts),
-        "samples": [_sample(sample) for sample in facts.samples[-_MOST_SAMPLES:]],
+        "samples": [sample_of(sample) for sample in facts.samples[-_MOST_SAMPLES:]],
         "more_samples": max(len(facts.samples) - _MOST_SAMPLES, 0),
         "progress": _progress(facts.metrics),
-        "likelihood": tables.table_of(facts.evaluations, task="likelihood"),
-        "quality": tables.table_of(facts.evaluations, task="quality"),
-        "cost": _cost(facts),
-        "provenance": _provenance(facts.record),
+        "sections": sections_of(facts.evaluations),
+        "cost": cost_of(facts),
+        "judgings": judgings_of(facts),
+        "provenance": provenance_of(facts.record),
     }
+
+
+def _health_note(panels: Sequence[Panel]) -> str:
+    """What the small figures of a training show, in words."""
+    notes = []
+    if any(panel.title == "gradient norm" for panel in panels):
+        notes.append(f"Gradient norm: each logged step, and the median of the last {MEDIAN_OVER} of them.")
+    if any(panel.marks for panel in panels):
+        notes.append("▼: an alarm, told above.")
+    if any(panel.levels for panel in panels):
+        notes.append("Dashed: the target, or what a network gets that has learned nothing.")
+    return " ".join([*notes, outside(panels)]).strip()
 
 
 def _verdict(record: Record) -> tuple[str, str] | None:
@@ -182,7 +167,7 @@ _HOW += ("threshold", "order", "finish")
 """Keys of `sampling` that a sample's record has where they are not the usual ones."""
 
 
-def _sample(record: Record) -> dict[str, str]:
+def sample_of(record: Record) -> dict[str, str]:
     """A sample's text, its prompt apart, and how it was drawn."""
     text, prompt = str(record["text"]), text_or_none(record.get("prompt")) or ""
     given = prompt if text.startswith(prompt) else ""
@@ -198,42 +183,3 @@ def _progress(metrics: tuple[Record, ...]) -> list[tuple[str, str]]:
     found = [record for record in metrics if record.get("kind") == "sample" and text_or_none(record.get("text"))]
     picks = sorted({round(k * (len(found) - 1) / 3) for k in range(4)}) if found else []
     return [(f"step {found[k].get('step')}", str(found[k]["text"])) for k in picks]
-
-
-def _cost(facts: RunFacts) -> list[tuple[str, str]]:
-    """(name, figure) of what the run took; figures that nobody wrote down are left out."""
-    trained: Record = next((m for m in reversed(facts.metrics) if m.get("kind") == "train"), {})
-    validated: Record = next((m for m in reversed(facts.metrics) if m.get("kind") == "validation"), {})
-    record = facts.record
-
-    def first(*found: object) -> float | None:
-        """The first positive number."""
-        return next((value for value in map(number, found) if value), None)
-
-    steps, planned = first(record.get("step"), trained.get("step")), first(record.get("steps"))
-    figures = {
-        "training time": (first(trained.get("seconds")), tables.duration),
-        "last validation": (first(validated.get("seconds")), tables.duration),
-        "steps": (steps, lambda n: f"{n:,.0f}" + (f" of {planned:,.0f}" if planned and planned != n else "")),
-        "tokens seen": (first(record.get("tokens_seen"), trained.get("tokens")), _thousands),
-        "tokens per second": (
-            first(record.get("tokens_per_second"), trained.get("tokens_per_second")),
-            _thousands,
-        ),
-        "steps per second": (first(record.get("steps_per_second")), lambda n: f"{n:.3g}"),
-        "parameters": (first(record.get("parameters")), _thousands),
-        "peak memory": (first(record.get("peak_memory_bytes")), tables.size),
-    }
-    cost = [(name, form(value)) for name, (value, form) in figures.items() if value is not None]
-    device = text_or_none(record.get("device"))
-    return [*cost, ("device", device)] if device else cost
-
-
-def _thousands(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def _provenance(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(name, value) of everything else that the record says."""
-    rest = {key: value for key, value in record.items() if key not in _TOLD_ELSEWHERE}
-    return [(_LABELS.get(key, key.replace("_", " ")), value) for key, value in tables.flatten(rest).items()]

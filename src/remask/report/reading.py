@@ -65,6 +65,8 @@ class RunFacts:
         metrics: the readable lines of `metrics.jsonl`, in order.
         samples: the readable lines of `samples.jsonl` that hold a text.
         evaluations: the readable lines of `evaluations.jsonl` that hold a name.
+        judgings: the record of each evaluation, by its id.
+        settings: `recipe.yaml` as nested keys, empty where it cannot be read.
         trajectory: `trajectory.json`, or None.
         complaints: one plain sentence for each file that was torn or could not be understood.
     """
@@ -76,6 +78,8 @@ class RunFacts:
     metrics: tuple[Record, ...]
     samples: tuple[Record, ...]
     evaluations: tuple[Record, ...]
+    judgings: Mapping[str, Record]
+    settings: Record
     trajectory: Trajectory | None
     complaints: tuple[str, ...]
 
@@ -96,16 +100,19 @@ def read_run(folder: Path) -> RunFacts:
     complaints: list[str] = []
     record = _json_object(folder / "run.json", complaints)
     recipe = _text(folder / "recipe.yaml", complaints)
-    if recipe is not None and not isinstance(_yaml(recipe), dict):
+    settings = _yaml(recipe or "")
+    if recipe is not None and not isinstance(settings, dict):
         complaints.append("recipe.yaml is torn or is no recipe.")
     return RunFacts(
         name=text_or_none(record.get("id")) or text_or_none(record.get("run")) or folder.resolve().name,
         record=record,
         recipe=recipe,
-        description=_description(recipe),
+        description=text_or_none(mapping(settings).get("description")),
         metrics=_json_lines(folder / "metrics.jsonl", complaints),
         samples=_json_lines(folder / "samples.jsonl", complaints, needs="text"),
         evaluations=_json_lines(folder / "evaluations.jsonl", complaints, needs="name"),
+        judgings=_judgings(folder / "evaluations", complaints),
+        settings=mapping(settings),
         trajectory=_trajectory(folder / "trajectory.json", complaints),
         complaints=tuple(complaints),
     )
@@ -153,6 +160,16 @@ def printable(text: str) -> str:
     return "".join(map(_printable, text))
 
 
+def _judgings(folder: Path, complaints: list[str]) -> dict[str, Record]:
+    """The record of each evaluation, by the name of its folder."""
+    try:
+        paths = sorted(folder.glob("*/evaluation.json"))
+    except OSError:
+        return {}
+    found = {path.parent.name: _json_object(path, complaints) for path in paths}
+    return {printable(name): record for name, record in found.items() if record}
+
+
 def _text(path: Path, complaints: list[str]) -> str | None:
     """The file's text, None where there is no such file; bytes that are no UTF-8 are shown as marks."""
     try:
@@ -191,10 +208,6 @@ def _parse(text: str) -> object:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
-
-
-def _description(recipe: str | None) -> str | None:
-    return text_or_none(mapping(_yaml(recipe or "")).get("description"))
 
 
 def _yaml(text: str) -> object:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from remask.report.curves import predictor_name, short
@@ -36,11 +36,13 @@ class Table:
     """The measurements of one task.
 
     Attributes:
+        corner: what stands at the head of its rows: `figure`, or the one figure that all of them are.
         trivial: the names of the trivial predictors, one a column.
         rows: the latest measurement of each name and protocol.
         protocol: the (key, value) pairs that all rows share.
     """
 
+    corner: str
     trivial: tuple[str, ...]
     rows: tuple[Row, ...]
     protocol: tuple[tuple[str, str], ...]
@@ -97,7 +99,11 @@ def table_of(evaluations: Iterable[Record], *, task: str) -> Table | None:
         _row(record, trivial=trivial, setting={k: v for k, v in protocol.items() if k not in shared})
         for record, protocol in zip(records, protocols, strict=True)
     ]
+    alike = len(order) == 1 and len(rows) > 1
+    if alike:
+        rows = [replace(row, name=row.setting, setting="") for row in rows]
     return Table(
+        corner=order[0].replace("_", " ") if alike else "figure",
         trivial=tuple(map(predictor_name, trivial)),
         rows=tuple(rows),
         protocol=tuple((key.replace("_", " "), value) for key, value in shared.items()),

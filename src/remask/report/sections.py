@@ -1,0 +1,106 @@
+"""The parts of a run's page that its evaluations fill: one a task, with figures where a task has some."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from remask.report.panels import Panel, compact, panel_figure, panels_layout
+from remask.report.reading import Record
+from remask.report.settings import Pivot, latest_of, level_panel, newest_of, pivot_of, step_panels
+from remask.report.tables import Table, table_of
+
+_HEADINGS = {
+    "likelihood": "Likelihood",
+    "levels": "Loss by noise level",
+    "quality": "Sample quality",
+    "judged": "Judged by another model",
+    "mauve": "Distance to held-out text",
+    "answers": "Answers",
+    "steps": "Steps, quality and latency",
+}
+"""Tasks that are known, in the order in which they stand; any other follows under its own name."""
+_MISSING = {
+    "likelihood": "The run has not been evaluated for likelihood yet (remask evaluate does it).",
+    "quality": "The samples have not been evaluated yet (remask evaluate does it).",
+}
+"""What is said of a task that nobody carried out; a task that is not here is left out."""
+_INSTEAD = {"quality": "answers"}
+"""A task → the one that takes its place for models of prompts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """The part of a page that belongs to one task.
+
+    Attributes:
+        heading: in words.
+        svgs: its figures.
+        note: the caption below them.
+        table: its measurements, a row each, or None.
+        pivot: the same with a row a setting, or None.
+        missing: what is said where there is no measurement.
+    """
+
+    heading: str
+    svgs: tuple[Markup, ...] = ()
+    note: str = ""
+    table: Table | None = None
+    pivot: Pivot | None = None
+    missing: str = ""
+
+
+def sections_of(evaluations: Sequence[Record]) -> list[Section]:
+    """A section for each task of a run's evaluations, known tasks first."""
+    tasks = [str(record.get("task")) for record in evaluations]
+    due = [task for task in _MISSING if _INSTEAD.get(task) not in tasks]
+    ordered = [task for task in _HEADINGS if task in tasks or task in due]
+    ordered += sorted(set(tasks) - set(_HEADINGS))
+    return [_BUILDERS.get(task, _plain)(task, evaluations) for task in ordered]
+
+
+def _plain(task: str, evaluations: Sequence[Record]) -> Section:
+    heading = _HEADINGS.get(task, task.replace("_", " ").capitalize())
+    return Section(heading=heading, table=table_of(evaluations, task=task), missing=_MISSING.get(task, ""))
+
+
+def _levels(task: str, evaluations: Sequence[Record]) -> Section:
+    panel = level_panel(evaluations)
+    note = (
+        "What the model loses where a share t of the noise is on the text, beside what predictors without any context "
+        "lose there. Bars: one standard error."
+    )
+    return Section(
+        heading=_HEADINGS[task],
+        svgs=drawn([panel] if panel else [], name=task),
+        note=note,
+        table=table_of(newest_of(evaluations, task=task), task=task),
+    )
+
+
+def _steps(task: str, evaluations: Sequence[Record]) -> Section:
+    rows = latest_of(evaluations, task=task)
+    panels = step_panels(rows)
+    return Section(
+        heading=_HEADINGS[task],
+        svgs=drawn(panels, name=task),
+        note=f"Dashed: held-out text, measured alike. Bars: one standard error. {outside(panels)}".strip(),
+        table=table_of(rows, task=task),
+        pivot=pivot_of(rows, by="steps"),
+    )
+
+
+_BUILDERS: Mapping[str, Callable[[str, Sequence[Record]], Section]] = {"levels": _levels, "steps": _steps}
+
+
+def drawn(panels: Iterable[Panel], *, name: str) -> tuple[Markup, ...]:
+    """Panels as figures whose names are unlike those of any other part of the page."""
+    panels = list(panels)
+    layout = panels_layout(panels)
+    return tuple(Markup(panel_figure(panel, name=f"{name}-{k}", layout=layout)) for k, panel in enumerate(panels))
+
+
+def outside(panels: Iterable[Panel]) -> str:
+    """The levels that lie too far away to be drawn, in one sentence; empty where there are none."""
+    far = [f"{name} ({panel.title}: {compact(value)})" for panel in panels for name, value in panel.outside]
+    return f"Outside the frame: {'; '.join(far)}." if far else ""
