@@ -57,6 +57,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "materials": {"*"},
     "trainer": {"*"},
     "judgement": {"*"},
+    "laboratory": {"*"},
     "finished": {"*"},
     "hub": {"*"},
     "harness": {"*"},
@@ -64,7 +65,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "__main__": {"cli"},
 }
 """Longest prefix of a module's name within remask → what it may import besides its own kind; * is all but the cli."""
-BELOW_THE_CLI = {"experiment", "drawing", "materials", "trainer", "judgement", "finished", "hub", "harness"}
+BELOW_THE_CLI = {"experiment", "drawing", "materials", "trainer", "judgement", "finished", "hub", "harness", "laboratory"}
 
 
 def sources() -> dict[str, str]:

@@ -154,6 +154,34 @@ def submit(command: Sequence[str], job: Job, *, folder: Path, cluster: Literal["
         raise RunError(f"SLURM refused the job: {' '.join(str(error).split())[:500]}") from error
 
 
+def is_over(job_id: str, *, folder: Path) -> bool:
+    """Whether a job has left SLURM: done, failed or cancelled, and not one that queues again.
+
+    Args:
+        job_id: as `submit` gave it.
+        folder: of its logs.
+
+    Raises:
+        UserError: submitit is not installed.
+    """
+    _installed()
+    import submitit
+
+    return submitit.SlurmJob(folder=folder, job_id=job_id).done()
+
+
+def cancel(job_id: str) -> None:
+    """Takes a job away from SLURM; one that is over is left as it is.
+
+    Raises:
+        RunError: SLURM cannot be asked.
+    """
+    try:
+        subprocess.run(["scancel", job_id], check=False, capture_output=True)
+    except OSError as error:
+        raise RunError(f"job {job_id} cannot be cancelled: {error.strerror or error}") from error
+
+
 def script(command: Sequence[str], job: Job, *, folder: Path) -> str:
     """The sbatch script of a job, and below it as comments what each of its nodes runs.
 

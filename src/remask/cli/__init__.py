@@ -8,6 +8,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from remask import __version__
+from remask.cli.ablate import app as ablate
 from remask.cli.convert import convert
 from remask.cli.doctor import doctor
 from remask.cli.evaluate import evaluate, health
@@ -17,6 +18,7 @@ from remask.cli.report import report
 from remask.cli.runs import runs, show
 from remask.cli.sample import sample
 from remask.cli.submit import submit
+from remask.cli.sweep import sweep
 from remask.cli.track import track
 from remask.cli.train import train
 from remask.errors import RunError, UserError, did_you_mean
@@ -52,10 +54,11 @@ def remask(
 
 
 for command in (
-    *(train, submit, convert, sample, evaluate, health, report, export),
+    *(train, submit, sweep, convert, sample, evaluate, health, report, export),
     *(runs, show, track, recipes, doctor),
 ):
     app.command()(command)
+app.add_typer(ablate)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -110,7 +113,7 @@ def _usage_line(error: Any) -> str:
     command = error.ctx.command_path if getattr(error, "ctx", None) else "remask"
     message = " ".join(error.format_message().split()).rstrip(".")
     if wrong_command := re.match(r"No such command '(.*?)'", message):
-        valid = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+        valid = list(error.ctx.command.commands)
         message = f"there is no command {wrong_command[1]}; {did_you_mean(wrong_command[1], valid)}".rstrip(".")
     unknown = getattr(error, "option_name", None)
     if unknown is not None and error.ctx is not None:

@@ -37,13 +37,14 @@ def submit(
     """Hand a training to SLURM: torchrun on each node, and the same run again when the job is requeued."""
     from remask.cli.train import split_arguments
     from remask.config.load import load_recipe
+    from remask.laboratory.space import refuse_missing_texts
     from remask.slurm import Job
 
     _refuse_unknown(cluster, nodes=nodes)
     recipe_name, overrides = split_arguments(arguments or [])
     recipe = load_recipe(recipe_name, overrides)
     _refuse_division(recipe, processes=nodes * processes_per_node)
-    _refuse_missing(recipe)
+    refuse_missing_texts(recipe)
     job = Job(
         name=recipe.name,
         nodes=nodes,
@@ -53,7 +54,7 @@ def submit(
         gpus=_gpus(recipe, processes_per_node) if gpus_per_node is None else gpus_per_node,
         partition=partition,
         requeues=requeues,
-        options=_options(sbatch or []),
+        options=sbatch_options(sbatch or []),
     )
     if dry_run:
         _print_script(recipe, job)
@@ -115,21 +116,19 @@ def _refuse_division(recipe: "Recipe", *, processes: int) -> None:
         raise UserError(f"device={recipe.device} is one device for {processes} processes. Valid: auto, cpu, cuda")
 
 
-def _refuse_missing(recipe: "Recipe") -> None:
-    """Texts that are not there; the nodes see the same files."""
-    from remask.data.corpora import refuse_missing
-
-    data = recipe.data
-    held_out = [place for place in (data.validation, data.test) if place is not None]
-    for place in (data.source, *held_out, *(entry.source for entry in data.mixture)):
-        refuse_missing(place)
-
-
 def _gpus(recipe: "Recipe", processes: int) -> int:
     return processes if recipe.device.startswith("cuda") else 0
 
 
-def _options(given: list[str]) -> dict[str, str]:
+def sbatch_options(given: list[str]) -> dict[str, str]:
+    """Options of sbatch by their long names.
+
+    Args:
+        given: OPTION=VALUE each.
+
+    Raises:
+        UserError: one is written in another way.
+    """
     from remask.errors import UserError
 
     for word in given:

@@ -1,0 +1,234 @@
+"""`remask ablate`: what a step, a component, a size or a cost is worth."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from remask.cli import options as option
+from remask.cli import studies
+
+if TYPE_CHECKING:
+    from remask.config.schema import Recipe
+
+app = typer.Typer(
+    name="ablate",
+    help="What denoising steps, a component, a size or a cost is worth; each as one study.",
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback(invoke_without_command=True)
+def ablate(
+    context: typer.Context,
+    resume: studies.Resume = None,
+    jobs: studies.Jobs = None,
+    as_json: option.AsJson = False,
+    html: studies.Html = None,
+) -> None:
+    """What denoising steps, a component, a size or a cost is worth; each as one study."""
+    from remask.errors import UserError
+
+    if resume is not None and context.invoked_subcommand is not None:
+        raise UserError(f"--resume takes all of a study from its folder: leave {context.invoked_subcommand} out")
+    if resume is not None:
+        studies.conduct(studies.reopened(resume, jobs=jobs, given={}), as_json=as_json, html=html)
+    elif context.invoked_subcommand is None:
+        raise UserError("remask ablate needs to know what: steps, component, size or matched, or --resume NAME")
+
+
+@app.command()
+def component(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(metavar="RECIPE KEY=VALUE...", help="A recipe, and the changes whose worth is asked."),
+    ],
+    both: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A change of both arms; may be given again.")
+    ] = None,
+    seeds: studies.Seeds = "0,1,2",
+    jobs: studies.Jobs = None,
+    name: studies.Name = None,
+    cluster: studies.Cluster = "local",
+    minutes: studies.Minutes = 60,
+    partition: studies.Partition = None,
+    gpus: studies.Gpus = 0,
+    sbatch: studies.Sbatch = None,
+    as_json: option.AsJson = False,
+    html: studies.Html = None,
+) -> None:
+    """Train a recipe with and without changes over several seeds, and say what the changes are worth."""
+    from remask.cli.train import split_arguments
+    from remask.errors import UserError
+    from remask.laboratory.ablations import new_component, read_seeds
+    from remask.runs import runs_home
+
+    recipe_name, changes = split_arguments(arguments)
+    if not changes:
+        raise UserError("the changes are missing: remask ablate component RECIPE KEY=VALUE")
+    numbers = read_seeds(seeds)
+    recipe = checked(recipe_name, both or [])
+    if checked(recipe_name, [*(both or []), *changes]) == recipe:
+        raise UserError(f"{' '.join(changes)} changes nothing in {recipe_name}: the recipe says so already")
+    study = new_component(
+        runs_home(),
+        studies.study_name(name, kind="component", recipe=recipe.name),
+        recipe=recipe,
+        source=studies.recipe_text(recipe_name),
+        both=both or [],
+        changes=changes,
+        seeds=numbers,
+        jobs=jobs or 1,
+        cluster=studies.asked_of(
+            cluster, name=name or "component", minutes=minutes, partition=partition, gpus=gpus, sbatch=sbatch
+        ),
+        evaluate=["--task", "likelihood"],
+        command=studies.typed("ablate", "component", recipe_name, *changes, "--seeds", seeds),
+    )
+    studies.conduct(study, as_json=as_json, html=html)
+
+
+@app.command()
+def size(
+    arguments: option.RecipeWords = None,
+    over: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=a,b,c", help="A key and its values; may be given again.")
+    ] = None,
+    seeds: studies.Seeds = "0",
+    jobs: studies.Jobs = None,
+    name: studies.Name = None,
+    cluster: studies.Cluster = "local",
+    minutes: studies.Minutes = 60,
+    partition: studies.Partition = None,
+    gpus: studies.Gpus = 0,
+    sbatch: studies.Sbatch = None,
+    as_json: option.AsJson = False,
+    html: studies.Html = None,
+) -> None:
+    """Train a recipe at several sizes: quality against parameters, operations and time."""
+    from remask.cli.train import split_arguments
+    from remask.errors import UserError
+    from remask.laboratory.ablations import new_size, read_seeds
+    from remask.laboratory.space import Choice, check, read_over
+    from remask.runs import runs_home
+
+    if not over:
+        raise UserError("sizes are missing: give --over network.width=64,128,256")
+    numbers = read_seeds(seeds)
+    recipe_name, overrides = split_arguments(arguments or [])
+    recipe = checked(recipe_name, overrides)
+    varied = read_over(over, recipe=recipe)
+    lists = [each for each in varied if isinstance(each, Choice)]
+    if len(lists) < len(varied):
+        raise UserError("sizes are lists: write --over network.width=64,128,256")
+    check(recipe_name, overrides, varied)
+    study = new_size(
+        runs_home(),
+        studies.study_name(name, kind="size", recipe=recipe.name),
+        recipe=recipe,
+        source=studies.recipe_text(recipe_name),
+        overrides=overrides,
+        over=lists,
+        seeds=numbers,
+        jobs=jobs or 1,
+        cluster=studies.asked_of(
+            cluster, name=name or "size", minutes=minutes, partition=partition, gpus=gpus, sbatch=sbatch
+        ),
+        evaluate=["--task", "likelihood"],
+        command=studies.typed(
+            *("ablate", "size", recipe_name, *overrides),
+            *(word for each in over for word in ("--over", each)),
+            *("--seeds", seeds),
+        ),
+    )
+    studies.conduct(study, as_json=as_json, html=html)
+
+
+@app.command()
+def matched(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="A B [KEY=VALUE]...",
+            help="Two recipes; KEY=VALUE changes both, a:KEY=VALUE the first, b:KEY=VALUE the second.",
+        ),
+    ],
+    by: Annotated[str, typer.Option(help="What both may spend: flops or time.")] = "flops",
+    seeds: studies.Seeds = "0,1,2",
+    jobs: studies.Jobs = None,
+    name: studies.Name = None,
+    as_json: option.AsJson = False,
+    html: studies.Html = None,
+) -> None:
+    """Train two recipes at equal cost: the second gets the steps that the first one's operations or time allow."""
+    from remask.errors import UserError, did_you_mean
+    from remask.laboratory.ablations import read_seeds
+    from remask.laboratory.matching import COSTS, both_sides, new_matched
+    from remask.runs import runs_home
+
+    if by not in COSTS:
+        raise UserError(f"--by {by}: {did_you_mean(by, COSTS)}")
+    if jobs not in (None, 1):
+        raise UserError(
+            f"--jobs {jobs}: trainings side by side slow each other down, and would be no match. Leave it out"
+        )
+    numbers = read_seeds(seeds)
+    first, second, words = split_pair(arguments)
+    sides = [
+        (checked(recipe, changes), studies.recipe_text(recipe), changes)
+        for recipe, changes in ((first, words["a"]), (second, words["b"]))
+    ]
+    if sides[0][0] == sides[1][0]:
+        raise UserError(f"{first} and {second} are the same recipe: change one of them with b:KEY=VALUE")
+    study = new_matched(
+        runs_home(),
+        studies.study_name(name, kind="matched", recipe=sides[0][0].name),
+        sides=both_sides(*sides),
+        by=by,
+        seeds=numbers,
+        jobs=1,
+        cluster=None,
+        evaluate=["--task", "likelihood"],
+        command=studies.typed("ablate", "matched", *arguments, "--by", by, "--seeds", seeds),
+    )
+    studies.conduct(study, as_json=as_json, html=html)
+
+
+def split_pair(arguments: list[str]) -> tuple[str, str, dict[str, list[str]]]:
+    """Two recipes and the changes of each.
+
+    Raises:
+        UserError: there are not two recipes, or a later word is no change.
+    """
+    from remask.errors import UserError
+
+    recipes, changes = arguments[:2], arguments[2:]
+    if len(recipes) < 2 or any("=" in word for word in recipes):
+        raise UserError(
+            "a matched pair is two recipes: remask ablate matched A B [KEY=VALUE] [a:KEY=VALUE] [b:KEY=VALUE]"
+        )
+    words: dict[str, list[str]] = {"a": [], "b": []}
+    for change in changes:
+        if "=" not in change:
+            raise UserError(
+                f"'{change}' is not KEY=VALUE: write training.steps=60, or b:training.steps=60 for the second"
+            )
+        side, colon, rest = change.partition(":")
+        own = bool(colon) and side in words
+        for each in (side,) if own else words:
+            words[each].append(rest if own else change)
+    return recipes[0], recipes[1], words
+
+
+def checked(recipe: str, overrides: list[str]) -> "Recipe":
+    """A recipe whose texts are there.
+
+    Raises:
+        UserError: something about it is wrong.
+    """
+    from remask.config.load import load_recipe
+    from remask.laboratory.space import refuse_missing_texts
+
+    loaded = load_recipe(recipe, overrides)
+    refuse_missing_texts(loaded)
+    return loaded

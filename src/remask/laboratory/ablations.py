@@ -1,0 +1,207 @@
+"""Ablations: a recipe with and without a change, and a recipe at several sizes, each repeated over seeds."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from remask.config.schema import Recipe
+from remask.errors import UserError
+from remask.laboratory.space import Choice, combinations
+from remask.laboratory.study import Metric, Study, Trial, new_facts
+from remask.runs import Registry
+
+LIKELIHOOD = Metric(name="bits_per_byte", task="likelihood", better="lower", unit="bits/byte")
+"""What arms are compared by: the likelihood on held-out text, example by example."""
+AS_IT_IS = "as it is"
+
+
+def new_component(
+    home: Path,
+    name: str,
+    *,
+    recipe: Recipe,
+    source: str,
+    both: Sequence[str],
+    changes: Sequence[str],
+    seeds: Sequence[int],
+    **more: Any,
+) -> Study:
+    """Makes the folder of a recipe with and without changes.
+
+    Args:
+        home: of runs.
+        name: of the study.
+        recipe: as it is.
+        source: its YAML text.
+        both: KEY=VALUE in both arms.
+        changes: KEY=VALUE of the component.
+        seeds: each arm is trained with each of them.
+        **more: further facts.
+
+    Raises:
+        UserError: the name is taken.
+    """
+    words = " ".join(changes)
+    facts = new_facts(
+        kind="component",
+        title=f"{recipe.name} with and without {words}",
+        recipe=recipe.name,
+        metric=LIKELIHOOD,
+        changes=list(changes),
+        **more,
+    )
+    study = Study.create(home, name, recipes={"recipe.yaml": source}, **facts)
+    arms = {AS_IT_IS: list(both), words: [*both, *changes, f"name={arm_name(recipe.name, changes)}"]}
+    study.add(_repeated(arms, values={AS_IT_IS: {}, words: _values(changes)}, seeds=seeds))
+    return study
+
+
+def new_size(
+    home: Path,
+    name: str,
+    *,
+    recipe: Recipe,
+    source: str,
+    overrides: Sequence[str],
+    over: Sequence[Choice],
+    seeds: Sequence[int],
+    **more: Any,
+) -> Study:
+    """Makes the folder of a recipe at several sizes.
+
+    Args:
+        home: of runs.
+        name: of the study.
+        recipe: as it is.
+        source: its YAML text.
+        overrides: KEY=VALUE in all arms.
+        over: keys and the sizes they take.
+        seeds: each size is trained with each of them.
+        **more: further facts.
+
+    Raises:
+        UserError: the name is taken.
+    """
+    facts = new_facts(
+        kind="size",
+        title=f"size of {recipe.name} over {', '.join(each.key for each in over)}",
+        recipe=recipe.name,
+        metric=LIKELIHOOD,
+        **{"over": [each.to_json() for each in over]},
+        **more,
+    )
+    study = Study.create(home, name, recipes={"recipe.yaml": source}, **facts)
+    arms, values = {}, {}
+    for combination in combinations(over):
+        changes = [f"{key}={value}" for key, value in combination.items()]
+        arm = " ".join(changes)
+        arms[arm] = [*overrides, *changes, f"name={arm_name(recipe.name, changes)}"]
+        values[arm] = combination
+    study.add(_repeated(arms, values=values, seeds=seeds))
+    return study
+
+
+def arm_name(recipe: str, changes: Sequence[str]) -> str:
+    """The recipe's name with what is changed behind it, as a recipe may be named: `mdlm-width-128`."""
+    words = [recipe]
+    for change in changes:
+        key, _, value = change.partition("=")
+        words += [key.rpartition(".")[2], value]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(words)).strip("-")[:64]
+
+
+def read_seeds(text: str) -> list[int]:
+    """`0,1,2` as numbers.
+
+    Raises:
+        UserError: something else is given, or a seed twice.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if not all(re.fullmatch(r"[0-9]{1,18}", word) for word in words):
+        raise UserError(f"--seeds {text}: give whole numbers from 0 with commas between them, as 0,1,2")
+    seeds = [int(word) for word in words]
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds {text}: a seed is given twice, and would train the same model again")
+    return seeds
+
+
+def conclude_arms(study: Study, registry: Registry) -> dict[str, Any]:
+    """With against without, over seeds."""
+    comparison, said = compared(study, registry)
+    worth = _worth(study, comparison)
+    seeds = {trial.seed for trial in study.trials}
+    few = ["one seed says nothing of chance in training: give --seeds 0,1,2"] if len(seeds) == 1 else []
+    return {"comparison": comparison, "says": [*worth, *said, *few, *failures(study)], "best": None}
+
+
+def conclude_size(study: Study, registry: Registry) -> dict[str, Any]:
+    """The arms in a comparison, and the best of them."""
+    comparison, said = compared(study, registry)
+    return {"comparison": comparison, "says": [*said, *failures(study)], "best": None}
+
+
+def compared(study: Study, registry: Registry) -> tuple[dict[str, Any] | None, list[str]]:
+    """The finished runs in a fair comparison, and its verdict and flags in words."""
+    from remask.comparison import compare_runs
+
+    runs = [trial.run for trial in study.trials if trial.state == "finished" and not trial.calibration and trial.run]
+    try:
+        found = compare_runs(registry, [registry.get(run) for run in runs], metrics=[study.metric.name]).to_json()
+    except UserError as error:
+        return None, [str(error)]
+    return found, [found["verdict"], *found["flags"]]
+
+
+def failures(study: Study) -> list[str]:
+    """A sentence for each trial that failed."""
+    failed = [trial for trial in study.trials if trial.state == "failed"]
+    return [f"trial {trial.number} ({trial.arm}, seed {trial.seed}) failed: {trial.error}" for trial in failed]
+
+
+def _worth(study: Study, comparison: Mapping[str, Any] | None) -> list[str]:
+    """What the changes are worth in the metric, in one sentence."""
+    metric, words = study.metric, " ".join(study.facts["changes"])
+    changed = {trial.run for trial in study.trials if trial.arm == words}
+    figures = [] if comparison is None else comparison["figures"]
+    figure = next((each for each in figures if each["name"] == metric.name and each["task"] == metric.task), None)
+    if comparison is None or figure is None or not figure["differences"]:
+        return []
+    difference = figure["differences"][0]
+    first = next(arm for arm in comparison["arms"] if arm["name"] == difference["arm"])
+    sign = 1 if set(first["runs"]) <= changed else -1
+    by = sign * difference["difference"]
+    said = f"{words} changes {metric.name} by {by:+.4f} {metric.unit}"
+    if difference.get("interval"):
+        low, high = sorted(sign * end for end in difference["interval"])
+        said += (
+            f" ({100 * comparison.get('level', 0.95):.4g} % interval {low:+.4f} to {high:+.4f}, {difference['method']})"
+        )
+        undecided = low <= 0 <= high
+        better = (by < 0) == (metric.better == "lower")
+        said += (
+            ": no worth can be told from chance" if undecided else f": it is {'better' if better else 'worse'} with it"
+        )
+    return [said]
+
+
+def _repeated(
+    arms: Mapping[str, Sequence[str]], *, values: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]
+) -> list[Trial]:
+    """Every arm with every seed; seed by seed, so that a drift of the machine's speed meets all arms."""
+    pairs = [(seed, arm) for seed in seeds for arm in arms]
+    return [
+        Trial(
+            number=number,
+            arm=arm,
+            recipe="recipe.yaml",
+            overrides=(*arms[arm], f"seed={seed}"),
+            values=values[arm],
+            seed=seed,
+        )
+        for number, (seed, arm) in enumerate(pairs)
+    ]
+
+
+def _values(changes: Sequence[str]) -> dict[str, str]:
+    return {key: value for key, _, value in (change.partition("=") for change in changes)}

@@ -1,0 +1,81 @@
+"""The kinds of study: where each gets its trials from, and what it concludes from them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from remask.laboratory.ablations import conclude_arms, conclude_size
+from remask.laboratory.conducting import Conductor, Interrupt, Say, Searching
+from remask.laboratory.jobs import Runner
+from remask.laboratory.matching import Matching, conclude_matched
+from remask.laboratory.planned import Planned
+from remask.laboratory.search import Search
+from remask.laboratory.study import ENDED, Study
+from remask.laboratory.sweeps import conclude_sweep
+from remask.runs import Registry, timestamp
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What sets a kind of study apart.
+
+    Attributes:
+        searching: where its trials come from.
+        conclude: ended trials → facts of study.json: says, best, importances, comparison, matched.
+    """
+
+    searching: Callable[[Study], Searching]
+    conclude: Callable[[Study, Registry], Mapping[str, Any]]
+
+
+KINDS: Mapping[str, Kind] = {
+    "sweep": Kind(searching=Search, conclude=conclude_sweep),
+    "component": Kind(searching=Planned, conclude=conclude_arms),
+    "size": Kind(searching=Planned, conclude=conclude_size),
+    "matched": Kind(searching=Matching, conclude=conclude_matched),
+}
+
+
+def carry_out(study: Study, *, registry: Registry, runner: Runner, interrupt: Interrupt, say: Say) -> bool:
+    """Conducts a study from where it is, and keeps what it concludes.
+
+    Args:
+        study: of any kind.
+        registry: of the home of runs.
+        runner: carries jobs out.
+        interrupt: whether the user wants to stop.
+        say: told what happens.
+
+    Returns:
+        Whether it came to its end; False where the user interrupted it.
+
+    Raises:
+        UserError: another process conducts it.
+    """
+    kind = KINDS[study.facts["kind"]]
+    with study.lock():
+        study.change(status="running", finished=None)
+        conductor = Conductor(
+            study,
+            registry=registry,
+            runner=runner,
+            searching=kind.searching(study),
+            at_once=int(study.facts["jobs"]),
+            evaluating=tuple(study.facts["evaluate"]),
+            say=say,
+        )
+        done = False
+        try:
+            done = conductor.conduct(interrupt)
+        finally:
+            if not done:
+                study.change(status="interrupted")
+        if done:
+            study.change(**kind.conclude(study, registry), status="finished", finished=timestamp())
+        return done
+
+
+def remaining(study: Study) -> int:
+    """How many of its trials have not ended yet; of a sweep, those too that are not drawn."""
+    ended = sum(trial.state in ENDED for trial in study.trials)
+    return max(int(study.facts.get("trials_planned", 0)), len(study.trials)) - ended

@@ -1,0 +1,106 @@
+"""What a trial's run shows: its validations as they come, and the figure that it is judged by."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from remask.errors import UserError, did_you_mean
+from remask.laboratory.study import COSTS, Metric
+from remask.runs import Registry, RunFolder, RunRecord
+
+IN_TRAINING: Mapping[str, str] = {"bits_per_byte": "bits/byte", "nats_per_token": "nats/token"}
+"""Figures of each validation in training, with their units; for both, lower is better."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """The figure of a finished trial.
+
+    Attributes:
+        value: None where it is missing or not finite.
+        stderr: its standard error.
+        n: examples behind it.
+        trivial: what trivial predictors get.
+        unit: of all of them.
+    """
+
+    value: float | None
+    stderr: float | None = None
+    n: int | None = None
+    trivial: Mapping[str, float] = field(default_factory=dict)
+    unit: str = ""
+
+
+def read_metric(name: str | None, *, task: str | None, direction: Callable[[str], str | None]) -> Metric:
+    """The metric that a user names.
+
+    Args:
+        name: None for bits_per_byte.
+        task: of `remask evaluate`; None: the figure of the last validation in training.
+        direction: a figure's name → lower, higher or None for neither.
+
+    Raises:
+        UserError: no validation in training has such a figure, or neither direction of it is better.
+    """
+    name = name or "bits_per_byte"
+    if task is None:
+        if name not in IN_TRAINING:
+            raise UserError(
+                f"--metric {name}: validations in training have {' and '.join(IN_TRAINING)}; "
+                f"{did_you_mean(name, IN_TRAINING)} For another figure give its task with --evaluate"
+            )
+        return Metric(name=name, task=None, better="lower", unit=IN_TRAINING[name])
+    better = direction(name)
+    if better not in ("lower", "higher"):
+        raise UserError(
+            f"--metric {name}: of that figure neither more nor less is better in itself. Give one that ranks models, "
+            "such as bits_per_byte"
+        )
+    return Metric(name=name, task=task, better=better, unit="")
+
+
+def validations(folder: RunFolder, name: str) -> list[tuple[int, float | None]]:
+    """(step, figure) of each validation so far; None where the figure was not finite."""
+    return [(line["step"], line.get(name)) for line in folder.metrics() if line.get("kind") == "validation"]
+
+
+def figure_in_training(folder: RunFolder, name: str) -> Figure:
+    """The figure of the last validation, beside what trivial predictors get on the same rows."""
+    lines = folder.metrics()
+    last = next((line for line in reversed(lines) if line.get("kind") == "validation"), None)
+    if last is None:
+        return Figure(value=None, unit=IN_TRAINING[name])
+    trivial = next((line.get(name, {}) for line in lines if line.get("kind") == "trivial"), {})
+    error = last.get("stderr") if name == "bits_per_byte" else None
+    return Figure(
+        value=_finite(last.get(name)), stderr=error, n=last.get("rows"), trivial=trivial, unit=IN_TRAINING[name]
+    )
+
+
+def figure_of_task(registry: Registry, run: str, metric: Metric) -> Figure | None:
+    """The figure of the newest evaluation of the metric's task; None where the task was not carried out.
+
+    Raises:
+        UserError: it was, and has no such figure.
+    """
+    rows = [row for row in registry.evaluations(run) if row["task"] == metric.task]
+    if not rows:
+        return None
+    named = [row for row in rows if row["name"] == metric.name]
+    if not named:
+        hint = did_you_mean(metric.name, {row["name"] for row in rows})
+        raise UserError(f"task {metric.task} has no figure {metric.name}; {hint}")
+    row = named[-1]
+    return Figure(
+        value=_finite(row["value"]), stderr=row["stderr"], n=row["n"], trivial=row["trivial"], unit=row["unit"]
+    )
+
+
+def costs_of(record: RunRecord) -> dict[str, Any]:
+    """The costs of a run as its record has them."""
+    return {name: getattr(record, name) for name in COSTS}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
