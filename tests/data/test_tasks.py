@@ -32,6 +32,13 @@ def test_every_response_is_right_and_no_prompt_stands_in_two_splits(name, made):
 
 
 @pytest.mark.parametrize("name", TASKS)
+def test_fewer_pairs_are_the_first_of_more(name, made):
+    fewer = TASKS[name].pairs(random.Random(3), {"train": 40, "validation": 12, "test": 5})
+    assert fewer == {split: made[name][split][: len(pairs)] for split, pairs in fewer.items()}
+    assert [len(pairs) for pairs in fewer.values()] == [40, 12, 5]
+
+
+@pytest.mark.parametrize("name", TASKS)
 def test_the_same_draws_make_the_same_pairs(name, made):
     assert TASKS[name].pairs(random.Random(3), FEW) == made[name]
     assert TASKS[name].pairs(random.Random(4), FEW) != made[name]

@@ -25,7 +25,8 @@ class Task:
     Attributes:
         name: as in `data.source`.
         sizes: how many pairs each split is to have, or all there are.
-        pairs: so many pairs of each split, drawn with a generator; no prompt stands in two splits.
+        pairs: so many pairs of each split, drawn with a generator; no prompt stands in two splits, and fewer pairs are
+            the first of more.
         right: whether a response answers a prompt.
         guess: a response by someone who knows the form of an answer and nothing else.
     """
@@ -43,12 +44,14 @@ def task_readers(task: Task, *, cache: Path, max_documents: int | None = None) -
     Args:
         task: what to make.
         cache: the cache home.
-        max_documents: how many pairs to read of each split at most.
+        max_documents: how many pairs to make and read of each split at most: the first ones of all there are.
     """
-    folder = cache / "texts" / f"{task.name}-{FORMAT}"
+    few = "" if max_documents is None else f"-first-{max_documents}"
+    sizes = {split: size if max_documents is None else min(size, max_documents) for split, size in task.sizes.items()}
+    folder = cache / "texts" / f"{task.name}-{FORMAT}{few}"
 
     def make(target: Path) -> None:
-        for split, pairs in task.pairs(random.Random(SEED), task.sizes).items():
+        for split, pairs in task.pairs(random.Random(SEED), sizes).items():
             write_pairs(target / f"{split}.jsonl", iter(pairs))
 
     cached_folder(folder, build=make)
