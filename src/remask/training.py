@@ -54,6 +54,33 @@ class Steered(Protocol):
 
 
 @runtime_checkable
+class Balanced(Protocol):
+    """A part of a network that counts what its units get to do, and keeps the load even as training goes on.
+
+    Attributes:
+        load: the counts that the last `steer` was told of, or None before the first.
+    """
+
+    load: Tensor | None
+
+    def begin_count(self) -> None:
+        """Forgets the counts; called before the forward passes of each optimiser step."""
+        ...
+
+    def counted(self) -> Tensor:
+        """What this process has counted since, a number for each unit."""
+        ...
+
+    def steer(self, load: Tensor) -> None:
+        """Changes the network in place, after the optimiser's step.
+
+        Args:
+            load: the counts of all processes.
+        """
+        ...
+
+
+@runtime_checkable
 class Guard(Protocol):
     """Looks at each step before and after the weights change, and may keep them from changing."""
 
@@ -148,11 +175,12 @@ def train(
         RunError: where the guard stops the run.
     """
     network = accelerator.unwrap_model(state.network)
+    balanced = balanced_parts(network)
     for index in range(state.step + 1, steps + 1):
         places = [batch.to(accelerator.device) for batch in next(batches)]
         share = curve(index)
         set_rate(state.optimizers, share)
-        _begin_step(network, index)
+        _begin_step(network, index, balanced)
         step = _Work(state.network, objective.at(index), places, seed=seed, index=index, tokens=_tokens(places, world))
         loss, terms = _sum(step.backward(accelerator, world), tokens=step.tokens, world=world)
         norm = full_gradient_norm(state.network, accelerator)
@@ -164,6 +192,7 @@ def train(
             nn.utils.clip_grads_with_norm_(network.parameters(), clip, norm)
             apply_gradient(state.optimizers, accelerator)
             _steer(objective, network, terms)
+            _balance(balanced, world)
             state.average.update(network, step=index)
         else:
             drop_gradient(state.optimizers, accelerator)
@@ -172,9 +201,39 @@ def train(
         yield Step(index, loss, seen.gradient_norm, share, step.tokens, terms, updated)
 
 
-def _begin_step(network: object, step: int) -> None:
+def balanced_parts(network: nn.Module) -> list[Balanced]:
+    """The parts of a network that keep a load even."""
+    return [module for module in network.modules() if isinstance(module, Balanced)]
+
+
+def load_figures(network: nn.Module) -> dict[str, float]:
+    """How even the last step's load was; empty where nothing is balanced, or no step has been made.
+
+    Returns:
+        `expert_load`: the share of one part's choices that went to its busiest unit, in the part where that is most;
+        `expert_load_even`: what that would be if all were as busy (trivial: nobody chooses).
+    """
+    loads = [part.load for part in balanced_parts(network) if part.load is not None and part.load.any()]
+    if not loads:
+        return {}
+    busiest = max(float(load.max() / load.sum()) for load in loads)
+    return {"expert_load": busiest, "expert_load_even": 1 / len(loads[0])}
+
+
+def _begin_step(network: object, step: int, balanced: Sequence[Balanced]) -> None:
     if isinstance(network, Stepped):
         network.begin_step(step)
+    for part in balanced:
+        part.begin_count()
+
+
+def _balance(balanced: Sequence[Balanced], world: World) -> None:
+    """Tells each part what all processes have counted, which takes one exchange."""
+    if balanced:
+        counts = [part.counted() for part in balanced]
+        loads = world.add(torch.cat(counts)).split([len(count) for count in counts])
+        for part, load in zip(balanced, loads, strict=True):
+            part.steer(load)
 
 
 def _steer(objective: Objective, network: nn.Module, terms: Mapping[str, float]) -> None:

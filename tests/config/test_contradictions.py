@@ -142,6 +142,30 @@ CLASHES = [
         "network.anneal_ratio: 0.5 given, but causal attention stays closed; give network.anneal_ratio=0, or "
         "network.attention=bidirectional",
     ),
+    (
+        ["mdlm", "network.experts_per_token=2"],
+        "network.experts_per_token: 2 given, but the network has no experts; give network.experts_per_token=null, or "
+        "network.experts=8",
+    ),
+    (
+        ["mdlm", "network.balance_rate=0.0"],
+        "network.balance_rate: 0.0 given, but the network has no experts; give network.balance_rate=null, or "
+        "network.experts=8",
+    ),
+    (
+        ["mdlm-moe", "network.experts_per_token=9"],
+        "network.experts_per_token: 9 given, but there are network.experts=8; give network.experts_per_token=8 or less",
+    ),
+    (
+        ["mdlm-moe", "network.experts_per_token=3"],
+        "network.experts_per_token: 3 given, but it does not divide network.mlp_width=512; give network.mlp_width=513, "
+        "or network.expert_width=171",
+    ),
+    (
+        ["mdlm-moe", "network.expert_width=64", "network.mlp_width=512"],
+        "network.mlp_width: 512 given, but network.expert_width takes its place; give network.mlp_width=null, or "
+        "network.expert_width=null",
+    ),
 ]
 
 
@@ -152,7 +176,7 @@ def test_keys_that_do_not_go_together_get_one_line(given, line):
     assert str(caught.value).split("\n") == [line]
 
 
-EQUALS = ["md4", "udlm", "gidd", "sedd-absorb", "sedd-uniform", "bd3lm", "mlm", "proofread", "ar"]
+EQUALS = ["md4", "udlm", "gidd", "sedd-absorb", "sedd-uniform", "bd3lm", "mlm", "proofread", "ar", "mdlm-moe"]
 
 
 @pytest.mark.parametrize("name", EQUALS)
@@ -161,5 +185,6 @@ def test_the_recipes_of_one_table_are_equal_in_all_that_does_not_name_them(name)
     for recipe in (mdlm, other):
         for key in ("name", "description", "process", "objective", "sampling"):
             del recipe[key]
-        del recipe["network"]["attention"]
+        for key in ("attention", "experts", "experts_per_token"):
+            del recipe["network"][key]
     assert mdlm == other

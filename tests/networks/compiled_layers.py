@@ -16,7 +16,7 @@ from remask.networks.running import Compiled, Recomputed, run_in_training
 from remask.randomness import keyed_generator
 
 RUNS = {"kept": Compiled("aot_eager"), "recomputed": Recomputed(Compiled("aot_eager"))}
-CASES = [("adaln", "kept"), ("context", "recomputed")]
+CASES = [("adaln", "kept"), ("context", "recomputed"), ("experts", "kept")]
 
 
 def difference(variant: str, run: str) -> float:

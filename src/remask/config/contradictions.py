@@ -286,6 +286,31 @@ def _heads(recipe: Recipe) -> Iterator[Contradiction]:
     yield _clash("network.heads", "network.width", given=width, but=but, give=give)
 
 
+def _experts(recipe: Recipe) -> Iterator[Contradiction]:
+    network = recipe.network
+    if network.kind != "transformer":
+        return
+    if network.experts is None:
+        for key in ("experts_per_token", "expert_width", "balance_rate"):
+            if (given := getattr(network, key)) is not None:
+                but, give = "the network has no experts", f"network.{key}=null, or network.experts=8"
+                yield _clash("network.experts", f"network.{key}", given=given, but=but, give=give)
+        return
+    chosen, hidden = network.active_experts, network.hidden_width
+    if chosen > network.experts:
+        but = f"there are network.experts={network.experts}"
+        give = f"network.experts_per_token={network.experts} or less"
+        yield _clash("network.experts", "network.experts_per_token", given=chosen, but=but, give=give)
+    elif network.expert_width is not None and network.mlp_width is not None:
+        but = "network.expert_width takes its place"
+        give = "network.mlp_width=null, or network.expert_width=null"
+        yield _clash("network.expert_width", "network.mlp_width", given=network.mlp_width, but=but, give=give)
+    elif network.expert_width is None and hidden % chosen:
+        but = f"it does not divide network.mlp_width={hidden}"
+        give = f"network.mlp_width={-(-hidden // chosen) * chosen}, or network.expert_width={-(-hidden // chosen)}"
+        yield _clash("network.mlp_width", "network.experts_per_token", given=chosen, but=but, give=give)
+
+
 def _micro_batch(recipe: Recipe) -> Iterator[Contradiction]:
     micro, whole = recipe.training.micro_batch_size, recipe.training.batch_size
     if micro is None or whole % micro == 0:
@@ -329,5 +354,6 @@ _CHECKS: tuple[Callable[[Recipe], Iterator[Contradiction]], ...] = (
     _pairs,
     _pretrained,
     _heads,
+    _experts,
     _micro_batch,
 )

@@ -105,8 +105,9 @@ class GatedMLP(nn.Module):
         self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
         self.out = nn.Linear(hidden, width, bias=False)
 
-    def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
-        """The same function at every position."""
+    def forward(self, x: Float[Tensor, "*N D"], *, real: Bool[Tensor, "*N"] | None = None) -> Float[Tensor, "*N D"]:
+        """The same function at every position, whichever of them are `real`."""
+        del real
         gate, up = self.gate_up(x).chunk(2, -1)
         return self.out(functional.silu(gate) * up)
 
@@ -212,7 +213,7 @@ class ModulatedFinal(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then MLP, each on the residual stream."""
+    """Attention, then MLP (a `GatedMLP`, or `Experts` in its place), each on the residual stream."""
 
     def __init__(self, attention: nn.Module, mlp: nn.Module) -> None:
         super().__init__()
@@ -220,7 +221,12 @@ class Block(nn.Module):
         self.mlp = mlp
 
     def forward(
-        self, x: Float[Tensor, "B L D"], condition: Float[Tensor, "B C"], **attention: object
+        self,
+        x: Float[Tensor, "B L D"],
+        condition: Float[Tensor, "B C"],
+        *,
+        real: Bool[Tensor, "B L"] | None = None,
+        **attention: object,
     ) -> Float[Tensor, "B L D"]:
-        """One layer of the stream."""
-        return self.mlp(self.attention(x, condition, **attention), condition)
+        """One layer of the stream; `real` tells text from padding, None where there is none."""
+        return self.mlp(self.attention(x, condition, **attention), condition, real=real)

@@ -88,11 +88,12 @@ class Transformer(nn.Module):
         width: D; a multiple of `heads`, with an even quotient (rotary positions turn pairs).
         layers: the number of blocks.
         heads: H.
-        mlp_width: hidden width of the gated MLP.
+        mlp_width: hidden width of the gated MLP, or of each expert.
         direction: `BIDIRECTIONAL` or `CAUSAL`.
         time: a `Timeless` or a `TimeEmbedding`.
         residual: (width, inner) → a `Residual` or a `ModulatedResidual`.
         final: width → a `Final` or a `ModulatedFinal`, before the vocabulary projection.
+        mlp: (width, mlp_width) → a `GatedMLP` or `Experts`.
 
     Weights hold nothing meaningful until `initialise` is called.
     """
@@ -110,6 +111,7 @@ class Transformer(nn.Module):
         time: nn.Module,
         residual: Callable[[int, nn.Module], nn.Module],
         final: Callable[[int], nn.Module] = Final,
+        mlp: Callable[[int, int], nn.Module] = GatedMLP,
     ) -> None:
         super().__init__()
         self.mask_id = mask_id
@@ -118,7 +120,7 @@ class Transformer(nn.Module):
         self.embedding = nn.Embedding(vocab_size, width)
         self.time = time
         self.blocks = nn.ModuleList(
-            Block(residual(width, Attention(width, heads)), residual(width, GatedMLP(width, mlp_width)))
+            Block(residual(width, Attention(width, heads)), residual(width, mlp(width, mlp_width)))
             for _ in range(layers)
         )
         self.norm = final(width)
@@ -158,9 +160,9 @@ class Transformer(nn.Module):
             mask = self.direction.context_mask(segments)
             z, segments, rotation = torch.cat([z, context], 1), segments.repeat(1, 2), rotation.repeat(2, 1, 1)
         x = self._read(z, segments)
-        condition = self.time(t)
+        condition, real = self.time(t), segments != 0
         for block in self.blocks:
-            x = block(x, condition, rotation=rotation, mask=mask)
+            x = block(x, condition, rotation=rotation, mask=mask, real=real)
         return self._logits(x[:, :length], condition, positions)
 
     @property
@@ -217,10 +219,11 @@ class Transformer(nn.Module):
     def initialise(self, generator: torch.Generator) -> None:
         """Draws all weights from `generator` (on the weights' device).
 
-        Matrices are normal with variance 1/fan-in, those that write to the stream a tenth of that deviation, the head
-        0.02, so that the first loss is log V within a few per cent; AdaLN-Zero starts at zero. A tied head begins small
-        enough not to repeat its input, which is normalised in any case. Coordinate 0 of all embeddings is one constant
-        with a fifth of their power, for `Attention.look_beside`.
+        Matrices are normal with variance 1/fan-in, those that write to the stream or choose experts (which then begin
+        about evenly used) a tenth of that deviation, the head 0.02, so that the first loss is log V within a few per
+        cent; AdaLN-Zero starts at zero. A tied head begins small enough not to repeat its input, which is normalised
+        in any case. Coordinate 0 of all embeddings is one constant with a fifth of their power, for
+        `Attention.look_beside`.
         """
         width = self.embedding.embedding_dim
         spread = 0.5 / width if self.head.weight is self.embedding.weight else 0.2
@@ -228,7 +231,7 @@ class Transformer(nn.Module):
             if "modulation" in name or name.endswith("bias"):
                 nn.init.zeros_(parameter)
             else:
-                scale = 0.1 if name.endswith("out.weight") else 1.0
+                scale = 0.1 if name.endswith(("out.weight", "router.weight")) else 1.0
                 nn.init.normal_(parameter, std=scale * parameter.shape[-1] ** -0.5, generator=generator)
         nn.init.normal_(self.head.weight, std=0.02, generator=generator)
         nn.init.normal_(self.embedding.weight, std=spread, generator=generator)

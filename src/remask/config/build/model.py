@@ -14,6 +14,7 @@ from remask.errors import UserError
 from remask.model import Model
 from remask.networks.blocks import (
     Final,
+    GatedMLP,
     ModulatedFinal,
     ModulatedResidual,
     Residual,
@@ -22,11 +23,16 @@ from remask.networks.blocks import (
     bounded,
     unbounded,
 )
+from remask.networks.experts import Experts
 from remask.networks.mask_bias import MaskBias
 from remask.networks.running import Compiled, Recomputed, Run, direct, run_in_training
 from remask.networks.transformer import BIDIRECTIONAL, CAUSAL, Direction, Transformer, block_causal
 from remask.randomness import keyed_generator
 from remask.tokenizers import Tokenizer
+
+BALANCE_RATE = 1e-2
+"""Of experts. The 1e-3 of arXiv:2408.15664, section 4.3, is for learning rates of 1e-3 and less: at five times that and
+with Muon the router leaves experts without a token in the first steps, faster than 1e-3 can bring them back."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -123,17 +129,23 @@ def build_transformer(
             bound = {"adaln_zero": unbounded, "adaln_bounded": bounded}[spec.time_conditioning]
             time, modulated = TimeEmbedding(spec.width), {"condition_width": spec.width, "bound": bound}
             residual, final = partial(ModulatedResidual, **modulated), partial(ModulatedFinal, **modulated)
+    mlp, hidden = GatedMLP, spec.hidden_width
+    if spec.experts is not None:
+        chosen, rate = spec.active_experts, BALANCE_RATE if spec.balance_rate is None else spec.balance_rate
+        mlp = partial(Experts, experts=spec.experts, per_token=chosen, balance_rate=rate)
+        hidden = spec.expert_width or hidden // chosen
     network = Transformer(
         vocab_size=tokenizer.vocab_size,
         mask_id=tokenizer.mask_id,
         width=spec.width,
         layers=spec.layers,
         heads=spec.heads,
-        mlp_width=spec.mlp_width or max(32, 32 * round(8 * spec.width / 3 / 32)),
+        mlp_width=hidden,
         direction=direction,
         time=time,
         residual=partial(residual, dropout=spec.dropout),
         final=final,
+        mlp=mlp,
     )
     if spec.head == "tied":
         network.tie_head()

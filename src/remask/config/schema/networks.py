@@ -19,6 +19,18 @@ class TransformerSpec(Section):
     mlp_width: Whole | None = Field(
         default=None, ge=1, description="hidden features of the gated MLP; null: 8/3 width, rounded to 32"
     )
+    experts: Whole | None = Field(
+        default=None, ge=2, description="gated MLPs a block, of which a token uses a few; null: one, for every token"
+    )
+    experts_per_token: Whole | None = Field(
+        default=None, ge=1, description="experts that a token uses, at most all; null: 2 of several"
+    )
+    expert_width: Whole | None = Field(
+        default=None, ge=1, description="hidden features of an expert; null: mlp_width / experts_per_token"
+    )
+    balance_rate: float | None = Field(
+        default=None, ge=0, le=1, description="step a training step towards evenly used experts; null: 1e-2"
+    )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="share of activations dropped in training")
     attention: Literal["bidirectional", "block_causal", "causal"] = Field(
         default="bidirectional",
@@ -31,6 +43,16 @@ class TransformerSpec(Section):
     head: Literal["tied", "untied"] = Field(
         default="untied", description="output weights: the embedding's, or their own"
     )
+
+    @property
+    def hidden_width(self) -> int:
+        """Hidden features that a token uses in each block: of the one gated MLP, or of its experts together."""
+        return self.mlp_width or max(32, 32 * round(8 * self.width / 3 / 32))
+
+    @property
+    def active_experts(self) -> int:
+        """Experts that a token uses, where there are any."""
+        return self.experts_per_token or 2
 
 
 class PretrainedSpec(Section):
