@@ -9,14 +9,19 @@ import typer
 
 from remask import __version__
 from remask.cli.ablate import app as ablate
+from remask.cli.compare import compare
 from remask.cli.convert import convert
 from remask.cli.doctor import doctor
 from remask.cli.evaluate import evaluate, health
 from remask.cli.export import export
+from remask.cli.imports import import_runs
+from remask.cli.log import log
 from remask.cli.recipes import recipes
+from remask.cli.remove import remove
 from remask.cli.report import report
-from remask.cli.runs import runs, show
+from remask.cli.runs import runs
 from remask.cli.sample import sample
+from remask.cli.show import show
 from remask.cli.submit import submit
 from remask.cli.sweep import sweep
 from remask.cli.track import track
@@ -54,10 +59,11 @@ def remask(
 
 
 for command in (
-    *(train, submit, sweep, convert, sample, evaluate, health, report, export),
-    *(runs, show, track, recipes, doctor),
+    *(train, submit, sweep, convert, sample, evaluate, compare, health, report, export),
+    *(runs, show, remove, log, track, recipes, doctor),
 ):
     app.command()(command)
+app.command("import")(import_runs)
 app.add_typer(ablate)
 
 
