@@ -13,10 +13,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from remask.book import RunBook
 from remask.config import schema
 from remask.config.build.tracking import build_sinks, check_tracking, open_sink
 from remask.errors import UserError
-from remask.runs import RunFolder
+from remask.runs import Registry, RunFolder, RunRecord
 from remask.sinks import Guarded, Naming
 from remask.sinks.base import preformatted
 from remask.sinks.wandb import WeightsAndBiases, wandb_id
@@ -229,7 +230,7 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from remask.runs import RunFolder
+from remask.runs import Registry, RunFolder, RunRecord
 from test_sinks import LINES, opened
 folder = RunFolder(Path(sys.argv[2]))
 sinks = [opened(name, folder.path, [], project=f"killed-{name}") for name in ("tensorboard", "trackio", "wandb")]
@@ -268,6 +269,7 @@ def test_a_wandb_server_gets_what_a_crash_lost_and_nothing_twice(tmp_path, monke
     sent: list[tuple[int, dict]] = []
     run = SimpleNamespace(
         starting_step=2,
+        url="https://wandb.ai/me/p/runs/x",
         define_metric=lambda *names, **options: None,
         log=lambda row, *, step, commit: sent.append((step, row)),
         finish=lambda exit_code: None,
@@ -279,6 +281,7 @@ def test_a_wandb_server_gets_what_a_crash_lost_and_nothing_twice(tmp_path, monke
     sink.write(LINES[4])
     assert asked["resume"] == "allow"
     assert asked["id"] == RUN
+    assert sink.link == ("wandb", "https://wandb.ai/me/p/runs/x")
     assert [step for step, _ in sent] == [2, 3, 4]
     assert sent[0][1]["train/loss"] == 4.5
     # the server is ahead: lines after the checkpoint were sent, then made anew; what is new is never lost
@@ -293,6 +296,8 @@ def test_a_wandb_server_gets_what_a_crash_lost_and_nothing_twice(tmp_path, monke
 
 class Failing:
     """A tracker whose network is gone."""
+
+    link = None
 
     def __init__(self, *, at: str) -> None:
         self.at, self.tries = at, 0
@@ -338,6 +343,7 @@ def test_a_folder_that_cannot_be_written_ends_the_tracking_and_not_the_run(tmp_p
     (tmp_path / "tensorboard").write_text("a file where the folder should be")
     (sink,) = build_sinks(spec("tensorboard"), run_id=RUN, folder=tmp_path, recipe={}, known=LINES, warn=said.append)
     sink.write(LINES[1])
+    assert sink.link is None
     sink.close("finished")
     assert len(said) == 1
     assert said[0].endswith(f"afterwards: remask track {RUN} --to tensorboard")
@@ -389,3 +395,23 @@ def test_the_recipe_stands_beside_the_figures(tmp_path):
     config = SQLiteStorage.get_run_config("config", RUN)
     assert config is not None
     assert (config["seed"], config["data"]) == (1, {"a": 2})
+
+
+@pytest.mark.parametrize("links", [{}, {"notes": "https://example.org"}])
+def test_a_trackers_page_is_noted_in_the_runs_record_when_it_is_opened(tmp_path, links):
+    folder = RunFolder.create(tmp_path, RUN)
+    registry = Registry(tmp_path)
+    created = "2026-01-01T00:00:00.000+00:00"
+    record = RunRecord(id=RUN, recipe="tiny", family="token", seed=1, created=created, status="finished", links=links)
+    page = SimpleNamespace(link=("wandb", "https://wandb.ai/me/p/runs/x"), close=lambda status: None)
+    book = RunBook(
+        folder=folder,
+        registry=registry,
+        record=registry.create(record),
+        logged=lambda line: None,
+        said=lambda line: None,
+        open_sinks=lambda known: [page, SimpleNamespace(link=None, close=lambda status: None)],
+    )
+    book.open(step=0, trivial=dict(TRIVIAL))
+    book.close("finished")
+    assert registry.get(RUN).links == {**links, "wandb": "https://wandb.ai/me/p/runs/x"}

@@ -75,6 +75,9 @@ class RunBook(Book):
         if not any(line["kind"] == "trivial" for line in self.folder.metrics()):
             self.folder.append_metrics({"kind": "trivial", "step": 0, **trivial})
         self._sinks = self._open_sinks(self.folder.metrics())
+        found = dict(sink.link for sink in self._sinks if sink.link)
+        if found:
+            self.note(links={**self.record.links, **found})
 
     def emit(self, line: Mapping[str, Any]) -> None:
         """A line for metrics.jsonl first, then for the trackers and whoever watches."""

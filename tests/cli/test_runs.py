@@ -7,7 +7,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from remask.cli.runs import runs, show
+from remask.cli.runs import runs
+from remask.cli.show import show
 from remask.errors import UserError
 from remask.evaluation.measurement import Measurement
 from remask.runs import Registry, RunFolder, RunRecord

@@ -39,6 +39,8 @@ def track(
     for name in recipe.tracking.sinks:
         told = recipe.model_dump(mode="json")
         sink = open_sink(name, recipe.tracking, run_id=record.id, folder=folder.path, recipe=told, known=lines)
+        if sink.link:
+            registry.update(record.id, links={**registry.get(record.id).links, sink.link[0]: sink.link[1]})
         sink.close(record.status)
         typer.echo(f"{name}: {len(lines)} lines of {record.id}. {HINTS[name].format(folder=folder.path)}")
 

@@ -8,6 +8,7 @@ from remask.runs.evaluations import OpenEvaluation
 from remask.runs.files import json_line, read_json_lines, write_atomic
 from remask.runs.folder import RunFolder
 from remask.runs.home import make_run_id, runs_home, timestamp
+from remask.runs.importing import TakenIn
 from remask.runs.provenance import Provenance, collect_provenance
 from remask.runs.record import STATUSES, RunRecord, Status
 from remask.runs.registry import Rebuilt, Registry
@@ -22,6 +23,7 @@ __all__ = [
     "RunFolder",
     "RunRecord",
     "Status",
+    "TakenIn",
     "collect_provenance",
     "json_line",
     "make_run_id",

@@ -10,7 +10,7 @@ from typing import Any
 from remask.runs.evaluation_record import EvaluationRecord
 from remask.runs.files import json_line, new_folder, write_atomic
 from remask.runs.folder import RunFolder
-from remask.runs.home import folder_name
+from remask.runs.home import folder_name, is_plain_name
 from remask.runs.lock import FolderLock
 
 
@@ -100,6 +100,6 @@ def evaluation_id(task: str, moment: datetime) -> str:
 
 def evaluations_in(run: RunFolder, *, run_id: str) -> list[EvaluationRecord]:
     """The records of a run's evaluation folders, oldest first."""
-    paths = sorted(run.evaluation_folders_path.glob("*/evaluation.json"))
-    found = [EvaluationFolder(path.parent).record(run_id=run_id) for path in paths]
+    paths = [path.parent for path in sorted(run.evaluation_folders_path.glob("*/evaluation.json"))]
+    found = [EvaluationFolder(path).record(run_id=run_id) for path in paths if is_plain_name(path.name)]
     return sorted((record for record in found if record is not None), key=lambda record: record.created)

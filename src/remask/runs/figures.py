@@ -8,6 +8,7 @@ from typing import Any
 from remask.runs.evaluation_folder import evaluation_id
 from remask.runs.evaluation_record import EvaluationRecord
 from remask.runs.home import is_plain_name
+from remask.runs.rows import is_figure
 
 Row = Mapping[str, Any]
 
@@ -30,19 +31,37 @@ def assigned(
     """
     records = {record.id: record for record in recorded}
     named = {name for row in rows if (name := _named(row))}
-    unnamed: dict[tuple[str, str], str] = {}
+    # of figures that name none, something may have been noted since: their evaluation has a record of its own then
+    unnamed = {(record.task, record.created): record.id for record in records.values() if record.id not in named}
     found = []
     for row in rows:
         evaluation = _named(row)
         if evaluation is None:
-            key = (str(row.get("task")), str(row.get("created")))
-            if key not in unnamed:
-                unnamed[key] = _free_id(*key, records=records, taken=named | set(unnamed.values()))
-            evaluation = unnamed[key]
+            moment = (str(row.get("task")), str(row.get("created")))
+            if moment not in unnamed:
+                unnamed[moment] = _free_id(*moment, taken=named | set(records))
+            evaluation = unnamed[moment]
         if evaluation not in records:
             records[evaluation] = _finished(evaluation, row, run_id=run_id)
         found.append({**row, "run_id": run_id, "evaluation": evaluation})
     return found, sorted(records.values(), key=lambda record: record.created)
+
+
+def without(
+    rows: Sequence[Row], evaluation: str, *, run_id: str, recorded: Iterable[EvaluationRecord]
+) -> list[dict[str, Any]]:
+    """The lines of a run's evaluations.jsonl that are no figures of one of its evaluations.
+
+    Args:
+        rows: all lines, oldest first; some may be no figures.
+        evaluation: the id of the evaluation that is left out.
+        run_id: as `assigned`.
+        recorded: as `assigned`.
+    """
+    figures = [row for row in rows if is_figure(row)]
+    named, _ = assigned(figures, run_id=run_id, recorded=recorded)
+    left_out = [row for row, found in zip(figures, named, strict=True) if found["evaluation"] == evaluation]
+    return [dict(row) for row in rows if not any(row is other for other in left_out)]
 
 
 def _named(row: Row) -> str | None:
@@ -63,7 +82,7 @@ def _finished(evaluation: str, row: Row, *, run_id: str) -> EvaluationRecord:
     )
 
 
-def _free_id(task: str, created: str, *, records: Mapping[str, EvaluationRecord], taken: set[str]) -> str:
+def _free_id(task: str, created: str, *, taken: set[str]) -> str:
     try:
         moment = datetime.fromisoformat(created).astimezone(UTC)
     except ValueError:
@@ -71,8 +90,6 @@ def _free_id(task: str, created: str, *, records: Mapping[str, EvaluationRecord]
     first = evaluation_id(task, moment)
     for number in count(1):
         candidate = first if number == 1 else f"{first}-{number}"
-        # a record of that very moment is the evaluation's own: something was noted of it since
-        own = candidate not in records or records[candidate].created == created
-        if candidate not in taken and own:
+        if candidate not in taken:
             return candidate
     raise AssertionError("count() has no end")

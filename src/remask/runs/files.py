@@ -14,6 +14,7 @@ from typing import Any
 from remask.errors import RunError
 
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would turn "\n" into "\r\n" without it
+_UNFINISHED = (".tmp", ".partial", ".removed", ".import")
 
 
 def write_atomic(path: Path | str, content: bytes | str) -> None:
@@ -73,6 +74,11 @@ def new_folder(parent: Path, name: str) -> Path:
             raise disk_error(path, error) from error
         return path
     raise AssertionError("count() has no end")
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file or folder of this name is what a killed process left of something that it was writing."""
+    return name.startswith(".") and name.endswith(_UNFINISHED)
 
 
 def remove_leftovers(folder: Path, *, older_than: float) -> None:
@@ -188,8 +194,16 @@ class JsonLines:
         self.close()
         if not self.path.exists():
             return
-        kept = [record for record in self.records() if (record.get("step") or 0) <= after_step]
-        write_atomic(self.path, "".join(f"{json_line(record)}\n" for record in kept))
+        self.replace(record for record in self.records() if (record.get("step") or 0) <= after_step)
+
+    def replace(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Puts these lines in the place of all that there are, atomically.
+
+        Raises:
+            RunError: the file cannot be replaced; it is unchanged then.
+        """
+        self.close()
+        write_atomic(self.path, "".join(f"{json_line(record)}\n" for record in records))
 
     def close(self) -> None:
         """Flushes to the disk and closes; a later append opens again."""

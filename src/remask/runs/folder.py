@@ -1,6 +1,6 @@
 """One run's folder: its files, its lock and its logs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,14 @@ class RunFolder:
     def evaluations(self) -> list[dict[str, Any]]:
         """All lines of evaluations.jsonl, oldest first; a line cut short by a kill is skipped."""
         return self._evaluations.records()
+
+    def replace_evaluations(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Puts these lines in the place of evaluations.jsonl's, atomically, as a removal must.
+
+        Raises:
+            RunError: the file cannot be replaced; it is unchanged then.
+        """
+        self._evaluations.replace(records)
 
     def complaints(self, *, steps: int) -> list[str]:
         """A sentence for each log of which something cannot be read (a line cut short by a kill, or damage).

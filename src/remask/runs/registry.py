@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remask.errors import RunError, UserError
+from remask.runs.agreement import in_evaluations, in_figures, in_records
 from remask.runs.database import UnusableRegistry
-from remask.runs.evaluation_folder import evaluations_in
 from remask.runs.evaluation_record import EvaluationRecord
 from remask.runs.evaluations import Evaluations, OpenEvaluation
 from remask.runs.folder import RunFolder
+from remask.runs.importing import TakenIn, take_in
 from remask.runs.record import RunRecord
 from remask.runs.references import by_prefix, unknown_run
-from remask.runs.rows import RUNS, same_figure
+from remask.runs.removal import remove_evaluation, remove_run
+from remask.runs.rows import RUNS
 from remask.runs.store import Store
 
 if TYPE_CHECKING:
@@ -149,6 +151,37 @@ class Registry:
         """
         return self._evaluations.update(self.find_evaluation(reference), **values)
 
+    def take_in(self, folder: Path | str) -> TakenIn:
+        """Copies a run folder, say of another machine, into the home, and lists it with its evaluations.
+
+        It is there whole or not at all. What says that it is running is killed; all else stays as recorded. Locks, and
+        what killed processes left, are not copied.
+
+        Raises:
+            UserError: it is no run's folder, lies in the home, has links that lead out of it, or has the id of
+                another run of this home; or the registry is corrupt.
+            RunError: it cannot be copied, or the registry cannot be written.
+        """
+        return take_in(self._store, Path(folder).expanduser())
+
+    def forget(self, run_id: str) -> None:
+        """Removes a run for good: its rows and evaluations, and its folder if that lies in the home.
+
+        Raises:
+            UserError: there is no such run, a process trains or evaluates it, or the registry is corrupt.
+            RunError: the registry cannot be written, or the folder not be deleted.
+        """
+        remove_run(self._store, self.get(run_id))
+
+    def forget_evaluation(self, reference: str) -> None:
+        """Removes an evaluation for good: its rows, its lines of evaluations.jsonl, and its folder.
+
+        Raises:
+            UserError: as `find_evaluation`, or it is going on.
+            RunError: the registry or the files cannot be changed.
+        """
+        remove_evaluation(self._store, self.find_evaluation(reference))
+
     def rebuild(self) -> Rebuilt:
         """Takes the records and evaluations of every run folder in the home into the registry again.
 
@@ -248,23 +281,9 @@ class Registry:
         folder = self.folder_of(record)
         if record.id in self._store.outside or not self._store.database.exists() or not folder.exists():
             return []
-        found = []
-        other = self._store.read_run(folder.path)
-        if other is None:
-            found.append(f"{folder.record_path} is missing or cannot be read")
-        elif differing := _differing(record, other):
-            found.append(f"the registry and {folder.record_path} differ in {differing}")
-        in_folder = {evaluation.id: evaluation for evaluation in evaluations_in(folder, run_id=record.id)}
-        for evaluation in self.evaluation_records(record.id):
-            kept = in_folder.get(evaluation.id)
-            if kept is not None and (differing := _differing(evaluation, kept)):
-                found.append(f"the registry and the evaluation.json of {evaluation.reference} differ in {differing}")
-        kept_rows = [same_figure(row) for row in folder.evaluations()]
-        lost = sum(same_figure(row) not in kept_rows for row in self.evaluations(record.id))
-        if lost:
-            rows = "1 measurement" if lost == 1 else f"{lost} measurements"
-            found.append(f"{rows} of the registry cannot be found in {folder.evaluations_path}")
-        return found
+        evaluations, lines = self.evaluation_records(record.id), self.evaluations(record.id)
+        found = in_records(record, self._store.read_run(folder.path), path=folder.record_path)
+        return [*found, *in_evaluations(evaluations, folder), *in_figures(lines, folder)]
 
     # -- records, in and out ----------------------------------------------------------------------
 
@@ -328,9 +347,3 @@ class Registry:
             UserError: the registry is corrupt.
         """
         return self._settle(self._records())
-
-
-def _differing(ours: RunRecord | EvaluationRecord, theirs: RunRecord | EvaluationRecord) -> str:
-    """The names of the fields in which two records differ."""
-    one, other = ours.to_json(), theirs.to_json()
-    return ", ".join(sorted(name for name in one if one[name] != other[name]))

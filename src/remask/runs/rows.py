@@ -113,11 +113,6 @@ def remove_measurements(connection: sqlite3.Connection, **equal: str) -> None:
     connection.execute(f"DELETE FROM measurements WHERE {where}", tuple(equal.values()))
 
 
-def same_figure(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a line of evaluations.jsonl the registry holds too, to be compared."""
-    return {name: row.get(name) for name in MEASUREMENT}
-
-
 def _line(row: list[Any]) -> dict[str, Any]:
     values: dict[str, Any] = dict(zip(MEASUREMENT, row, strict=True))
     for name in _OBJECTS:

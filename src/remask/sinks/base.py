@@ -17,6 +17,11 @@ PLACE = ("kind", "step")
 class Sink(Protocol):
     """A tracker that gets every line of metrics.jsonl."""
 
+    @property
+    def link(self) -> tuple[str, str] | None:
+        """The tracker's name and the address of the run's page there; None where it has none."""
+        ...
+
     def write(self, record: Record) -> None:
         """Takes one line: its `kind`, its `step`, and figures or text."""
         ...
@@ -109,6 +114,11 @@ class Guarded:
             self._sink = begin()
         except Exception as error:
             self._give_up(error)
+
+    @property
+    def link(self) -> tuple[str, str] | None:
+        """The tracker's own; None if it has failed."""
+        return None if self._sink is None else self._sink.link
 
     def write(self, record: Record) -> None:
         """Hands the line on, unless the tracker has failed before."""

@@ -23,6 +23,8 @@ class TensorBoard:
         known: lines of metrics.jsonl so far.
     """
 
+    link = None
+
     def __init__(self, folder: Path, *, known: Iterable[Record]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 

@@ -22,6 +22,8 @@ class Trackio:
         known: lines of metrics.jsonl so far.
     """
 
+    link = None
+
     def __init__(self, run_id: str, *, project: str, config: Mapping[str, Any], known: Iterable[Record]) -> None:
         import trackio
 

@@ -28,6 +28,9 @@ class WeightsAndBiases:
         mode: offline keeps the files for `wandb sync`; online sends the rows as they come.
         config: the resolved recipe.
         known: lines of metrics.jsonl so far.
+
+    Attributes:
+        link: the run's page, where the server has one.
     """
 
     def __init__(
@@ -64,6 +67,8 @@ class WeightsAndBiases:
                 x_save_requirements=False,
             ),
         )
+        address = self._run.url if mode == "online" else None  # W&B complains when asked for it offline
+        self.link = ("wandb", address) if address else None
         self._run.define_metric("step", hidden=True)
         self._run.define_metric("*", step_metric="step")
         self._naming, self._row = Naming(), 0
