@@ -1,10 +1,12 @@
 """`remask runs` and `remask show` through the command line."""
 
 import json
+import shutil
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import typer
+from records import add_evaluation
 from typer.testing import CliRunner
 
 from remask.cli.runs import runs
@@ -105,6 +107,33 @@ def test_runs_json_prints_one_object_a_line_and_nothing_else(registry):
     assert result.stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        (["--status", "failed"], ["c"]),
+        (["--status", "failed", "--status", "finished"], ["c", "b", "a"]),
+        (["--recipe", "ar", "--family", "baseline"], ["b"]),
+        (["--family", "token"], ["c", "a"]),
+        (["--tag", "x"], ["b", "a"]),
+        (["--tag", "x", "--tag", "y"], ["a"]),
+        (["--recipe", "ar", "--status", "failed"], []),
+    ],
+)
+def test_filters_leave_the_runs_that_fit_all_of_them(registry, filters, expected):
+    add(registry, "a", tags=["x", "y"])
+    add(registry, "b", tags=["x"], recipe="ar", family="baseline")
+    add(registry, "c", status="failed")
+    result = invoke("runs", "--json", *filters)
+    assert [json.loads(line)["id"] for line in result.stdout.splitlines()] == expected
+    assert result.stderr == ""
+
+
+def test_an_unknown_status_names_those_that_there_are(registry):
+    add(registry, "a")
+    with pytest.raises(UserError, match=r"--status finish is unknown; did you mean 'finished'\? Valid: failed, "):
+        invoke("runs", "--status", "finish")
+
+
 def test_an_empty_home_lists_nothing_on_stdout_and_says_how_to_begin(registry):
     result = invoke("runs")
     assert result.stdout == ""
@@ -172,3 +201,111 @@ def test_show_of_an_unknown_run_is_a_users_mistake(registry):
     add(registry, "quickstart_1")
     with pytest.raises(UserError, match="did you mean 'quickstart_1'"):
         invoke("show", "quickstrat_1")
+
+
+def test_show_says_what_was_trained_on_what_from_where_and_at_what_cost(registry):
+    add(
+        registry,
+        "mixture",
+        **{"architecture": "transformer D8 L1 H1, 8 experts", "data": "python-docs", "tokenizer": "bpe 4096"},
+        **{"objective": "masked bound", "extra_losses": ["remask task ×0.5"], "git_commit": "c0ffee", "git_tag": "v1"},
+        **{"train_tokens": 2000, "tokens_seen": 5000, "seconds": 7265.0, "flops_per_token": 3e6, "flops": 1.5e10},
+        **{"parameters": 8000, "active_parameters": 3000},
+        lineage=[
+            {"how": "initialised", "from": "other/model"},
+            {"how": "resumed", "from": "mixture/checkpoints/step-20"},
+        ],
+    )
+    output = " ".join(invoke("show", "last").stdout.split())
+    for said in (
+        "architecture transformer D8 L1 H1, 8 experts",
+        "text python-docs tokenizer bpe 4096 objective masked bound extra losses remask task ×0.5",
+        "lineage initialised from other/model, resumed from mixture/checkpoints/step-20",
+        "tokens 5,000 (2.5 epochs of 2,000)",
+        "training 2 h 1 min",
+        "parameters 8,000 (3,000 used for one token)",
+        "FLOPs 1.5e+10 (3e+06 a token)",
+        "commit c0ffee, tag v1",
+    ):
+        assert said in output, said
+    assert json.loads(invoke("show", "last", "--json").stdout)["run"]["epochs"] == 2.5
+
+
+def test_a_dense_network_does_not_say_twice_how_large_it_is(registry):
+    add(registry, "dense", parameters=8000, active_parameters=8000)
+    assert "used for one token" not in invoke("show", "dense").stdout
+
+
+def evaluated(registry):
+    add(registry, "run_W8_1")
+    return add_evaluation(registry.home, "run_W8_1")
+
+
+def test_show_lists_evaluations_with_their_status(registry):
+    record = evaluated(registry)
+    with pytest.raises(ZeroDivisionError), registry.evaluating("run_W8_1", task="quality"):
+        raise ZeroDivisionError("no samples")
+    output = invoke("show", "last").stdout
+    (failed,) = [line for line in output.splitlines() if line.startswith("quality_")]
+    assert failed.split()[1] == "failed"
+    assert failed.endswith("no samples")
+    assert any(line.split()[:3] == [record.id, "finished", "run_W8_1/model"] for line in output.splitlines())
+    page = json.loads(invoke("show", "last", "--json").stdout)
+    assert [found["status"] for found in page["evaluation_records"]] == ["failed", "finished"]
+
+
+def test_show_of_an_evaluation_has_its_record_figures_and_examples(registry):
+    record = evaluated(registry)
+    output = invoke("show", "run:like").stdout
+    for said in (record.reference, "cpu", "3.0000 ± 0.2500", "byte 2-gram 3.8100", "3 of bits_per_byte"):
+        assert said in output, said
+    page = json.loads(invoke("show", f"last:{record.id}", "--json").stdout)
+    assert page["evaluation"] == record.to_json()
+    assert [row["value"] for row in page["measurements"]] == [3.0]
+    assert page["examples"] == {"bits_per_byte": 3}
+    with pytest.raises(UserError, match="no evaluation 'quality'"):
+        invoke("show", "run:quality")
+
+
+def test_a_run_folder_whose_path_has_a_colon_is_a_run(registry, tmp_path):
+    evaluated(registry)
+    shutil.copytree(registry.home / "run_W8_1", tmp_path / "a:b")
+    assert "run_W8_1" in invoke("show", str(tmp_path / "a:b")).stdout
+
+
+@pytest.mark.parametrize("reference", ["run", "run:like"])
+def test_conclusion_tags_and_links_are_noted_and_taken_back(registry, reference):
+    evaluated(registry)
+
+    def noted():
+        page = json.loads(invoke("show", reference, "--json").stdout)
+        record = page.get("evaluation") or page["run"]
+        return record["conclusion"], record["tags"], record["links"]
+
+    invoke("show", reference, "--conclude", " dull ", "--tag", "a", "--tag", "b c", "--link", "page=https://x.org/?a=b")
+    assert noted() == ("dull", ["a", "b c"], {"page": "https://x.org/?a=b"})
+    invoke("show", reference, "--tag", "a", "--untag", "b c", "--link", "other=http://y.org", "--link", "page=")
+    assert noted() == ("dull", ["a"], {"other": "http://y.org"})
+    invoke("show", reference, "--conclude", "")
+    assert noted() == (None, ["a"], {"other": "http://y.org"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--link", "page=javascript:alert(1)"], "begins with http"),
+        (["--link", "page=https://"], "begins with http"),
+        (["--link", "page"], "write NAME=URL"),
+        (["--link", "=https://x.org"], "write NAME=URL"),
+        (["--link", "gone="], "no such link"),
+        (["--untag", "c"], "no such tag"),
+        (["--tag", " "], "a label is"),
+        (["--tag", "a,b"], "a label is"),
+    ],
+)
+def test_a_label_or_link_that_cannot_be_noted_changes_nothing(registry, arguments, said):
+    evaluated(registry)
+    with pytest.raises(UserError, match=said):
+        invoke("show", "run", "--conclude", "x", *arguments)
+    record = registry.get("run_W8_1")
+    assert (record.conclusion, record.tags, record.links) == (None, [], {})
