@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remask.evaluation import copying, quality
+from remask.evaluation.copying import shared_with
 from remask.evaluation.quality import (
     corpus_words,
     distinct_ngrams,
@@ -17,9 +18,11 @@ from remask.evaluation.quality import (
     longest_copy,
     quality_measurements,
     repetition,
+    sample_figures,
     token_entropy,
     word_share,
 )
+from remask.evaluation.self_bleu import self_bleu
 
 TOKENS = st.lists(st.integers(0, 3), max_size=40)
 
@@ -39,6 +42,25 @@ def test_longest_copies_equal_those_of_a_slow_search_whatever_the_chunk(samples,
         patch.setattr(copying, "_CHUNK", chunk)
         found = longest_copy([np.array(s, dtype=np.int64) for s in samples], np.array(train, dtype=np.uint16))
     assert found.tolist() == expected
+
+
+def slow_shares(sample, train, size):
+    """The share of the sample's n-grams that are found as text."""
+    text, runs = "".join(map(chr, train)), "".join(map(chr, sample))
+    grams = [runs[i : i + size] for i in range(len(runs) - size + 1)]
+    return sum(gram in text for gram in grams) / len(grams) if grams else math.nan
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(TOKENS, min_size=1, max_size=4), st.lists(st.integers(0, 2), max_size=80), st.integers(1, 30))
+def test_shares_of_common_ngrams_equal_those_of_a_slow_search_whatever_the_chunk(samples, train, chunk):
+    sizes = (1, 3, 4, 8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(copying, "_CHUNK", chunk)
+        found = shared_with([np.array(s, dtype=np.int64) for s in samples], np.array(train, np.uint16), sizes=sizes)
+    for size in sizes:
+        expected = [slow_shares(sample, train, size) for sample in samples]
+        np.testing.assert_array_equal(found.ngrams[size], expected)
 
 
 @settings(max_examples=25, deadline=None)
@@ -105,19 +127,19 @@ def test_identical_samples_are_counted_once():
 
 
 def measured(samples, texts, **changes):
-    arguments = {
-        "references": {"held-out text": (np.array([[0, 1, 2, 3, 9, 9]]), ["the cat xx"])},
-        "train_ids": np.arange(6),
-        "vocabulary": {"the", "cat"},
-        "protocol": {"steps": 4},
+    sets = {
+        "samples": (samples, texts),
+        **changes.get("references", {"held-out text": (np.array([[0, 1, 2, 3, 9, 9]]), ["the cat xx"])}),
     }
-    found = quality_measurements(samples, texts, **(arguments | changes))
+    figures = sample_figures(sets, train_ids=np.arange(6), vocabulary={"the", "cat"})
+    own = figures.pop("samples")
+    found = quality_measurements(own, references=figures, protocol=changes.get("protocol", {"steps": 4}))
     return {m.name: m for m in found}
 
 
 def test_measurements_are_means_over_samples_with_their_standard_errors():
     found = measured(np.array([[1, 2, 3, 1, 2, 3], [4, 5, 4, 5, 4, 5]]), ["the cat", "cat dog"])
-    assert list(found) == [*quality._UNITS, "distinct_samples"]
+    assert list(found) == list(quality._UNITS)
     assert (found["word_share"].value, found["word_share"].stderr, found["word_share"].n) == (0.75, 0.25, 2)
     assert found["longest_copy"].value == 2.5
     assert found["longest_copy"].stderr == pytest.approx(0.5)
@@ -126,6 +148,14 @@ def test_measurements_are_means_over_samples_with_their_standard_errors():
     assert found["word_share"].trivial == {"held-out text": pytest.approx(2 / 3)}
     assert found["entropy"].unit == "nats/token"
     assert found["entropy"].protocol == {"steps": 4}
+
+
+def test_samples_held_against_each_other_have_no_standard_error():
+    found = measured(np.array([[1, 2, 3, 4, 5], [1, 2, 3, 4, 9]]), ["the cat sat on it", "the cat sat on me"])
+    assert found["overlap_4"].value == pytest.approx((2 / 2 + 1 / 2) / 2)
+    assert math.isnan(found["overlap_8"].value)
+    assert found["self_bleu"].value == pytest.approx(self_bleu(["the cat sat on it", "the cat sat on me"]).mean())
+    assert [found[name].stderr for name in ("self_bleu", "distinct_samples")] == [None, None]
 
 
 def test_references_get_the_figures_they_would_get_as_samples():
@@ -182,14 +212,13 @@ def test_text_is_told_from_shuffled_text():
         )
         for name, t in {"held-out text": held_out, "shuffled": shuffled}.items()
     }
-    found = quality_measurements(
-        *rows["held-out text"],
-        references=rows,
-        train_ids=np.frombuffer(train.encode(), np.uint8),
-        vocabulary=corpus_words([train]),
-        protocol={},
-    )
+    train_ids = np.frombuffer(train.encode(), np.uint8)
+    figures = sample_figures(rows, train_ids=train_ids, vocabulary=corpus_words([train]))
+    found = quality_measurements(figures["held-out text"], references=figures, protocol={})
     by_name = {m.name: m for m in found}
     assert by_name["word_share"].value > 0.8 > 0.2 > by_name["word_share"].trivial["shuffled"]
     assert by_name["longest_copy"].value > 10 > by_name["longest_copy"].trivial["shuffled"]
     assert by_name["entropy"].value == by_name["entropy"].trivial["held-out text"]
+    assert by_name["overlap_8"].value > 0.3 > 0.05 > by_name["overlap_8"].trivial["shuffled"]
+    assert by_name["overlap_4"].value > by_name["overlap_8"].value > by_name["overlap_16"].value
+    assert by_name["self_bleu"].value > by_name["self_bleu"].trivial["shuffled"] > 0

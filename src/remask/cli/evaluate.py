@@ -1,6 +1,7 @@
 """`remask evaluate` and `remask health`: what a run is worth, in numbers and in words."""
 
 import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,19 +9,18 @@ import typer
 from remask.cli import options as option
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import torch
 
     from remask.config.schema import Recipe
     from remask.evaluation.measurement import Measurement
     from remask.health import Verdict
-    from remask.judgement import JudgedText
-    from remask.model import Model
-    from remask.runs import Registry
+    from remask.judgement.readers import Reader
+    from remask.runs import OpenEvaluation, Registry
 
-TASKS = ("likelihood", "quality", "answers", "judged")
-COUNTS = {"likelihood": None, "quality": 32, "answers": 256, "judged": 256}
+TASKS = ("likelihood", "levels", "quality", "answers", "judged", "mauve")
+COUNTS = {"likelihood": None, "levels": None, "quality": 32, "answers": 256, "judged": 256, "mauve": 256}
 """Texts that a task draws where --count is not given."""
 
 
@@ -30,18 +30,31 @@ def evaluate(
     task: Annotated[
         list[str] | None,
         typer.Option(
-            help="likelihood, quality, answers or judged; may be given again [default: the first two, for pairs "
-            "likelihood and answers]."
+            help="likelihood, levels, quality, answers, judged or mauve; may be given again [default: likelihood and "
+            "quality, for pairs likelihood and answers]."
         ),
     ] = None,
     judge: Annotated[
-        str | None, typer.Option(metavar="RUN", help="The autoregressive run that judges samples (--task judged).")
+        str | None,
+        typer.Option(
+            metavar="RUN|FOLDER",
+            help="What judges samples (--task judged): an autoregressive run, or a folder with a causal language model "
+            "of Hugging Face.",
+        ),
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN|FOLDER", help="Whose hidden states stand for texts (--task mauve): any run, or such a folder."
+        ),
     ] = None,
     split: Annotated[str | None, typer.Option(help="validation or test.")] = None,
     rows: Annotated[int | None, typer.Option(help="Rows of held-out text to judge.")] = None,
     draws: Annotated[int | None, typer.Option(help="Noise draws a row, for a likelihood bound.")] = None,
+    levels: Annotated[int, typer.Option(help="Levels of noise (--task levels).", min=1)] = 10,
     count: Annotated[
-        int | None, typer.Option(help="Texts to draw [default: 32 for quality, 256 for answers and judged].", min=2)
+        int | None,
+        typer.Option(help="Texts to draw [default: 32 for quality, 256 for answers, judged and mauve].", min=2),
     ] = None,
     seed: option.Seed = None,
     device: option.Device = "auto",
@@ -63,63 +76,85 @@ def evaluate(
         "seed": seed,
     }
     recipe = option.changed_recipe(folder, options)
-    tasks = wanted_tasks(task, recipe, judge=judge)
+    wanted = wanted_tasks(task, recipe, judge=judge, features=features)
     from remask.config.build import resolve_device
     from remask.config.saved import load_model
     from remask.data.cache import cache_home
     from remask.judgement import open_judged_text
+    from remask.judgement.tasks import tasks
 
     on = resolve_device(device)
     model, _ = load_model(folder.model_path, device=on)
     option.refuse_steps(model, sampling["sampling.steps"])
     text = open_judged_text(model, recipe, cache=cache_home(), data_hash=record.data_hash)
-    judges = _judges(registry, judge, device=on)
-    for name in tasks:
-        own = option.changed_recipe(folder, options | {"sampling.count": COUNTS[name] if count is None else count})
-        measurements = judges[name](model, own, text)
-        registry.add_evaluations(record.id, measurements, task=name)
+    known = tasks(levels=levels, **_readers(registry, judge, features, device=on))
+    recipes = {
+        name: option.changed_recipe(folder, options | {"sampling.count": COUNTS[name] if count is None else count})
+        for name in wanted
+    }
+    for name, own in recipes.items():  # before any is recorded
+        known[name].check(model, own, text)
+    for name, own in recipes.items():
+        with _recorded(registry, record.id, task=name, device=on) as judged:
+            measurements = known[name].measure(model, own, text)
+            judged.keep(measurements)
         if (split, rows, draws, seed) == (None, None, None, None):  # another protocol is no headline among other runs'
             keep_headline(registry, record.id, measurements)
         report(measurements, as_json=as_json)
     settle_verdict(registry, record.id)
 
 
-def wanted_tasks(given: "Sequence[str] | None", recipe: "Recipe", *, judge: str | None) -> list[str]:
+def wanted_tasks(
+    given: "Sequence[str] | None", recipe: "Recipe", *, judge: str | None, features: str | None
+) -> list[str]:
     """The tasks to run, in the order in which they were named, each once.
 
     Raises:
-        UserError: when a task is unknown, or a judge is missing or not needed.
+        UserError: when a task is unknown, or a model that a task needs is missing, or none needs one that is given.
     """
     from remask.drawing import answers_prompts
     from remask.errors import UserError, did_you_mean
 
     usual = ("likelihood", "answers" if answers_prompts(recipe) else "quality")
-    tasks = list(dict.fromkeys(given or usual))
-    for name in tasks:
+    chosen = list(dict.fromkeys(given or usual))
+    for name in chosen:
         if name not in TASKS:
             raise UserError(f"--task {name} is unknown; {did_you_mean(name, TASKS)}")
-    if "judged" in tasks and judge is None:
-        raise UserError("--task judged needs a model that judges: give an autoregressive run with --judge RUN")
-    if judge is not None and "judged" not in tasks:
-        raise UserError(f"--judge {judge} is given, and no task needs a judge: add --task judged")
-    return tasks
+    needs = {
+        "judged": ("--judge", judge, "a model that judges: give an autoregressive run with --judge RUN, or a folder"),
+        "mauve": ("--features", features, "a model whose hidden states stand for texts: give --features RUN or FOLDER"),
+    }
+    for name, (flag, reference, wish) in needs.items():
+        if name in chosen and reference is None:
+            raise UserError(f"--task {name} needs {wish} with a causal language model")
+        if name not in chosen and reference is not None:
+            raise UserError(f"{flag} {reference} is given, and no task needs it: add --task {name}")
+    return chosen
 
 
-def _judges(
-    registry: "Registry", judge: str | None, *, device: "torch.device"
-) -> "dict[str, Callable[[Model, Recipe, JudgedText], list[Measurement]]]":
-    """What carries each task out; the judge of samples is loaded first where there is one."""
-    from functools import partial
+def _readers(
+    registry: "Registry", judge: str | None, features: str | None, *, device: "torch.device"
+) -> "dict[str, Reader | None]":
+    """The models beside the one that is judged; one that has both roles is loaded once for each."""
+    from remask.judgement import load_features, load_judge
 
-    from remask.config.saved import load_model
-    from remask.judgement import judge_answers, judge_likelihood, judge_quality, judge_samples
+    return {
+        "judge": None if judge is None else load_judge(judge, registry=registry, device=device),
+        "features": None if features is None else load_features(features, registry=registry, device=device),
+    }
 
-    ways = {"likelihood": judge_likelihood, "quality": judge_quality, "answers": judge_answers}
-    if judge is None:
-        return ways
-    record = registry.find(judge)
-    model, _ = load_model(registry.folder_of(record).model_path, device=device)
-    return ways | {"judged": partial(judge_samples, judge=model, judge_id=record.id)}
+
+@contextmanager
+def _recorded(registry: "Registry", run_id: str, *, task: str, device: "torch.device") -> "Iterator[OpenEvaluation]":
+    """An evaluation of a run's model, whose record says which weights, where, and how much memory they took."""
+    from remask.experiment import describe_device
+    from remask.machine import peak_memory_bytes
+
+    saved = registry.folder_of(registry.get(run_id)).model_path / "config.json"
+    weights = json.loads(saved.read_text(encoding="utf-8")).get("weights")
+    with registry.evaluating(run_id, task=task, model_hash=weights, device=describe_device(device)) as judged:
+        yield judged
+        judged.note(peak_memory_bytes=peak_memory_bytes(device))
 
 
 def health(run: option.RunReference = "last", as_json: option.AsJson = False) -> None:
@@ -165,12 +200,28 @@ def settle_verdict(registry: "Registry", run_id: str) -> "Verdict":
     return judged
 
 
-def report(measurements: "Iterable[Measurement]", *, as_json: bool) -> None:
-    """Prints measurements as JSON lines, or as a table with one column a trivial predictor."""
-    from remask.cli.tables import measurement_table
+def report(measurements: "Sequence[Measurement]", *, as_json: bool) -> None:
+    """Prints measurements as JSON lines, or as a table with one column a trivial predictor.
+
+    What to be careful about stands below the table; beside JSON lines, on standard error.
+    """
+    from remask.cli.tables import level_table, measurement_table
+    from remask.evaluation.levels import NAME
 
     if as_json:
         for measurement in measurements:
             typer.echo(json.dumps(measurement.to_json()))
     else:
-        typer.echo(measurement_table(list(measurements)))
+        of_levels = all(measurement.name == NAME for measurement in measurements)
+        typer.echo((level_table if of_levels else measurement_table)(measurements))
+    for caution in cautions(measurements):
+        typer.echo(caution, err=as_json)
+
+
+def cautions(measurements: "Sequence[Measurement]") -> list[str]:
+    """Sentences about figures that are easily misread."""
+    from remask.evaluation.levels import NAME, level_warnings
+    from remask.evaluation.mauve import mauve_caution
+
+    said = level_warnings([measurement for measurement in measurements if measurement.name == NAME])
+    return said + [words for m in measurements if m.name == "mauve" and (words := mauve_caution(m)) is not None]

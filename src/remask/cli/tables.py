@@ -25,6 +25,26 @@ def measurement_table(measurements: "Sequence[Measurement]") -> str:
     return "\n".join(aligned([header, *rows], left=(0, 3)))
 
 
+def level_table(measurements: "Sequence[Measurement]") -> str:
+    """One line a level of noise: the loss there, those of trivial predictors, and the skill, 1 − value/unigram."""
+    from remask.evaluation.levels import skill
+
+    header = ["t", "nats/token", "± s.e.", "token uniform", "token unigram", "skill", ""]
+    rows = [
+        [
+            f"{m.protocol['t_low']:.3f}–{m.protocol['t_high']:.3f}",
+            number(m.value),
+            "" if m.stderr is None else number(m.stderr),
+            number(m.trivial["uniform"]),
+            number(m.trivial["unigram"]),
+            number(skill(m)),
+            "" if skill(m) > 0 else "← no better than the unigram",
+        ]
+        for m in measurements
+    ]
+    return "\n".join(aligned([header, *rows], left=(0, 6)))
+
+
 def predictor_label(name: str) -> str:
     """A trivial predictor's name, with the uniform and the unigram of tokens told from those of bytes."""
     return {"uniform": "token uniform", "unigram": "token unigram"}.get(name, name)

@@ -1,4 +1,4 @@
-"""The longest run of tokens that a sample shares with the training text, exact at every size.
+"""What a sample shares with the training text, exact at every size: its longest common run, its common n-grams.
 
 Windows are told apart by rank, not by a hash. The windows of 2^j tokens that occur in the samples are
 numbered; a window of 2^(j+1) tokens is known by the pair of ranks of its halves, and one of any length l,
@@ -8,7 +8,8 @@ numbered; a window of 2^(j+1) tokens is known by the pair of ranks of its halves
 Shape letters: n samples, W positions of all samples laid end to end, T positions of a chunk of training text.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,29 +21,51 @@ _SLOT_BITS = 18
 IntArray = npt.NDArray[np.int64]
 
 
-def longest_copy(
-    samples: Sequence[npt.NDArray[np.integer]], train_ids: npt.NDArray[np.integer]
-) -> npt.NDArray[np.int64]:
-    """The length of the longest run of each sample that stands somewhere in the training text, in tokens.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shared:
+    """What each sample shares with a text.
 
-    The training text is read once, in chunks, so a memory map is welcome.
+    Attributes:
+        longest: tokens of its longest run that stands somewhere in the text, int64 [n], from 0 to its length.
+        ngrams: size → the share of its n-grams of that size that the text holds, from 0 to 1, each place counted;
+            nan for a sample that is shorter, float64 [n].
+    """
+
+    longest: npt.NDArray[np.int64]
+    ngrams: Mapping[int, npt.NDArray[np.float64]]
+
+
+def shared_with(
+    samples: Sequence[npt.NDArray[np.integer]], train_ids: npt.NDArray[np.integer], *, sizes: Sequence[int] = ()
+) -> Shared:
+    """What each sample shares with the training text, which is read once, in chunks: a memory map is welcome.
 
     Args:
         samples: token ids of each sample, n flat arrays of any lengths.
         train_ids: token ids of the training text, flat.
-
-    Returns:
-        int64 [n], from 0 (no token of the sample occurs) to the sample's length.
+        sizes: the sizes of n-grams, in tokens, each at least 1.
     """
     best = np.zeros(len(samples), dtype=np.int64)
-    longest = max((len(sample) for sample in samples), default=0)
-    if longest == 0 or len(train_ids) == 0:
-        return best
+    lengths = np.array([len(sample) for sample in samples], dtype=np.int64)
+    longest = int(lengths.max(initial=0))
+    if longest == 0:
+        return Shared(longest=best, ngrams={size: np.full(len(samples), math.nan) for size in sizes})
     windows = _Windows.of(samples)
+    held = {size: np.zeros(len(windows.owner), dtype=np.bool_) for size in sizes}
     for low in range(0, len(train_ids), _CHUNK):
-        chunk = np.asarray(train_ids[low : low + _CHUNK + longest - 1])
-        _extend(best, windows, windows.ranks_of(chunk))
-    return best
+        chunk = windows.ranks_of(np.asarray(train_ids[low : low + _CHUNK + longest - 1]))
+        _extend(best, windows, chunk)
+        for size in (size for size in sizes if size <= longest):
+            missing = np.flatnonzero((windows.remaining >= size) & ~held[size])
+            held[size][missing] = _held(windows, chunk, length=size, at=missing)
+    return Shared(longest=best, ngrams={size: _shares(windows, lengths, held[size], size=size) for size in sizes})
+
+
+def longest_copy(
+    samples: Sequence[npt.NDArray[np.integer]], train_ids: npt.NDArray[np.integer]
+) -> npt.NDArray[np.int64]:
+    """The length of the longest run of each sample that stands somewhere in the training text, in tokens [n]."""
+    return shared_with(samples, train_ids).longest
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -119,17 +142,31 @@ def _present(
     samples: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.bool_]:
     """Which of the marked samples have a window of `length` tokens that the chunk holds, bool [n]."""
+    at = np.flatnonzero(samples[windows.owner] & (windows.remaining >= length))
+    present = np.zeros(len(samples), dtype=np.bool_)
+    present[windows.owner[at[_held(windows, chunk, length=length, at=at)]]] = True
+    return present
+
+
+def _held(
+    windows: _Windows, chunk: list[tuple[IntArray, IntArray]], *, length: int, at: IntArray
+) -> npt.NDArray[np.bool_]:
+    """Which of the samples' windows of `length` tokens at these positions the chunk holds."""
     level = length.bit_length() - 1
     shift = length - (1 << level)
-    at = np.flatnonzero(samples[windows.owner] & (windows.remaining >= length))
     wanted, inverse = np.unique(_pair(windows.ranks[level], at, at + shift), return_inverse=True)
     ranks, places = chunk[level]
     _, keys = _pairs_at(ranks, places, shift)
     held = np.zeros(len(wanted), dtype=np.bool_)
     held[_find(wanted, keys)[1]] = True
-    present = np.zeros(len(samples), dtype=np.bool_)
-    present[windows.owner[at[held[inverse]]]] = True
-    return present
+    return held[inverse]
+
+
+def _shares(windows: _Windows, lengths: IntArray, held: npt.NDArray[np.bool_], *, size: int) -> npt.NDArray[np.float64]:
+    """The share of each sample's windows that are held; nan where it has none."""
+    found = np.bincount(windows.owner, weights=held, minlength=len(lengths))
+    windows_of = np.maximum(lengths - size + 1, 0)
+    return np.where(windows_of > 0, found / np.maximum(windows_of, 1), math.nan)
 
 
 def _pairs_at(ranks: IntArray, at: IntArray, shift: int) -> tuple[IntArray, IntArray]:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from remask.data.batch import Batch
+from remask.evaluation.causal_reader import CausalReader
 from remask.evaluation.likelihood import ROWS_AT_ONCE, Judged, perplexity, ratio, row_likelihoods
 from remask.evaluation.measurement import Measurement
 from remask.evaluation.quality import token_entropy
@@ -58,14 +59,24 @@ def passage(ids: Ids, tokenizer: Tokenizer, *, judge: Tokenizer) -> Passage:
     if tokenizer.fingerprint == judge.fingerprint:
         return Passage(ids=ids, text_bytes=len(tokenizer.decode_bytes(ids)), entropy=entropy)
     parts, size = [np.zeros(0, dtype=np.int64)], 0
-    ends = np.flatnonzero(ids == tokenizer.eos_id)
-    for part in np.split(ids, ends + 1):
-        text = tokenizer.decode(part[part != tokenizer.eos_id])
+    for text, ended in documents(ids, tokenizer):
         size += len(text.encode("utf-8"))
         parts.append(judge.encode(text).ids.astype(np.int64))
-        if len(part) and part[-1] == tokenizer.eos_id:
+        if ended:
             parts.append(np.array([judge.eos_id]))
     return Passage(ids=np.concatenate(parts), text_bytes=size, entropy=entropy)
+
+
+def documents(ids: Ids, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
+    """The texts of a sample between its ends of text, in order, and whether each came to its end."""
+    ids = np.asarray(ids, dtype=np.int64)
+    parts = np.split(ids, np.flatnonzero(ids == tokenizer.eos_id) + 1)
+    ended = [bool(len(part)) and part[-1] == tokenizer.eos_id for part in parts]
+    return [
+        (tokenizer.decode(part[part != tokenizer.eos_id]), bool(end))
+        for part, end in zip(parts, ended, strict=True)
+        if len(part)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,7 +116,7 @@ def judged(judge: Judged, passages: Sequence[Passage], *, length: int, eos_id: i
             owner.append(k)
             rows.append(sample.ids[start : start + length])
     batches = [
-        _batch(rows[start : start + ROWS_AT_ONCE], length=length, eos_id=eos_id)
+        sample_batch(rows[start : start + ROWS_AT_ONCE], length=length, eos_id=eos_id)
         for start in range(0, len(rows), ROWS_AT_ONCE)
     ]
     sums = row_likelihoods(judge, batches, draws=1, seed=0)
@@ -114,6 +125,34 @@ def judged(judge: Judged, passages: Sequence[Passage], *, length: int, eos_id: i
         tokens=np.array([len(sample.ids) for sample in passages], dtype=np.float64),
         bytes=np.array([sample.text_bytes for sample in passages], dtype=np.float64),
         entropy=np.array([sample.entropy for sample in passages]),
+    )
+
+
+def judged_by_reader(reader: CausalReader, samples: Sequence[Ids], tokenizer: Tokenizer) -> Verdicts:
+    """What a model of transformers makes of samples: their text tokenized anew, each document read by itself.
+
+    An end of text in a sample is the reader's own; it costs nats and counts as a token.
+
+    Args:
+        reader: the judge.
+        samples: token ids, n flat arrays.
+        tokenizer: theirs.
+    """
+    owner, texts, size = [], [], np.zeros(len(samples))
+    for k, ids in enumerate(samples):
+        for text, ended in documents(ids, tokenizer):
+            owner.append(k)
+            texts.append(reader.tokens(text) + [reader.end_id] * ended)
+            size[k] += len(text.encode("utf-8"))
+
+    def summed(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        return np.bincount(owner, weights=values, minlength=len(samples)).astype(np.float64)
+
+    return Verdicts(
+        nats=summed(reader.nats(texts)),
+        tokens=summed([len(text) for text in texts]),
+        bytes=size,
+        entropy=np.array([token_entropy(np.asarray(ids)) for ids in samples]),
     )
 
 
@@ -161,7 +200,7 @@ def _mean(values: npt.NDArray[np.float64]) -> tuple[float, float | None]:
     return float(values.mean()), float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else None
 
 
-def _batch(rows: Sequence[Ids], *, length: int, eos_id: int) -> Batch:
+def sample_batch(rows: Sequence[Ids], *, length: int, eos_id: int) -> Batch:
     """Rows of several lengths, padded; a new segment begins behind each end of text, as in training."""
     size = np.array([len(row) for row in rows])
     valid = torch.from_numpy(np.arange(length) < size[:, None])

@@ -57,6 +57,11 @@ class MaskedLanguageModel:
         """The likelihood of such a network is bounded, not known."""
         return False
 
+    @property
+    def bound(self) -> LikelihoodBound:
+        """The likelihood bound of the same noise, over all of its times."""
+        return LikelihoodBound(process=self.process, integrand=masking_integrand, t_min=self.t_min)
+
     def at(self, step: int) -> "MaskedLanguageModel":
         """Itself, at every step."""
         del step
@@ -82,5 +87,4 @@ class MaskedLanguageModel:
         self, network: Network, batch: Batch, *, generator: torch.Generator, draws: int
     ) -> dict[str, Float[Tensor, "B L"]]:
         """The three terms of the masked-diffusion bound on this network, as `LikelihoodBound.likelihood_terms`."""
-        bound = LikelihoodBound(process=self.process, integrand=masking_integrand, t_min=self.t_min)
-        return bound.likelihood_terms(network, batch, generator=generator, draws=draws)
+        return self.bound.likelihood_terms(network, batch, generator=generator, draws=draws)

@@ -144,6 +144,11 @@ class Proofreading:
         """A bound, never the likelihood itself."""
         return False
 
+    @property
+    def bound(self) -> LikelihoodBound:
+        """The likelihood bound of the masked positions' noise."""
+        return LikelihoodBound(process=self.process, integrand=masking_integrand, t_min=self.t_min)
+
     def at(self, step: int) -> "Proofreading":
         """The objective of one optimiser step: both curricula as far as they are."""
         return replace(self, step=step)
@@ -306,8 +311,7 @@ class Proofreading:
         self, network: Network, batch: Batch, *, generator: torch.Generator, draws: int
     ) -> dict[str, Float[Tensor, "B L"]]:
         """The bound of masked diffusion on the same network, its words alone: [MASK] and the bias play no part."""
-        bound = LikelihoodBound(process=self.process, integrand=masking_integrand, t_min=self.t_min)
-        return bound.likelihood_terms(network, batch, generator=generator, draws=draws)
+        return self.bound.likelihood_terms(network, batch, generator=generator, draws=draws)
 
 
 def mask_logit_bias(network: Network | nn.Module) -> Float[Tensor, "1"]:

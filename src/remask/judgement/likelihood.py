@@ -1,0 +1,28 @@
+"""The likelihood task: −log p of held-out text or its bound."""
+
+from remask.config.schema import Recipe
+from remask.evaluation.likelihood import evaluation_batches, likelihood_measurements, row_likelihoods, spread_indices
+from remask.evaluation.measurement import Measurement
+from remask.judgement.text import JudgedText, rows_identity, rows_protocol
+from remask.model import Model
+
+
+def judge_likelihood(model: Model, recipe: Recipe, text: JudgedText) -> list[Measurement]:
+    """The likelihood, or its bound, on held-out rows."""
+    spec = recipe.evaluation
+    batches = list(evaluation_batches(text.rows, limit=spec.rows))
+    end_share = text.predictors.end_share if text.rows.shows_ends else None
+    sums = row_likelihoods(model, batches, draws=spec.draws, seed=recipe.seed, end_share=end_share)
+    exact = model.objective.exact
+    return likelihood_measurements(
+        sums,
+        trivial_nats=text.predictors.nats(batches),
+        protocol={
+            "likelihood": "exact" if exact else "upper bound: " + " + ".join(sums.terms),
+            "rows": len(sums.nats),
+            "draws": 1 if exact else spec.draws,
+            "ngram_training_bytes": text.predictors.fitted_bytes,
+            **rows_protocol(model, recipe, text),
+        },
+        identity=rows_identity(model, recipe, text, spread_indices(len(text.rows), spec.rows)),
+    )

@@ -1,0 +1,103 @@
+"""What `remask evaluate` can do: each task's check, which costs nothing, and its measuring."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from remask.config.schema import Recipe
+from remask.evaluation.mauve import check_installed
+from remask.evaluation.measurement import Measurement
+from remask.judgement.answers import check_answers, judge_answers
+from remask.judgement.levels import check_levels, judge_levels
+from remask.judgement.likelihood import judge_likelihood
+from remask.judgement.readers import Reader
+from remask.judgement.samples import Yardstick, check_samples, draw_for_judging, judged_length
+from remask.judgement.text import JudgedText
+from remask.model import Model
+
+Check = Callable[[Model, Recipe, JudgedText], None]
+Measure = Callable[[Model, Recipe, JudgedText], list[Measurement]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One thing to measure.
+
+    Attributes:
+        check: raises UserError where the model or its text is not of the kind that the task is for.
+        measure: the figures.
+    """
+
+    check: Check
+    measure: Measure
+
+
+def tasks(*, levels: int, judge: Reader | None, features: Reader | None) -> Mapping[str, Task]:
+    """All tasks by name.
+
+    Args:
+        levels: of noise, for `levels`.
+        judge: for `judged`.
+        features: for `mauve`.
+    """
+    samples = _Samples(judge=judge, features=features)
+    return {
+        "likelihood": Task(check=_any_model, measure=judge_likelihood),
+        "levels": Task(check=check_levels, measure=partial(judge_levels, levels=levels)),
+        "quality": Task(check=check_samples, measure=samples.quality),
+        "answers": Task(check=check_answers, measure=judge_answers),
+        "judged": Task(check=check_samples, measure=samples.judged),
+        "mauve": Task(check=_check_mauve, measure=samples.mauve),
+    }
+
+
+@dataclass(kw_only=True)
+class _Samples:
+    """The tasks on samples: those that want equally many draw them once.
+
+    Attributes:
+        judge: for `judged`.
+        features: for `mauve`.
+    """
+
+    judge: Reader | None
+    features: Reader | None
+    _drawn: dict[int, npt.NDArray[np.int64]] = field(default_factory=dict)
+
+    def quality(self, model: Model, recipe: Recipe, text: JudgedText) -> list[Measurement]:
+        return self._yardstick(model, recipe, text).quality(self._ids(model, recipe, text), recipe)
+
+    def judged(self, model: Model, recipe: Recipe, text: JudgedText) -> list[Measurement]:
+        return self._yardstick(model, recipe, text).judged(self._ids(model, recipe, text), recipe)
+
+    def mauve(self, model: Model, recipe: Recipe, text: JudgedText) -> list[Measurement]:
+        return self._yardstick(model, recipe, text).mauve(self._ids(model, recipe, text), recipe)
+
+    def _ids(self, model: Model, recipe: Recipe, text: JudgedText) -> npt.NDArray[np.int64]:
+        count = recipe.sampling.count
+        if count not in self._drawn:
+            self._drawn[count] = draw_for_judging(model, recipe, text)
+        return self._drawn[count]
+
+    def _yardstick(self, model: Model, recipe: Recipe, text: JudgedText) -> Yardstick:
+        return Yardstick(
+            model=model,
+            recipe=recipe,
+            text=text,
+            count=recipe.sampling.count,
+            length=judged_length(model, recipe),
+            judge=self.judge,
+            features=self.features,
+        )
+
+
+def _any_model(model: Model, recipe: Recipe, text: JudgedText) -> None:
+    del model, recipe, text
+
+
+def _check_mauve(model: Model, recipe: Recipe, text: JudgedText) -> None:
+    check_installed()
+    check_samples(model, recipe, text)
