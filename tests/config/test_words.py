@@ -3,7 +3,13 @@
 import pytest
 
 from remask.config.load import load_recipe, setup_hash
-from remask.config.words import describe_data, describe_objective, describe_tokenizer, extra_losses
+from remask.config.words import (
+    describe_architecture,
+    describe_data,
+    describe_objective,
+    describe_tokenizer,
+    extra_losses,
+)
 
 REPEATED = ["seed=7", "name=again", "device=cpu", "training.log_every=3", "sampling.steps=5", "evaluation.rows=4"]
 OTHERWISE = ["training.steps=9", "network.layers=2", "training.learning_rate=0.1", "objective.weighting=root"]
@@ -45,3 +51,18 @@ def test_a_recipe_is_told_without_the_folders_of_its_machine():
 def test_what_is_minimised_and_what_is_added_to_it_is_said_in_words(recipe, words, extra):
     assert describe_objective(load_recipe(recipe)) == words
     assert extra_losses(load_recipe(recipe)) == extra
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "words"),
+    [
+        ("quickstart", ["network.width=64", "network.heads=2"], "transformer D64 L4 H2, bidirectional"),
+        ("mdlm-moe", [], "transformer D192 L4 H3, 8 experts, 2 a token, bidirectional"),
+        ("bd3lm", [], "transformer D192 L4 H3, block causal"),
+        ("mdlm", ["network.time_conditioning=adaln_zero"], "transformer D192 L4 H3, bidirectional, adaln zero"),
+        ("convert-mdlm", ["network.adaptation=lora"], "Qwen3-0.6B-Base, bidirectional, lora 16"),
+        ("convert-ar", ["network.name=/some/folder/tiny/"], "tiny, causal"),
+    ],
+)
+def test_a_network_is_told_in_words(recipe, changes, words):
+    assert describe_architecture(load_recipe(recipe, changes)) == words

@@ -17,6 +17,21 @@ def source_name(source: str) -> str:
     return source if source.startswith("hf:") else PurePath(source.rstrip("/")).name or source
 
 
+def describe_architecture(recipe: schema.Recipe) -> str:
+    """The network and its size: `transformer D256 L4 H4, bidirectional`, or for the first a pretrained model's name."""
+    match recipe.network:
+        case schema.TransformerSpec() as spec:
+            parts = [f"transformer D{spec.width} L{spec.layers} H{spec.heads}"]
+            if spec.experts is not None:
+                parts.append(f"{spec.experts} experts, {spec.active_experts} a token")
+            conditioning = [] if spec.time_conditioning == "none" else [spec.time_conditioning.replace("_", " ")]
+        case schema.PretrainedSpec() as spec:
+            parts = [PurePath(spec.name.rstrip("/")).name or spec.name]
+            conditioning = [f"lora {spec.lora_rank}"] if spec.adaptation == "lora" else []
+            conditioning += [] if spec.quantisation == "none" else [spec.quantisation]
+    return ", ".join([*parts, recipe.network.attention.replace("_", " "), *conditioning])
+
+
 def describe_tokenizer(recipe: schema.Recipe, *, vocab_size: int) -> str:
     """The kind of tokenizer and its vocabulary: `bpe 4096`."""
     return f"{recipe.tokenizer.kind} {vocab_size}"

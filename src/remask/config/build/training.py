@@ -45,9 +45,9 @@ def build_curve(spec: schema.TrainingSpec) -> Curve:
 
 
 def describe_shape(recipe: schema.Recipe) -> str:
-    """The network's size in a run id: width and layers, e.g. `D256L4`, or a pretrained model's name."""
+    """The network's size in a run id: width, layers and experts, e.g. `D256L4E8`, or a pretrained model's name."""
     match recipe.network:
         case schema.TransformerSpec() as spec:
-            return f"D{spec.width}L{spec.layers}"
+            return f"D{spec.width}L{spec.layers}" + (f"E{spec.experts}" if spec.experts else "")
         case schema.PretrainedSpec() as spec:
             return re.sub(r"[^A-Za-z0-9.-]+", "-", spec.name.rstrip("/").rpartition("/")[2]) or "pretrained"
