@@ -8,9 +8,17 @@ import torch
 
 from remask.book import Book, RunBook
 from remask.config.build import build_sinks, check_tracking, describe_shape, resolve_device
-from remask.config.load import differs, dump_recipe, load_recipe, recipe_hash
+from remask.config.load import differs, dump_recipe, load_recipe, recipe_hash, setup_hash
 from remask.config.schema import Recipe
+from remask.config.words import (
+    describe_architecture,
+    describe_data,
+    describe_objective,
+    describe_tokenizer,
+    extra_losses,
+)
 from remask.errors import UserError
+from remask.flops import active_parameters, training_flops
 from remask.materials import Materials, gather
 from remask.parallel import World, joined, launched, local_device
 from remask.runs import Registry, RunFolder, RunRecord, collect_provenance, make_run_id, timestamp, write_atomic
@@ -139,16 +147,31 @@ def _first_record(materials: Materials, folder: RunFolder, world: World) -> RunR
         family="baseline" if materials.model.process is None else "token",
         seed=recipe.seed,
         created=timestamp(),
+        architecture=describe_architecture(recipe),
+        data=describe_data(recipe),
+        tokenizer=describe_tokenizer(recipe, vocab_size=materials.text.tokenizer.vocab_size),
+        objective=describe_objective(recipe),
+        extra_losses=extra_losses(recipe),
+        setup_hash=setup_hash(recipe, data_hash=materials.text.fingerprint),
         data_hash=materials.text.fingerprint,
         tokenizer_hash=materials.text.tokenizer.fingerprint,
         config_hash=recipe_hash(recipe),
         device=device if world.size == 1 else f"{world.size} processes, {recipe.training.parallel}, first on {device}",
         parameters=materials.model.parameters,
+        active_parameters=active_parameters(materials.model.network),
+        flops_per_token=_flops_per_token(materials),
+        train_tokens=materials.feed.targets,
         steps=recipe.training.steps,
-        lineage=[recipe.training.start_from] if recipe.training.start_from else [],
+        lineage=list(materials.origins),
         trivial=dict(materials.trivial["bits_per_byte"]),
         **collect_provenance().record_fields(),
     )
+
+
+def _flops_per_token(materials: Materials) -> float | None:
+    """Measured on a row of the text; None where the whole network waits on another device to be shared out."""
+    model = materials.model
+    return training_flops(model, materials.held_out[0]) if model.device == materials.device else None
 
 
 def describe_device(device: torch.device) -> str:

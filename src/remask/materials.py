@@ -31,6 +31,7 @@ from remask.generation import check_length
 from remask.model import Model
 from remask.networks.mask_bias import MaskBias
 from remask.runs import Registry, runs_home
+from remask.runs.lineage import CONVERTED, INITIALISED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,7 @@ class Materials:
         held_out: those of them that are judged during training.
         trivial: figures of trivial predictors on those rows: unit → predictor → value.
         end_share: the share of training tokens that end a document, where segments show ends; else None.
+        origins: the models that the weights come from, and how, as a record's lineage has them; none for fresh ones.
     """
 
     recipe: Recipe
@@ -58,6 +60,7 @@ class Materials:
     held_out: Sequence[Batch]
     trivial: Mapping[str, Mapping[str, float]]
     end_share: float | None
+    origins: Sequence[Mapping[str, str]] = ()
 
     @property
     def held_out_text(self) -> str:
@@ -94,8 +97,11 @@ def gather(
     in_four_bits = recipe.network.kind == "pretrained" and recipe.network.quantisation != "none"
     shared = recipe.training.parallel == "fsdp" and processes > 1 and not in_four_bits
     model = build_model(recipe, text.tokenizer, device=torch.device("cpu") if shared else device)
+    origins = []
+    if recipe.network.kind == "pretrained":
+        origins.append({"how": CONVERTED, "from": recipe.network.name})
     if recipe.training.start_from is not None:
-        take_weights(model, recipe.training.start_from)
+        origins.append({"how": INITIALISED, "from": take_weights(model, recipe.training.start_from)})
     build_sampler(recipe.sampling, model)
     check_length(recipe.sampling.length or recipe.data.length, model)
     predictors = fit_trivial(text.stores["train"], text.tokenizer, cache=cache)
@@ -116,23 +122,29 @@ def gather(
         held_out=held_out,
         trivial=trivial,
         end_share=predictors.end_share if held_out_rows.shows_ends else None,
+        origins=origins,
     )
 
 
-def take_weights(model: Model, reference: str) -> None:
+def take_weights(model: Model, reference: str) -> str:
     """Puts the weights of another run's model into an untrained one.
 
     Args:
         model: changed in place.
         reference: a run id, a unique prefix, `last`, a run's folder, or a model folder.
 
+    Returns:
+        the model by a name that stays true: `RUN/model`, or the folder.
+
     Raises:
         UserError: when there is no such model, or its network or vocabulary is another.
     """
     folder = Path(reference)
+    name = str(folder.resolve())
     if not (folder / "config.json").is_file():
         registry = Registry(runs_home())
-        folder = registry.folder_of(registry.find(reference)).model_path
+        record = registry.find(reference)
+        folder, name = registry.folder_of(record).model_path, f"{record.id}/model"
     other, _ = load_model(folder, device=model.device)
     if other.tokenizer.fingerprint != model.tokenizer.fingerprint:
         raise UserError(
@@ -140,6 +152,7 @@ def take_weights(model: Model, reference: str) -> None:
             "tokenizer it was trained with"
         )
     put_weights(_unbiased(model.network), network_tensors(_unbiased(other.network)), source=folder)
+    return name
 
 
 def _unbiased(network: nn.Module) -> nn.Module:

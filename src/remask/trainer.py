@@ -31,8 +31,9 @@ from remask.objectives.prompt_dropout import unwrapped
 from remask.optimisation import MovingAverage
 from remask.parallel import World, company
 from remask.runs import RunFolder, RunRecord, timestamp
+from remask.runs.lineage import RESUMED
 from remask.sharding import Layered, shard
-from remask.training import Steered, Step, TrainingState, drop_gradient, train
+from remask.training import Steered, Step, TrainingState, drop_gradient, load_figures, train
 from remask.window import Window
 
 VALIDATION_DRAWS = 2
@@ -115,7 +116,7 @@ class Run:
         self.rate, self.retries = 1.0, 0
         self.reading: Mapping[str, Any] | None = None
         self.seconds_before = 0.0
-        self.began = time.monotonic()
+        self.began, self.ended = time.monotonic(), 0.0
 
     def _prepare(self) -> TrainingState:
         """Network and optimisers as this process holds them: whole, a copy among others, or a share of the weights."""
@@ -136,8 +137,8 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Time spent in training, over all parts of a resumed run."""
-        return self.seconds_before + time.monotonic() - self.began
+        """Time spent in training with its validations and checkpoints, over all parts of a resumed run."""
+        return self.seconds_before + (self.ended or time.monotonic()) - self.began
 
     def restore(self) -> None:
         """Takes up the newest whole checkpoint, and drops what was logged after it."""
@@ -146,7 +147,7 @@ class Run:
         self.book.open(step=self.state.step, trivial=self.materials.trivial)
         lineage = list(self.book.record.lineage)
         if self.state.step:
-            lineage.append(f"{self.book.record.id}/checkpoints/step-{self.state.step}")
+            lineage.append({"how": RESUMED, "from": f"{self.book.record.id}/checkpoints/step-{self.state.step}"})
         self.book.note(status="running", finished=None, error=None, lineage=lineage, step=self.state.step)
         self.book.say(f"resuming {self.book.record.id} at step {self.state.step} of {self.recipe.training.steps}")
 
@@ -175,6 +176,7 @@ class Run:
                     self._checkpoint(self.reading)
                 while not self._reaches_the_end(interrupt):
                     pass
+            self.ended = time.monotonic()  # what is drawn of the finished model is no training
             self._finish()
             status = "finished"
         except KeyboardInterrupt:
@@ -270,6 +272,7 @@ class Run:
         objective = unwrapped(self.model.objective)
         if isinstance(objective, Steered) and self.window.terms:
             figures |= objective.diagnostics(self.model.network, self.window.terms)
+        figures |= load_figures(self.model.network)
         self._emit(
             {
                 "kind": "train",
@@ -341,8 +344,11 @@ class Run:
 
     def _cost(self) -> dict[str, Any]:
         seconds = max(self.seconds, 1e-9)
+        each = self.book.record.flops_per_token
         return {
             "tokens_seen": self.state.tokens,
+            "seconds": self.seconds,
+            "flops": None if each is None else each * self.state.tokens,
             "steps_per_second": self.state.step / seconds,
             "tokens_per_second": self.state.tokens / seconds,
             "peak_memory_bytes": peak_memory_bytes(self.model.device),

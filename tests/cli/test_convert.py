@@ -41,6 +41,7 @@ def saved(home: Path):
 def test_a_converted_model_samples_and_is_judged_after_its_source_is_gone(home, llama, text):
     succeeds("convert", llama, f"data.source={text}", *TINY)
     shutil.rmtree(llama)
+    assert newest(home)[0].lineage == [{"how": "converted", "from": str(llama)}]
     model, recipe = saved(home)
     assert recipe.network.name == str(llama)
     assert not any(module.training for module in model.network.modules())

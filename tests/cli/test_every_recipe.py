@@ -118,7 +118,7 @@ def test_proofreading_can_start_from_a_plain_denoiser(home, text):
     first, _ = newest(home)
     succeeds("train", "proofread", *common, f"training.start_from={first.id}", "training.learning_rate=1e-12")
     record, _ = newest(home)
-    assert record.lineage == [first.id]
+    assert record.lineage == [{"how": "initialised", "from": f"{first.id}/model"}]
     plain, proofreading = (open_model(run, device=torch.device("cpu"))[0].network for run in (first.id, record.id))
     theirs = dict(proofreading.network.named_parameters())
     for name, weight in plain.named_parameters():

@@ -52,7 +52,7 @@ def test_a_stopped_run_on_streams_ends_as_if_it_had_not_stopped(home, shards, mo
     assert newest(home)[0].status == "failed"
     succeeds("train", "--resume", "last")
     record, folder = newest(home)
-    assert record.lineage == [f"{record.id}/checkpoints/step-4"]
+    assert record.lineage == [{"how": "resumed", "from": f"{record.id}/checkpoints/step-4"}]
     assert weights(folder) == whole
     assert [line.get("loss") for line in folder.metrics()] == losses
     figures = succeeds("evaluate", "last", "--json").objects
