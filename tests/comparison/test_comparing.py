@@ -236,7 +236,7 @@ def test_weights_that_are_not_the_last_are_flagged(home):
 
 def test_equal_runs_have_nothing_flagged_but_their_single_seeds(home):
     flags = two(home).to_json()["flags"]
-    assert flags == ["one seed each: intervals are over test examples, not over trainings"]
+    assert flags == ["one seed each: intervals are over examples, not over trainings"]
 
 
 # ── said ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -455,7 +455,7 @@ def test_a_repeated_seed_counts_once(home):
 def test_repetitions_alone_are_compared_run_by_run_and_called_so(home):
     runs = home.seeds("mdlm", [2.5, 2.6])
     comparison = compare(home, *(run.id for run in runs))
-    assert [arm.name for arm in comparison.arms] == ["mdlm_D64 seed 1", "mdlm_D64 seed 2"]
+    assert [arm.name for arm in comparison.arms] == ["mdlm_D64_seed1", "mdlm_D64_seed2"]
     assert any(flag.startswith("the runs repeat one setup with other seeds") for flag in comparison.to_json()["flags"])
 
 

@@ -164,7 +164,7 @@ def test_unpaired_errors_add_as_squares_with_welchs_freedom():
     ours = unpaired_over_examples(*summary)
     theirs = scipy.stats.ttest_ind(first, second, equal_var=False)
     assert ours.p == pytest.approx(theirs.pvalue, rel=1e-9)
-    assert ours.covers == "over 12 and 30 test examples, not paired"
+    assert ours.covers == "over 12 and 30 examples, not in pairs"
 
 
 def test_a_figure_without_an_error_has_no_interval():

@@ -90,7 +90,7 @@ def _named(groups: Sequence[Sequence[RunRecord]]) -> list[Arm]:
     ways: tuple[Callable[[RunRecord], str], ...] = (
         lambda run: run.recipe,
         _without_time,
-        lambda run: f"{_without_time(run)} seed {run.seed}",
+        lambda run: f"{_without_time(run)}_seed{run.seed}",
         lambda run: run.id,
     )
     named = ([name(runs[0]) for runs in groups] for name in ways)

@@ -65,7 +65,8 @@ _WORDS: Mapping[str, str] = {
     "machine": "the machine",
     "t": "the noise level",
 }
-_WITHOUT_TOKENS = frozenset({"answers_right", "answers_equal", "answers_ended", "accuracy", "mauve", "word_share"})
+_WITHOUT_TOKENS = frozenset({"answers_right", "answers_equal", "answers_ended", "accuracy"})
+"""Figures of answers, whatever they are written in. Samples of so many tokens are longer or shorter texts."""
 _HASH = re.compile(r"[0-9a-f]{16,}")
 _SHOWN_OF_HASH = 12
 _SAME_TEXT = "byte 1-gram"  # bits a byte under byte frequencies: the same for the same text, however it is cut

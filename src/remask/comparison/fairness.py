@@ -1,7 +1,7 @@
 """What makes a comparison of two setups less than fair, in words: budgets, code, health, how figures were come by."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ def flags(arms: Sequence[Arm], columns: Sequence[Column], *, alarms: Mapping[str
     found = [*_budgets(arms), *_times(arms), *_texts(arms), *_code(arms)]
     for column in columns:
         found += of_column(column)
-        found += _judged_elsewhere(figure for figures in column.figures.values() for figure in figures)
+        found += _judging([figure for figures in column.figures.values() for figure in figures])
     found += [flag for arm in arms for run in arm.runs for flag in _of_run(run, alarms.get(run.id, ()))]
     found += _seeds(arms)
     return list({flag.words: flag for flag in found}.values())
@@ -168,9 +168,10 @@ def _of_run(run: RunRecord, alarms: Sequence[str]) -> list[Flag]:
     return found
 
 
-def _judged_elsewhere(figures: Iterable[Figure]) -> list[Flag]:
-    """Figures of weights that are not the run's last."""
-    found = []
+def _judging(figures: Sequence[Figure]) -> list[Flag]:
+    """Figures of weights that are not the run's last, or that were judged by different code."""
+    commits = {figure.evaluation.git_commit for figure in figures if figure.evaluation} - {None}
+    found = [Flag(words="judged by different commits of the code")] if len(commits) > 1 else []
     for figure in figures:
         step = figure.evaluation.step if figure.evaluation else None
         if step is not None and step != figure.run.step:
@@ -181,7 +182,7 @@ def _judged_elsewhere(figures: Iterable[Figure]) -> list[Flag]:
 def _seeds(arms: Sequence[Arm]) -> list[Flag]:
     counts = {arm.name: len(arm.runs) for arm in arms}
     if max(counts.values()) == 1:
-        return [Flag(words="one seed each: intervals are over test examples, not over trainings", differs=False)]
+        return [Flag(words="one seed each: intervals are over examples, not over trainings", differs=False)]
     if len(set(counts.values())) > 1:
         said = ", ".join(f"{name} {count}" for name, count in counts.items())
         return [Flag(words=f"unequal numbers of seeds: {said}", differs=False)]

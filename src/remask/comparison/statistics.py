@@ -178,7 +178,7 @@ def paired_over_examples(first: Sample, second: Sample) -> Contrast:
         stderr=math.sqrt(math.fsum(gap * gap for gap in gaps) / (n * (n - 1))),
         df=n - 1,
         method="paired over examples",
-        covers=f"over {n} test examples",
+        covers=f"over {n} examples in pairs",
     )
 
 
@@ -196,7 +196,7 @@ def unpaired_over_examples(first: tuple[float, float | None, int], second: tuple
         stderr=math.hypot(a_error, b_error),
         df=_satterthwaite([a_error**2, b_error**2], [n - 1, m - 1]),
         method="unpaired over examples",
-        covers=f"over {counts} test examples, not paired",
+        covers=f"over {counts} examples, not in pairs",
     )
 
 

@@ -70,9 +70,12 @@ def _trivial(each: Compared) -> str:
 
 
 def _differences(compared: Sequence[Compared], *, level: float) -> list[str]:
-    rows = [["difference", "", "value", f"{100 * level:.4g} % interval", "how", "verdict"]]
+    rows = [["difference", "", "value", f"{100 * level:.4g} % interval", "over what", "verdict"]]
     several = 0
+    telling = any(each.way is not None for each in compared)
     for each, label in zip(compared, labels(compared), strict=True):
+        if telling and each.way is None:
+            continue
         several = max(several, len(each.pairs))
         for pair, verdict in zip(each.pairs, each.verdicts, strict=True):
             interval = pair.contrast.interval(level)
@@ -81,13 +84,14 @@ def _differences(compared: Sequence[Compared], *, level: float) -> list[str]:
             short = f"{verdict.winner} is better" if verdict.winner else verdict.words.partition(":")[0]
             short = "differs" if each.way is None and pair.told_apart(level) else short
             who = f"{pair.arm} − {pair.against}"
-            rows.append([label, who, value, reach, f"{pair.contrast.method}, {pair.contrast.covers}", short])
+            rows.append([label, who, value, reach, pair.contrast.covers, short])
             if pair.by_seed is not None:
                 seeds = pair.by_seed.interval(level)
                 reach = "–" if seeds is None else f"{number(seeds[0])} to {number(seeds[1])}"
-                how = f"{pair.by_seed.method}, {pair.by_seed.covers}"
-                rows.append(["", "", number(pair.by_seed.difference), reach, how, ""])
+                rows.append(["", "", number(pair.by_seed.difference), reach, pair.by_seed.covers, ""])
     lines = _aligned(rows, left={0, 1, 4, 5})
+    if telling and any(each.way is None for each in compared):
+        lines.append("  figures of which neither side is better are left out here; --json has their differences")
     if several > 1:
         lines.append(f"  verdicts of one figure: {several} pairs, Holm's correction; each interval stands for itself")
     return lines

@@ -101,7 +101,7 @@ def gather_log(registry: "Registry", choice: Choice) -> Log:
 
 def _run_rows(runs: Sequence[RunRecord], figures: Mapping[str, Sequence[Figure]]) -> tuple[list[Row], int]:
     losses = {run.id: _loss_figure(run, figures[run.id]) for run in runs}
-    others = {run.id: [f for f in scores.key_figures(figures[run.id]) if f.task != "likelihood"] for run in runs}
+    others = {run.id: [f for f in scores.key_figures(figures[run.id]) if _is_downstream(f)] for run in runs}
     shown = [loss for loss in losses.values() if loss is not None]
     best, groups = scores.best_of([*shown, *(figure for own in others.values() for figure in own)])
     rows = []
@@ -116,6 +116,11 @@ def _run_rows(runs: Sequence[RunRecord], figures: Mapping[str, Sequence[Figure]]
             }
         )
     return rows, groups
+
+
+def _is_downstream(figure: Figure) -> bool:
+    """Whether it has no column of its own."""
+    return figure.task != "likelihood" and figure.name != "effective_rank"
 
 
 def _loss_figure(run: RunRecord, figures: Sequence[Figure]) -> Figure | None:
