@@ -1,6 +1,10 @@
 import pytest
 from command import BYTES, newest, refused, succeeds, write_text
 
+from pretrained_models import write_model
+from remask.errors import RunError
+from remask.runs import Registry
+
 KEYS = ["name", "value", "unit", "n", "stderr", "trivial", "protocol"]
 FEW = ["--count", "2"]
 
@@ -90,3 +94,132 @@ def test_a_split_that_the_text_lacks_is_one_line_with_those_it_has(home, text, t
     message = refused("evaluate", "last", "--split", "test")
     assert "no test split" in message
     assert "Valid: --split validation" in message
+
+
+BESIDE = {"held-out text", "byte 1-gram samples", "byte 3-gram samples"}
+
+
+def test_every_evaluation_is_recorded_with_what_was_measured_where(trained):
+    succeeds("evaluate", "last", "--task", "likelihood", "--task", "quality", *FEW)
+    registry = Registry(trained)
+    run = registry.find("last")
+    records = registry.evaluation_records(run.id)
+    assert sorted(record.task for record in records) == ["likelihood", "quality"]
+    for record in records:
+        assert (record.status, record.checkpoint, record.step) == ("finished", f"{run.id}/model", run.step)
+        assert (record.data_hash, record.tokenizer_hash) == (run.data_hash, run.tokenizer_hash)
+        assert record.model_hash
+        assert (record.device, record.machine is not None) == ("cpu", True)
+        assert record.seconds > 0
+        assert record.peak_memory_bytes > 0
+    likelihood = next(record for record in records if record.task == "likelihood")
+    kept = registry.examples(run.id, likelihood.id)
+    assert set(kept) == {"nats_per_token", "bits_per_byte"}
+    (figure,) = (row for row in registry.measurements(run.id) if row["name"] == "bits_per_byte")
+    assert figure["evaluation"] == likelihood.id
+    assert sum(kept["bits_per_byte"]["values"]) / sum(kept["bits_per_byte"]["weights"]) == pytest.approx(
+        figure["value"]
+    )
+
+
+def test_models_of_one_text_are_measured_on_the_same_examples(trained, text):
+    succeeds("train", "ar-file", *BYTES, f"data.source={text}")
+    registry = Registry(trained)
+    identities = []
+    for run in ("mdlm", "ar", "ar"):
+        succeeds("evaluate", run, "--task", "likelihood", *(["--rows", "3"] if len(identities) == 2 else []))
+        (record, *_) = registry.evaluation_records(registry.find(run).id)
+        identities.append(registry.examples(record.run_id, record.id)["bits_per_byte"]["identity"])
+    assert identities[0] == identities[1] != identities[2]
+
+
+def test_an_evaluation_that_fails_is_recorded_as_failed_and_a_refused_one_not_at_all(trained, monkeypatch):
+    def fail(*arguments):
+        raise RunError("the disk is full")
+
+    assert "autoregressive run" in refused("evaluate", "last", "--task", "judged")
+    refused("evaluate", "last", "--task", "answers")
+    assert Registry(trained).evaluation_records() == []
+    monkeypatch.setattr("remask.judgement.tasks.judge_likelihood", fail)
+    refused("evaluate", "last", "--task", "likelihood", code=1)
+    (record,) = Registry(trained).evaluation_records()
+    assert (record.status, record.error) == ("failed", "the disk is full")
+
+
+def test_quality_says_how_alike_samples_are_and_how_much_of_them_is_training_text(trained):
+    figures = {f["name"]: f for f in succeeds("evaluate", "last", "--task", "quality", *FEW, "--json").objects}
+    assert {"self_bleu", "overlap_4", "overlap_8", "overlap_16", "distinct_2", "repetition"} <= set(figures)
+    assert all(set(figure["trivial"]) == BESIDE for figure in figures.values())
+    overlap = figures["overlap_4"]["trivial"]
+    assert overlap["held-out text"] > overlap["byte 1-gram samples"]
+
+
+def test_the_loss_by_level_of_noise_stands_beside_trivial_predictors(trained):
+    done = succeeds("evaluate", "last", "--task", "levels", "--levels", "3", "--json")
+    figures = done.objects
+    assert [f["name"] for f in figures] == ["nats_at_level"] * 3
+    assert [f["protocol"]["t_low"] for f in figures][1:] == [f["protocol"]["t_high"] for f in figures][:-1]
+    assert figures[-1]["protocol"]["t_high"] == 1.0
+    assert all(set(f["trivial"]) == {"uniform", "unigram"} for f in figures)
+    worse = sum(not f["value"] < f["trivial"]["unigram"] for f in figures)
+    assert done.err.count("NO BETTER THAN THE UNIGRAM") == worse > 0, "three steps of training beat nothing"
+    table = succeeds("evaluate", "last", "--task", "levels", "--levels", "3").out
+    assert table.count("← no better than the unigram") == worse
+    assert "skill" in table
+    assert figures[0]["protocol"]["draws_a_level"] == 1
+    assert len(Registry(trained).measurements()) == 6
+
+
+def test_an_autoregressive_model_has_no_levels_of_noise(trained_ar):
+    assert "--task likelihood" in refused("evaluate", "last", "--task", "levels")
+    assert Registry(trained_ar).evaluation_records() == []
+
+
+def test_samples_are_judged_by_a_causal_model_in_a_folder(trained, tmp_path):
+    judge = write_model(tmp_path / "tiny-gpt2", "gpt2")
+    done = succeeds("evaluate", "last", "--task", "judged", "--judge", judge, "--count", 3, "--json")
+    figures = {figure["name"]: figure for figure in done.objects}
+    assert set(figures) == {"judged_nats_per_token", "judged_perplexity", "judged_bits_per_byte", "entropy"}
+    for figure in figures.values():
+        assert set(figure["trivial"]) == BESIDE
+        assert (figure["n"], figure["protocol"]["judge"]) == (3, "tiny-gpt2")
+        assert figure["protocol"]["judge_start"] == "<|endoftext|>"
+    assert done.err == ""
+
+
+@pytest.mark.parametrize("of", ["folder", "run"])
+def test_mauve_stands_beside_other_held_out_text_and_warns_of_few_texts(trained, tmp_path, of):
+    features = write_model(tmp_path / "tiny", "llama") if of == "folder" else newest(trained)[0].id
+    done = succeeds("evaluate", "last", "--task", "mauve", "--features", features, "--count", 4, "--json")
+    (figure,) = done.objects
+    assert figure["name"] == "mauve"
+    assert set(figure["trivial"]) == {"other held-out text", "byte 1-gram samples", "byte 3-gram samples"}
+    assert figure["protocol"]["features"] == ("tiny" if of == "folder" else features)
+    assert figure["protocol"]["features_state"] == ("last token" if of == "folder" else "mean over places")
+    assert (figure["protocol"]["samples"], figure["protocol"]["buckets"]) == (4, 2)
+    assert "MAUVE of 4 texts in 2 buckets" in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--task", "judged", "--judge", "gpt2-large"], "hf download gpt2-large --local-dir FOLDER"),
+        (["--task", "mauve"], "--features RUN"),
+        (["--features", "last"], "add --task mauve"),
+        (["--task", "levels", "--levels", 0], "--levels"),
+        (["--task", "level"], "did you mean 'levels'"),
+    ],
+)
+def test_a_model_that_is_missing_or_not_needed_is_one_line(trained, options, said):
+    assert said in refused("evaluate", "last", *options)
+
+
+def test_words_of_the_training_text_are_collected_once(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("REMASK_CACHE", str(tmp_path / "cold"))
+    first = succeeds("evaluate", "last", "--task", "quality", *FEW, "--json").objects
+
+    def walk(*arguments):
+        raise AssertionError("the text is walked again")
+
+    monkeypatch.setattr("remask.judgement.text.corpus_words", walk)
+    assert succeeds("evaluate", "last", "--task", "quality", *FEW, "--json").objects == first
