@@ -1,5 +1,6 @@
 """A page as a reader sees it."""
 
+import re
 from html.parser import HTMLParser
 
 
@@ -55,3 +56,29 @@ class Page(HTMLParser):
     @property
     def headings(self) -> list[str]:
         return [attributes["aria-label"] or "" for tag, attributes in self.elements if tag == "section"]
+
+
+def asks_for(html: str) -> list[str]:
+    """Everything in a page that a browser would fetch, or that could run; empty for a page that needs only itself."""
+    found = [sign for sign in ("://", "@import", "javascript:") if sign in html]
+    found += [target for target in re.findall(r"url\(([^)]*)\)", html) if not target.startswith("#")]
+    for tag, attributes in Page(html).elements:
+        if tag in ("script", "link", "img", "iframe", "object", "base", "form"):
+            found.append(f"<{tag}>")
+        found += [f"{tag} {name}" for name in attributes if name == "src" or name.startswith("on")]
+        if not (attributes.get("href") or "#").startswith("#"):
+            found.append(f"{tag} href={attributes['href']}")
+    return found if "default-src 'none'" in html else [*found, "no policy against it"]
+
+
+def dangling_ids(html: str) -> list[str]:
+    """Ids that stand twice, and references to ids that are not there."""
+    ids = Page(html).ids
+    twice = sorted({name for name in ids if ids.count(name) > 1})
+    return twice + sorted(set(re.findall(r'(?:href="|url\()#([^")]+)', html)) - set(ids))
+
+
+def own_colours(html: str) -> list[str]:
+    """Colours of a page's figures that are no variable, so that they would be the same in light and dark."""
+    figures = re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL)
+    return [found for svg in figures for found in re.findall(r"(?:fill|stroke): (?!none|var\()[^;\"]*", svg)]

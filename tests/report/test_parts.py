@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from synthetic_run import trajectory
 
 from remask.report import read_run, render_report
-from remask.report.colours import PALETTE, REVEAL_BINS, contrast, reveal_bin
+from remask.report.colours import PALETTE, REVEAL_BINS, SERIES, contrast, reveal_bin
 from remask.report.curves import Curves, curves_of, frame_of, minimised_of, predictor_name, spread
 from remask.report.picture import final_spans, frame_views, legend, strip_note, summary
 from remask.report.reading import Frame, Trajectory
@@ -37,6 +37,13 @@ def test_text_reads_on_every_tint_and_the_page_in_both_themes(theme):
         assert contrast(getattr(PALETTE[role], theme), ink) >= 4.5
     for role in ("quiet", "bad"):
         assert contrast(getattr(PALETTE[role], theme), getattr(PALETTE["panel"], theme)) >= 4.5
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_colours_of_lines_read_as_text_on_page_and_panel(theme):
+    for role in (f"series-{k}" for k in range(SERIES)):
+        for ground in ("page", "panel"):
+            assert contrast(getattr(PALETTE[role], theme), getattr(PALETTE[ground], theme)) >= 4.5
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

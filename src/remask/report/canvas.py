@@ -65,15 +65,19 @@ class Label:
     Attributes:
         text: what it says.
         height: where it points to, in the unit of the y axis.
+        place: where it points to, in the unit of the x axis; None for the right edge.
         role: its colour.
     """
 
     text: str
     height: float
+    place: float | None = None
     role: str = "quiet"
 
 
-def new_axes(layout: Layout, *, height: float, top: float, right: float, left: float | None = None) -> Axes:
+def new_axes(
+    layout: Layout, *, height: float, top: float, right: float, left: float | None = None, bottom: float | None = None
+) -> Axes:
     """Transparent axes with room for their own labels, and `top` and `right` inches beside them.
 
     Args:
@@ -82,13 +86,14 @@ def new_axes(layout: Layout, *, height: float, top: float, right: float, left: f
         top: above the axes, inches.
         right: inches.
         left: inches; None for as much as numbers and a title of the y axis need.
+        bottom: inches; None for as much as numbers and a title of the x axis need.
     """
     width = layout.width
     figure = Figure(figsize=(width, height))
     FigureCanvasSVG(figure)
     figure.patch.set_visible(False)
     left = 0.75 * layout.font / 13 if left is None else left
-    bottom = 0.72 * layout.font / 13
+    bottom = 0.72 * layout.font / 13 if bottom is None else bottom
     axes = figure.add_axes(
         (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
     )
@@ -109,12 +114,13 @@ def label_right(axes: Axes, labels: Sequence[Label], layout: Layout) -> None:
     inches = axes.get_figure(root=True).get_figheight() * span.height  # pyright: ignore[reportOptionalMemberAccess]
     gap = layout.font * 1.35 / 72 / inches
     share = axes.transData + axes.transAxes.inverted()
-    heights = [float(share.transform((axes.get_xlim()[1], label.height))[1]) for label in labels]
-    places = spread(heights, gap=gap, low=min(gap / 2, 0.5), high=max(1 - gap / 2, 0.5))
-    for label, height, place in zip(labels, heights, places, strict=True):
+    edge = axes.get_xlim()[1]
+    ends = [share.transform((edge if label.place is None else label.place, label.height)) for label in labels]
+    places = spread([float(y) for _, y in ends], gap=gap, low=min(gap / 2, 0.5), high=max(1 - gap / 2, 0.5))
+    for label, (x, y), place in zip(labels, ends, places, strict=True):
         axes.annotate(
             printable(label.text),
-            xy=(1, height),
+            xy=(min(float(x), 1.0), float(y)),
             xytext=(1 + 0.15 / (layout.width * span.width), place),
             xycoords="axes fraction",
             textcoords="axes fraction",
@@ -127,8 +133,9 @@ def label_right(axes: Axes, labels: Sequence[Label], layout: Layout) -> None:
                 "arrowstyle": "-",
                 "color": hex_of("trivial"),
                 "linewidth": 0.8,
+                "relpos": (0.0, 0.5),  # from the left of the word, so that no tie crosses its neighbours
                 "shrinkA": 1,
-                "shrinkB": 0,
+                "shrinkB": 0 if label.place is None else 4,
             },
         )
 

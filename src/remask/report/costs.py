@@ -17,8 +17,8 @@ _LABELS = {"git_dirty": "uncommitted changes", "created": "began", "finished": "
 _CHECKPOINT = re.compile(r"(?P<run>.*?)/?checkpoints/step-(?P<step>\d+)/?")
 _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
-Cell = str | tuple[str, str]
-"""What stands in a table's cell: a text, or a text and its CSS class."""
+Cell = str | tuple[str, str] | tuple[str, str, str]
+"""What stands in a table's cell: a text; a text and its CSS class; or these and what stands small below it."""
 
 
 @dataclass(frozen=True, kw_only=True)

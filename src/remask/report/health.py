@@ -83,7 +83,10 @@ def health_panels(metrics: Iterable[Record], recipe: Mapping[str, object]) -> li
 
 
 def figures_of(metrics: Iterable[Record]) -> dict[str, list[tuple[float, float]]]:
-    """Every finite figure of the training lines: its name → (step, value); one that never changes is left out."""
+    """Every finite figure of the training lines: its name → (step, value).
+
+    One that never changes is left out, unless another is measured against it.
+    """
     found: dict[str, list[tuple[float, float]]] = {}
     for line in metrics:
         step = number(line.get("step"))
@@ -95,7 +98,7 @@ def figures_of(metrics: Iterable[Record]) -> dict[str, list[tuple[float, float]]
     return {
         name: sorted(points)
         for name, points in found.items()
-        if name in ("gradient_norm", *_KNOWN) or len({value for _, value in points}) > 1
+        if name in ("gradient_norm", *_KNOWN) or name.endswith(_SUFFIXES) or len({value for _, value in points}) > 1
     }
 
 

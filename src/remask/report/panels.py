@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from remask.report.canvas import PANEL, Label, Layout, columns, hex_of, inline_svg, label_right, new_axes, shortened
 from remask.report.reading import printable
@@ -19,6 +19,7 @@ _LABEL_LETTERS = 19
 _LETTER_WIDTH = 0.57  # of a letter of matplotlib's font, in its size
 _MOST_MARKERS = 9
 _MOST_TICKS = 8
+_NAME_LETTERS = 14
 _OUTSIDE = 2.0  # a level may stretch what the lines need by so many times their own span, and no further
 
 
@@ -58,6 +59,11 @@ LOOKS = tuple(
 PLAIN = Look(role="train")
 FAINT = Look(role="train-faint", width=1.0)
 FADED = Look(role="mask", width=1.1)
+DOTS = Look(role="train", marker="o", width=0.0)
+"""Points that no line joins."""
+LEFT = Look(role="trivial", marker="x", width=0.0)
+"""The same of trials that were given up."""
+BEST = Look(role="validation", marker="*", width=0.0)
 BESIDE = Look(role="trivial", dashes=(4, 3), width=1.1)
 """What a trivial predictor gets, where that is no single value."""
 
@@ -99,6 +105,7 @@ class Panel:
         x_scale: of the x axis.
         y_scale: of the y axis; `log` only for positive values.
         frame: the lowest and highest y; None for what the lines need.
+        names: words of the places 0, 1, … of the x axis, where these are no numbers.
     """
 
     title: str
@@ -109,6 +116,7 @@ class Panel:
     x_scale: Scale = "linear"
     y_scale: Scale = "linear"
     frame: tuple[float, float] | None = None
+    names: Sequence[str] = ()
 
     @property
     def inside(self) -> list[tuple[str, float]]:
@@ -172,11 +180,10 @@ def panel_figure(panel: Panel, *, name: str, layout: Layout = PANEL) -> str:
 
 def described(panel: Panel) -> str:
     """A panel in words, for who does not see it."""
-    lines = [
-        f"{line.name or 'line'} from {compact(line.points[0][1])} to {compact(line.points[-1][1])}"
-        for line in panel.lines
-        if line.points and line.look not in (FAINT, FADED)
-    ]
+    told = [line for line in panel.lines if line.points and line.look not in (FAINT, FADED)]
+    names = [line.name or " ".join(line.notes) or "line" for line in told]
+    ends = [(compact(line.points[0][1]), compact(line.points[-1][1])) for line in told]
+    lines = [f"{name} from {first} to {last}" for name, (first, last) in zip(names, ends, strict=True)]
     beside = [f"{name} {compact(value)}" for name, value in panel.levels]
     marks = [f"{len(panel.marks)} marks"] if panel.marks else []
     return f"{panel.title} over {panel.x_label}: {', '.join([*lines, *beside, *marks]) or 'no line'}"
@@ -200,9 +207,9 @@ def finite_on(panel: Panel) -> Panel:
             for k, (x, y) in enumerate(line.points)
             if (x > 0 or panel.x_scale == "linear") and (y > 0 or panel.y_scale == "linear")
         ]
-        points, errors, notes = (
-            [each[k] for k in shown] if each else () for each in (line.points, line.errors, line.notes)
-        )
+        points = [line.points[k] for k in shown]
+        errors = [line.errors[k] for k in shown] if line.errors else ()
+        notes = [line.notes[k] for k in shown] if line.notes else ()
         return replace(line, points=points, errors=errors, notes=notes)
 
     levels = [(name, y) for name, y in panel.levels if y > 0 or panel.y_scale == "linear"]
@@ -215,25 +222,34 @@ def draw_line(axes: Axes, line: Line) -> None:
     every = max(len(line.points) // _MOST_MARKERS, 1)
     style: dict[str, Any] = {"color": hex_of(line.look.role), "linewidth": line.look.width}
     lonely = len(line.points) < 3  # a line of one point is invisible
-    style |= {"marker": line.look.marker or ("." if lonely else ""), "markersize": 5.0, "markevery": every}
+    every = every if line.look.width else 1  # where no line joins them, each point needs its sign
+    style |= {"marker": line.look.marker or ("." if lonely else ""), "markevery": every}
+    style |= {"markersize": 11.0 if line.look.marker == "*" else 5.0, "linestyle": "-" if line.look.width else "none"}
     style |= {"dashes": line.look.dashes} if line.look.dashes else {}
     x, y = columns(line.points)
-    axes.plot(x, y, **style)
+    # Points that no line joins may stand on the border of the axes, which would cut them in half.
+    axes.plot(x, y, **style, clip_on=bool(line.look.width))
     if line.errors:
         axes.errorbar(x, y, yerr=list(line.errors), fmt="none", ecolor=hex_of(line.look.role), elinewidth=1.1)
 
 
 def _write_notes(axes: Axes, line: Line, *, above: bool) -> None:
     """Writes the word of each point above or below it."""
-    place: dict[str, Any] = {"xytext": (0, 6 if above else -14), "textcoords": "offset points"}
+    lonely = len(line.points) == 1  # beside its error bar
+    offset, side = ((7, 5), "left") if lonely else ((0, 6 if above else -14), "center")
+    place: dict[str, Any] = {"xytext": offset, "textcoords": "offset points", "horizontalalignment": side}
     style: dict[str, Any] = {"color": hex_of(_role(line)), "fontsize": PANEL.font * 0.85, "parse_math": False}
     for point, note in zip(line.points, line.notes, strict=False):
-        axes.annotate(printable(note), point, **place, **style, horizontalalignment="center")
+        axes.annotate(printable(note), point, **place, **style)
 
 
 def _labels(panel: Panel, layout: Layout) -> list[Label]:
     """The words beside the axes: at the end of each line that has a name, and at each level."""
-    ends = [Label(text=_short(line.name), height=_end(line), role=_role(line)) for line in panel.lines if line.name]
+    ends = [
+        Label(text=_short(line.name), height=line.points[-1][1], place=line.points[-1][0], role=_role(line))
+        for line in panel.lines
+        if line.name and line.points
+    ]
     levels = [Label(text=_short(f"{layout.label(n)} {compact(value)}"), height=value) for n, value in panel.inside]
     return [*ends, *levels]
 
@@ -243,36 +259,50 @@ def _set_x(axes: Axes, panel: Panel, layout: Layout) -> None:
     axes.xaxis.label.set_fontsize(layout.font)
     xs = [x for line in panel.lines for x, _ in line.points] + list(panel.marks)
     low, high = min(xs), max(xs)
+    margin = 0.04 if any(len(line.points) > 1 for line in panel.lines) else 0.2  # for the words beside lone points
     if panel.x_scale == "log":
-        room = (high / low) ** 0.05 if high > low else 2.0
+        room = (high / low) ** margin if high > low else 2.0
         axes.set_xlim(low / room, high * room)
     else:
-        room = 0.02 * (high - low) or 0.5
+        room = 0.5 * margin * (high - low) or 0.5
         axes.set_xlim(0 if 0 <= low <= 0.3 * high else low - room, high + room)
 
 
 def _set_ticks(axes: Axes, panel: Panel) -> None:
-    plain = FuncFormatter(lambda value, _: _tick(value))
-    if panel.x_scale == "log":
+    plain = FuncFormatter(lambda value, _: tick(value))
+    if panel.names:
+        names = [shortened(printable(name), letters=_NAME_LETTERS) for name in panel.names]
+        axes.set_xticks(range(len(names)), names, parse_math=False)
+        axes.set_xlim(-0.5, len(names) - 0.5)
+    elif panel.x_scale == "log":
         xs = sorted({x for line in panel.lines for x, _ in line.points})
         apart = all(b >= 1.4 * a for a, b in pairwise(xs)) and all(x == int(x) for x in xs)
         if len(xs) <= _MOST_TICKS and apart:  # few whole numbers, such as steps, are their own ticks
             axes.xaxis.set_major_locator(FixedLocator(xs))
             axes.xaxis.set_minor_locator(NullLocator())
+            plain = FuncFormatter(lambda value, _: compact(value) if value < 1e4 else tick(float(f"{value:.3g}")))
         else:
-            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=_MOST_TICKS))
+            axes.xaxis.set_major_locator(_log_ticks(xs[0], xs[-1]))
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(plain)
+    if not panel.names:
+        axes.xaxis.set_major_formatter(plain)
     if panel.y_scale == "log":
         low, high = panel.y_range()
-        wide = high / low > 30
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=7))
+        axes.yaxis.set_major_locator(_log_ticks(low, high))
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(plain)
+
+
+def _log_ticks(low: float, high: float) -> Locator:
+    """Ticks of a logarithmic axis: even ones where it is short, else round ones that leave each other room."""
+    if high < 6 * low:
+        return MaxNLocator(4)
+    subs = (1.0, 2.0, 5.0) if high < 30 * low else (1.0, 3.0) if high < 300 * low else (1.0,)
+    return LogLocator(subs=subs, numticks=_MOST_TICKS)
 
 
 def _draw_marks(axes: Axes, marks: Sequence[float], layout: Layout) -> None:
@@ -290,14 +320,16 @@ def _draw_marks(axes: Axes, marks: Sequence[float], layout: Layout) -> None:
         )
 
 
-def _tick(value: float) -> str:
-    """A number at a tick: short, and exact."""
+def tick(value: float) -> str:
+    """A number at a tick in few letters: `0.25`, `1e−4`, `12.5k`."""
     size = abs(value)
     if size >= 1e4:
         power = min(int(math.log10(size)) // 3, 6)
         return (
             f"{value / 1000**power:.4g}{('', 'k', 'M', 'G', 'T', 'P', 'E')[power]}" if size < 1e21 else f"{value:.0e}"
         )
+    if 0 < size < 1e-3:
+        return f"{value:.2g}".replace("e-0", "e-").replace("-", "−")
     return f"{value:.6g}".replace("-", "−")
 
 
@@ -311,10 +343,6 @@ def _reach(line: Line, *, scale: Scale) -> list[float]:
 def _scale_of(scale: Scale) -> tuple[Any, Any]:
     """To and from the numbers in which an axis is even."""
     return (math.log10, lambda y: 10.0**y) if scale == "log" else (float, float)
-
-
-def _end(line: Line) -> float:
-    return line.points[-1][1] if line.points else 0.0
 
 
 def _role(line: Line) -> str:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from remask.report.canvas import PANEL, Layout
+from remask.report.curves import predictor_name
 from remask.report.panels import Panel, compact, panel_figure, panels_layout
 from remask.report.reading import Record
 from remask.report.settings import Pivot, latest_of, level_panel, newest_of, pivot_of, step_panels
@@ -93,14 +95,16 @@ def _steps(task: str, evaluations: Sequence[Record]) -> Section:
 _BUILDERS: Mapping[str, Callable[[str, Sequence[Record]], Section]] = {"levels": _levels, "steps": _steps}
 
 
-def drawn(panels: Iterable[Panel], *, name: str) -> tuple[Markup, ...]:
+def drawn(panels: Iterable[Panel], *, name: str, layout: Layout = PANEL) -> tuple[Markup, ...]:
     """Panels as figures whose names are unlike those of any other part of the page."""
     panels = list(panels)
-    layout = panels_layout(panels)
+    layout = panels_layout(panels, layout)
     return tuple(Markup(panel_figure(panel, name=f"{name}-{k}", layout=layout)) for k, panel in enumerate(panels))
 
 
 def outside(panels: Iterable[Panel]) -> str:
     """The levels that lie too far away to be drawn, in one sentence; empty where there are none."""
-    far = [f"{name} ({panel.title}: {compact(value)})" for panel in panels for name, value in panel.outside]
+    far = [
+        f"{predictor_name(name)} ({panel.title}: {compact(value)})" for panel in panels for name, value in panel.outside
+    ]
     return f"Outside the frame: {'; '.join(far)}." if far else ""
