@@ -108,7 +108,7 @@ def arm_name(recipe: str, changes: Sequence[str]) -> str:
     for change in changes:
         key, _, value = change.partition("=")
         words += [key.rpartition(".")[2], value]
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(words)).strip("-")[:64]
+    return re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(words)).strip("-")[:64]
 
 
 def read_seeds(text: str) -> list[int]:

@@ -7,7 +7,7 @@ killed one sees the same and goes on.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from remask.config.load import dump_recipe, load_recipe
 from remask.errors import UserError
@@ -21,12 +21,14 @@ POLL = 0.2
 Say = Callable[[str], None]
 
 
+@runtime_checkable
 class Interrupt(Protocol):
     """Whether somebody asked the controller to stop."""
 
     requested: bool
 
 
+@runtime_checkable
 class Searching(Protocol):
     """Where trials come from, and who learns from them."""
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from remask import slurm
 from remask.runs import write_atomic
@@ -50,6 +50,7 @@ class Job:
         return self.folder / f"{self.name}.job"
 
 
+@runtime_checkable
 class Runner(Protocol):
     """Carries jobs out. All but `start` also know jobs that an earlier controller started."""
 

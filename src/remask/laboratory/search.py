@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remask.errors import UserError
@@ -58,7 +59,7 @@ class Search:
         with _quiet():
             self._kept = optuna.create_study(
                 study_name=study.name,
-                storage=f"sqlite:///{study.path / 'optuna.sqlite'}",
+                storage=storage_of(study.path),
                 direction="minimize" if self._lower else "maximize",
                 pruner=_PRUNERS[facts["prune"]](int(facts["first_validation"])),
                 load_if_exists=True,
@@ -113,7 +114,7 @@ class Search:
         live = self._alive(trial.number, frozen)
         if step not in frozen.intermediate_values:
             live.report(self._sign * value, step)
-        return live.should_prune()
+        return bool(live.should_prune())  # numpy has a bool of its own
 
     def told(self, trial: Trial) -> None:
         """Tells Optuna how a trial ended, and which run it was."""
@@ -157,6 +158,11 @@ class Search:
 
     def _frozen(self, number: int) -> "optuna.trial.FrozenTrial":
         return self._kept.get_trials(deepcopy=False)[number]
+
+
+def storage_of(folder: Path) -> Any:
+    """Where Optuna keeps what it knows of a sweep: a file in the study's folder."""
+    return f"sqlite:///{folder / 'optuna.sqlite'}"
 
 
 def planned(over: Sequence[Varied], *, sampler: str, trials: int | None) -> int:
