@@ -41,9 +41,10 @@ ALLOWED: Mapping[str, set[str]] = {
     "samplers": NOISE,
     "model": MODEL,
     "generation": SAMPLING,
+    "flops": {*MODEL, "networks"},
     "training": TRAINING,
     "checkpoints": TRAINING,
-    "evaluation": {*TEXT, "randomness", "objectives", "evaluation.measurement"},
+    "evaluation": {*TEXT, "randomness", "schedules", "objectives", "evaluation.measurement"},
     "runs": RECORDS,
     "report": {*RECORDS, "health"},
     "sinks": RECORDS,
@@ -66,7 +67,17 @@ ALLOWED: Mapping[str, set[str]] = {
     "__main__": {"cli"},
 }
 """Longest prefix of a module's name within remask → what it may import besides its own kind; * is all but the cli."""
-BELOW_THE_CLI = {"experiment", "drawing", "materials", "trainer", "judgement", "finished", "hub", "harness", "laboratory"}
+BELOW_THE_CLI = {
+    "experiment",
+    "drawing",
+    "materials",
+    "trainer",
+    "judgement",
+    "finished",
+    "hub",
+    "harness",
+    "laboratory",
+}
 
 
 def sources() -> dict[str, str]:
