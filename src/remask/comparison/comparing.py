@@ -150,10 +150,10 @@ def _figures(registry: "Registry", records: Sequence[RunRecord]) -> list[Figure]
     """All measurements of the runs, oldest first within a run."""
     found = []
     for run in records:
-        rows = registry.evaluations(run.id)
+        rows, evaluations = registry.figures(run.id)
         if not rows:
             raise UserError(f"run {run.id} has no evaluations to compare: run `remask evaluate {run.id}` first")
-        known = {record.id: record for record in registry.evaluation_records(run.id)}
+        known = {record.id: record for record in evaluations}
         found += [Figure(run=run, row=row, evaluation=known.get(str(row.get("evaluation")))) for row in rows]
     return found
 

@@ -72,11 +72,12 @@ def gather_log(registry: "Registry", choice: Choice) -> Log:
     """
     runs = choice.of(registry.list())
     chosen = {run.id: run for run in runs}
-    evaluations = [record for record in registry.evaluation_records() if record.run_id in chosen]
+    measured, judged = registry.figures()
+    evaluations = [record for record in judged if record.run_id in chosen]
     by_reference = {(record.run_id, record.id): record for record in evaluations}
     of_run: dict[str, list[Figure]] = {run_id: [] for run_id in chosen}
     of_evaluation: dict[tuple[str, str], list[Figure]] = {key: [] for key in by_reference}
-    for row in registry.measurements():
+    for row in measured:
         run_id, key = row["run_id"], (row["run_id"], str(row.get("evaluation")))
         if run_id in chosen:
             figure = Figure(run=chosen[run_id], row=row, evaluation=by_reference.get(key))

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 _SPECIAL = re.compile(r"[\\`*\[\]<>|~$&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")  # a_b is no emphasis
 _ADDRESS = re.compile(r"(?:https?|file)://[^\s<>|\\]+")
@@ -35,7 +36,7 @@ def plain(cell: Cell) -> str:
 
 def rendered(cell: Cell) -> str:
     """A cell as Markdown that stays within its cell, whatever its text."""
-    return _one_line("".join(_piece(piece) for piece in cell))
+    return _one_line("".join([_piece(piece) for piece in cell])) if cell else ""
 
 
 def table(columns: Sequence[str], rows: Sequence[Mapping[str, Cell]]) -> list[str]:
@@ -53,6 +54,7 @@ def table(columns: Sequence[str], rows: Sequence[Mapping[str, Cell]]) -> list[st
     return lines + [_line([text[name] for name in shown]) for text in texts]
 
 
+@lru_cache(maxsize=4096)  # machines, commits and settings recur from row to row
 def escaped(text: str) -> str:
     """Text that Markdown shows as it is."""
     return _SPECIAL.sub(r"\\\g<0>", _visible(text))
@@ -70,7 +72,7 @@ def _piece(piece: Piece) -> str:
 
 
 def _visible(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
 def _one_line(text: str) -> str:
