@@ -19,6 +19,7 @@ from remask.config.build import build_model
 from remask.config.load import load_recipe
 from remask.config.saved import load_model, save_model
 from remask.errors import RunError
+from remask.guard import cautious
 from remask.networks.mask_bias import MaskBias
 from remask.optimisation import MovingAverage, gradient_norm, set_rate
 from remask.parallel import ALONE
@@ -27,7 +28,7 @@ from remask.sharding import Layered, is_sharded, own_range, own_rows, shard, who
 from remask.tokenizers import ByteTokenizer
 from remask.training import TrainingState
 from several import in_processes
-from tiny import tiny_network, tiny_optimizers
+from tiny import EXPERTS, pattern_batches, run_steps, tiny_network, tiny_optimizers
 
 VOCABULARY, LENGTH, ROWS, STEPS, KEPT_STEP = 5, 6, 8, 5, 3
 MATRIX = "network.network.head.weight"
@@ -106,6 +107,7 @@ def looks(world, folder: Path) -> dict:
         "copies": copies(world, folder / "copies"),
         "damaged": damaged(world, folder / "damaged"),
         "refused": refused(world, folder / "refused"),
+        "experts": experts(world),
     }
 
 
@@ -306,6 +308,29 @@ def refused(world, folder: Path) -> dict:
     return seen
 
 
+def experts(world) -> dict:
+    """A mixture of experts trained with copies or shares of its weights, against one process, balance and all."""
+
+    def fresh(company) -> TrainingState:
+        network = tiny_network(mlp=EXPERTS).double()
+        shard(network, layers=network.repeated_layers(), world=company)
+        return TrainingState(network, tiny_optimizers(network, "muon"), MovingAverage(network, decay=0.9))
+
+    alone, copies, shares = fresh(ALONE), fresh(ALONE), fresh(world)
+    copies.network = nn.parallel.DistributedDataParallel(copies.network)
+    run_steps(alone, 4)
+    seen: dict = {}
+    for name, state in {"copies": copies, "shares": shares}.items():
+        network = getattr(state.network, "module", state.network)
+        own = ([step[world.rank]] for step in pattern_batches(micro=8 // world.size))
+        run_steps(state, 4, batches=own, world=world, guard=cautious(network, steps=4))
+        found = {key: whole(p.detach()) for key, p in network.named_parameters()}
+        seen[name] = farthest(found, {key: p.detach() for key, p in alone.network.named_parameters()})
+        biases = [key for key in found if key.endswith("balance_bias")]
+        seen[name + " balance"] = all(torch.equal(found[key], alone.network.get_parameter(key)) for key in biases)
+    return {**seen, "moved": max(float(found[key].abs().max()) for key in biases)}
+
+
 def looks_of_four(world, folder: Path) -> dict:
     """What two processes wrote, read by four of which one holds no row of the vocabulary; and the other way."""
     seen = {}
@@ -431,6 +456,14 @@ def test_a_disk_that_refuses_one_process_is_everyones_error_and_leaves_nothing(s
             assert line.startswith("the checkpoint of step 3 could not be written to")
         assert one["refused"]["left0"] == one["refused"]["left1"] == ["step-1", "step-2"]
         assert one["refused"]["left"] == ["step-2", "step-3"]
+
+
+@pytest.mark.parametrize("kind", ["copies", "shares"])
+def test_two_processes_train_the_experts_of_one_and_balance_them_alike(seen, kind):
+    for one in seen["two"]:
+        assert one["experts"][kind] < 1e-12
+        assert one["experts"][kind + " balance"]
+        assert one["experts"]["moved"] > 0.015
 
 
 def both(folder: Path) -> dict:

@@ -3,7 +3,7 @@
 Ids 0 to 5 are tokens, 6 is the mask.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -12,10 +12,11 @@ from accelerate import Accelerator
 from remask.data.batch import Batch
 from remask.guard import cautious
 from remask.networks import BIDIRECTIONAL, CAUSAL, Transformer
-from remask.networks.blocks import Residual, Timeless
+from remask.networks.blocks import GatedMLP, Residual, Timeless
+from remask.networks.experts import Experts
 from remask.objectives import LikelihoodBound, NextToken, masking_integrand
 from remask.optimisation import MovingAverage, adamw, constant, muon
-from remask.parallel import ALONE
+from remask.parallel import ALONE, World
 from remask.processes import Masking
 from remask.randomness import keyed_generator
 from remask.schedules import Linear
@@ -25,9 +26,18 @@ V, MASK, LENGTH = 7, 6, 12
 PROCESS = Masking(schedule=Linear(), vocab_size=V, mask_id=MASK)
 BOUND = LikelihoodBound(process=PROCESS, integrand=masking_integrand, t_min=1e-3)
 NEXT_TOKEN = NextToken(mask_id=MASK)
+EXPERTS = partial(Experts, experts=4, per_token=2, balance_rate=0.01)
 
 
-def tiny_network(*, vocab_size: int = V, width: int = 16, dropout: float = 0.0, causal: bool = False, seed: int = 1):
+def tiny_network(
+    *,
+    vocab_size: int = V,
+    width: int = 16,
+    dropout: float = 0.0,
+    causal: bool = False,
+    seed: int = 1,
+    mlp: Callable[[int, int], torch.nn.Module] = GatedMLP,
+):
     network = Transformer(
         vocab_size=vocab_size,
         mask_id=vocab_size - 1,
@@ -38,6 +48,7 @@ def tiny_network(*, vocab_size: int = V, width: int = 16, dropout: float = 0.0, 
         direction=CAUSAL if causal else BIDIRECTIONAL,
         time=Timeless(),
         residual=partial(Residual, dropout=dropout),
+        mlp=mlp,
     )
     network.initialise(keyed_generator(seed, "weights"))
     return network
@@ -91,7 +102,16 @@ def pattern_batches(
 
 
 def run_steps(
-    state: TrainingState, steps: int, *, objective=BOUND, batches=None, clip: float = 1.0, seed: int = 1, curve=constant
+    state: TrainingState,
+    steps: int,
+    *,
+    objective=BOUND,
+    batches=None,
+    clip: float = 1.0,
+    seed: int = 1,
+    curve=constant,
+    guard=None,
+    world: World = ALONE,
 ) -> list[Step]:
     """Trains on the CPU up to step `steps`."""
     return list(
@@ -104,8 +124,8 @@ def run_steps(
             clip=clip,
             seed=seed,
             steps=steps,
-            world=ALONE,
-            guard=cautious(state.network, steps=steps),
+            world=world,
+            guard=guard or cautious(state.network, steps=steps),
         )
     )
 

@@ -1,11 +1,6 @@
 """A mixture of experts: equal to what it is made of, evenly used, and the same however a step is computed."""
 
-import json
-import os
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,19 +9,13 @@ from torch import nn
 from remask.checkpoints import Checkpoints
 from remask.config.build import build_model
 from remask.config.load import load_recipe
-from remask.networks import BIDIRECTIONAL, Transformer
-from remask.networks.blocks import GatedMLP, Residual, Timeless
+from remask.networks.blocks import GatedMLP
 from remask.networks.experts import Experts
 from remask.networks.running import Recomputed, run_in_training
-from remask.optimisation import MovingAverage
-from remask.parallel import ALONE
 from remask.randomness import keyed_generator
-from remask.sharding import shard, whole
 from remask.tokenizers import ByteTokenizer
-from remask.training import TrainingState, load_figures, train
-from several import in_processes
-from tiny import BOUND, MASK, V, cautious, constant, differing, everything, pattern_batches, run_steps
-from tiny import tiny_optimizers as optimizers_of
+from remask.training import TrainingState, load_figures
+from tiny import EXPERTS, V, differing, everything, pattern_batches, run_steps, tiny_network, tiny_state
 
 D, HIDDEN = 8, 6
 CPU = torch.device("cpu")
@@ -168,13 +157,13 @@ def test_a_step_raises_what_is_used_too_little_and_lowers_what_is_used_too_much(
 @pytest.mark.parametrize(("rate", "spread"), [(0.005, True), (0.0, False)])
 def test_tokens_that_all_choose_one_expert_are_spread_out_by_the_balance_alone(rate, spread):
     """Without it, and without any training, they stay where they are."""
-    module, x = mixture(4, 1, rate=rate), inputs(50, 8)
+    module, x = mixture(4, 1, rate=rate), inputs(25, 8)
     with torch.no_grad():
         module.router.weight *= 0.5
         x[..., 0] = 3.0
         module.router.weight[:, 0] = torch.tensor([1.5, 0.0, 0.0, 0.0])
     shares = []
-    for _ in range(200):
+    for _ in range(150):
         module.begin_count()
         module(x)
         module.steer(module.counted())
@@ -187,57 +176,41 @@ def test_tokens_that_all_choose_one_expert_are_spread_out_by_the_balance_alone(r
 # --- in a network ----------------------------------------------------------------------------------------------------
 
 
-def network_of_experts(seed: int = 1, *, rate: float = 0.01) -> Transformer:
-    network = Transformer(
-        vocab_size=V,
-        mask_id=MASK,
-        width=16,
-        layers=2,
-        heads=2,
-        mlp_width=12,
-        direction=BIDIRECTIONAL,
-        time=Timeless(),
-        residual=partial(Residual, dropout=0.0),
-        mlp=partial(Experts, experts=4, per_token=2, balance_rate=rate),
-    )
-    network.initialise(keyed_generator(seed, "weights"))
-    return network
-
-
-def fresh(kind: str = "muon", *, seed: int = 1, double: bool = False) -> TrainingState:
-    network = network_of_experts(seed)
-    network = network.double() if double else network
-    return TrainingState(network, optimizers_of(network, kind), MovingAverage(network, decay=0.9))
+def fresh(*, seed: int = 1) -> TrainingState:
+    return tiny_state(optimizer="muon", seed=seed, mlp=EXPERTS)
 
 
 def biases(network: nn.Module) -> torch.Tensor:
-    return torch.stack([part.balance_bias.detach() for part in network.modules() if isinstance(part, Experts)])
+    return torch.cat([part.balance_bias.detach() for part in balanced(network)])
+
+
+def balanced(network: nn.Module) -> list[Experts]:
+    return [part for part in network.modules() if isinstance(part, Experts)]
 
 
 def test_padding_changes_no_logits_and_no_load():
-    network, z = network_of_experts().double(), torch.arange(V - 1).repeat(2, 2)
+    network, z = tiny_network(mlp=EXPERTS).double(), torch.arange(V - 1).repeat(2, 2)
     positions, counts = torch.ones_like(z, dtype=torch.bool), []
     logits = []
     for padding in (0, 3):
-        for part in network.modules():
-            if isinstance(part, Experts):
-                part.begin_count()
+        (part,) = balanced(network)
+        part.begin_count()
         pad = partial(nn.functional.pad, pad=(0, padding))
         row = {"segments": pad(positions.long()), "positions": pad(positions)}
         logits.append(network(pad(z), torch.zeros(2, dtype=torch.float64), **row))
-        counts.append([part.counted() for part in network.modules() if isinstance(part, Experts)])
+        counts.append(part.counted())
     torch.testing.assert_close(logits[1], logits[0], rtol=1e-12, atol=1e-12)
-    assert torch.equal(torch.stack(counts[0]), torch.stack(counts[1]))
-    assert torch.stack(counts[0]).sum(-1).tolist() == [2 * z.numel()] * 2
+    assert torch.equal(counts[0], counts[1])
+    assert counts[0].sum() == 2 * z.numel()
 
 
 def test_micro_batches_and_recomputation_give_the_same_balance_bit_for_bit():
     found = {}
     for name, micro in {"whole": 8, "parts": 2, "again": 4}.items():
-        state = fresh(double=True)
+        state = fresh()
         if name == "again":
             run_in_training(state.network.blocks, Recomputed())
-        run_steps(state, 6, batches=pattern_batches(micro=micro))
+        run_steps(state, 4, batches=pattern_batches(micro=micro))
         found[name] = biases(state.network)
         assert load_figures(state.network)["expert_load"] > 0.25
     assert found["whole"].any()
@@ -267,18 +240,16 @@ def test_a_step_that_is_left_out_leaves_the_balance_as_it_is():
         def after_update(self, step: int) -> None:
             pass
 
-    steps(state, ALONE, 2, guard=Refuses())
+    run_steps(state, 2, guard=Refuses())
     assert not biases(state.network).any()
     assert load_figures(state.network) == {}
 
 
 def test_muon_orthogonalises_each_experts_own_matrices():
-    network = network_of_experts()
-    hidden = {id(p) for p in network.hidden_matrices()}
-    for part in network.modules():
-        if isinstance(part, Experts):
-            assert {id(p) for p in part.parameters() if p.requires_grad} <= hidden
-            assert id(part.balance_bias) not in hidden
+    network = tiny_network(mlp=EXPERTS)
+    hidden, (part,) = {id(p) for p in network.hidden_matrices()}, balanced(network)
+    assert {id(p) for p in part.parameters() if p.requires_grad} <= hidden
+    assert id(part.balance_bias) not in hidden
 
 
 def test_the_recipe_has_the_active_parameters_of_the_dense_one_but_for_the_router():
@@ -286,83 +257,9 @@ def test_the_recipe_has_the_active_parameters_of_the_dense_one_but_for_the_route
         name: build_model(load_recipe(name, ["network.width=64", "network.heads=2"]), ByteTokenizer(), device=CPU)
         for name in ("mdlm", "mdlm-moe")
     }
-    parts = [part for part in models["mdlm-moe"].network.modules() if isinstance(part, Experts)]
+    parts = balanced(models["mdlm-moe"].network)
     routers = sum(part.router.weight.numel() + part.balance_bias.numel() for part in parts)
     unused = sum(p.numel() for part in parts for p in part.unused())
     assert len(parts) == 4
     assert models["mdlm-moe"].parameters - unused == models["mdlm"].parameters + routers
     assert unused == 3 * sum(p.numel() for part in parts for e in part.experts[:2] for p in e.parameters())
-
-
-# --- on several processes --------------------------------------------------------------------------------------------
-
-
-def steps(state: TrainingState, world, last: int, *, guard: object = None) -> None:
-    """Optimiser steps as a run makes them, each process its share of the rows."""
-    from remask.trainer import make_accelerator
-
-    accelerator = make_accelerator(CPU, precision="float32")
-    if world.size > 1 and not any(hasattr(p, "full_tensor") for p in state.network.parameters()):
-        state.network = accelerator.prepare(state.network)
-    share = 8 // world.size
-    batches = ([step[world.rank]] for step in pattern_batches(micro=share))
-    for _ in train(
-        state,
-        objective=BOUND,
-        batches=batches,
-        accelerator=accelerator,
-        curve=constant,
-        clip=1.0,
-        seed=1,
-        steps=last,
-        world=world,
-        guard=guard or cautious(accelerator.unwrap_model(state.network), steps=last),
-    ):
-        pass
-
-
-def looks(world) -> dict:
-    """How far two processes with copies, or with shares of the weights, end up from one."""
-    alone = fresh(double=True)
-    steps(alone, ALONE, 4)
-    expected = dict(alone.network.named_parameters())
-    seen: dict = {"moved": float(biases(alone.network).abs().max())}
-    for kind in ("copies", "shares"):
-        state = fresh(double=True)
-        network = state.network
-        if kind == "shares":
-            shard(network, layers=network.repeated_layers(), world=world)
-            state = TrainingState(network, optimizers_of(network, "muon"), MovingAverage(network, decay=0.9))
-        steps(state, world, 4)
-        found = {name: whole(p.detach()) for name, p in network.named_parameters()}
-        seen[kind] = max(float((found[name] - p.detach()).abs().max()) for name, p in expected.items())
-        seen[kind + " bias"] = torch.equal(biases(network), biases(alone.network))
-    return seen
-
-
-@pytest.mark.parametrize("kind", ["copies", "shares"])
-def test_two_processes_train_the_experts_of_one(two, kind):
-    """Copies of the network (DDP), or shares of its weights (FSDP)."""
-    for seen in two:
-        assert seen[kind] < 1e-10
-        assert seen[kind + " bias"]
-        assert seen["moved"] > 0.005
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory) -> list[dict]:
-    """What each of two processes saw."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
-    command = [sys.executable, __file__, str(tmp_path_factory.mktemp("experts"))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=240)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-if __name__ == "__main__":
-    import torch._dynamo  # once for all processes: they would import them each
-    import torch.distributed.fsdp
-
-    import remask.trainer  # noqa: F401
-
-    print(json.dumps(in_processes(2, looks, folder=Path(sys.argv[1]))))
