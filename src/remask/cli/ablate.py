@@ -6,6 +6,7 @@ import typer
 
 from remask.cli import options as option
 from remask.cli import studies
+from remask.cli.ablate_steps import steps
 
 if TYPE_CHECKING:
     from remask.config.schema import Recipe
@@ -16,6 +17,9 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+
+
+app.command()(steps)
 
 
 @app.callback(invoke_without_command=True)

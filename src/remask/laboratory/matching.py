@@ -330,7 +330,7 @@ def _analytic(registry: Registry, run: "RunRecord") -> float | None:
     except UserError:
         return None
     rows = build_rows(recipe.data, text.stores["validation"])
-    return analytic_flops(model, evaluation_batches(rows, limit=1)[0])
+    return analytic_flops(model, next(evaluation_batches(rows, limit=recipe.training.evaluate_rows)))
 
 
 def _achieved(

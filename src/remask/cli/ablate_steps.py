@@ -1,0 +1,173 @@
+"""`remask ablate steps`: what denoising steps cost, and what they bring."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from remask.cli import options as option
+
+if TYPE_CHECKING:
+    from remask.config.schema import Recipe
+    from remask.evaluation.measurement import Measurement
+    from remask.runs import RunFolder
+
+SHOWN = {
+    "seconds_per_sample": "s/sample",
+    "seconds_alone": "s alone",
+    "network_calls": "calls",
+    "entropy": "entropy",
+    "repetition": "repetition",
+    "distinct_2": "distinct_2",
+    "judged_perplexity": "judged ppl",
+    "mauve": "mauve",
+}
+"""Figures of the table with their headings; all others are kept with the run."""
+HELD_OUT = "held-out text"
+
+
+def steps(
+    run: option.RunReference = "last",
+    steps: Annotated[str, typer.Option(help="Numbers of steps, with commas between them.")] = "20,50,100",
+    samplers: Annotated[
+        str | None, typer.Option(help="Samplers, with commas between them [default: the recipe's].")
+    ] = None,
+    count: Annotated[int, typer.Option(min=2, help="Texts to draw for each setting.")] = 64,
+    length: Annotated[int | None, typer.Option(help="Tokens a text.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(metavar="RUN|FOLDER", help="Judges samples: an autoregressive run or a model folder.")
+    ] = None,
+    features: Annotated[
+        str | None, typer.Option(metavar="RUN|FOLDER", help="Whose hidden states stand for texts, for MAUVE.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Times that each draw is timed.")] = 3,
+    seed: option.Seed = None,
+    device: option.Device = "auto",
+    as_json: option.AsJson = False,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the run's page to FILE.")] = None,
+) -> None:
+    """Draw from a run's model with several numbers of steps: time and network calls against quality."""
+    from remask.runs import Registry, runs_home
+
+    numbers = read_steps(steps)
+    registry = Registry(runs_home())
+    record = registry.find(run)
+    folder = registry.folder_of(record)
+    shared = {"sampling.length": length, "seed": seed, "sampling.count": count}
+    recipe = option.changed_recipe(folder, shared)
+    names = [name.strip() for name in samplers.split(",")] if samplers else [recipe.sampling.sampler]
+    recipes = settings(folder, shared, samplers=names, steps=numbers, own=recipe.sampling.sampler)
+    from remask.config.build import resolve_device
+    from remask.config.saved import load_model
+    from remask.data.cache import cache_home
+    from remask.experiment import describe_device
+    from remask.judgement import Yardstick, judged_length, load_features, load_judge, open_judged_text
+    from remask.judgement.samples import check_samples
+    from remask.laboratory.steps import check_settings, step_measurements
+
+    on = resolve_device(device)
+    model, _ = load_model(folder.model_path, device=on)
+    check_settings(model, recipe, samplers=names)
+    text = open_judged_text(model, recipe, cache=cache_home(), data_hash=record.data_hash)
+    check_samples(model, recipe, text)
+    bench = Yardstick(
+        model=model,
+        recipe=recipe,
+        text=text,
+        count=count,
+        length=judged_length(model, recipe),
+        judge=None if judge is None else load_judge(judge, registry=registry, device=on),
+        features=None if features is None else load_features(features, registry=registry, device=on),
+    )
+    found: list[Measurement] = []
+    with registry.evaluating(record.id, task="steps", device=describe_device(on)) as judged:
+        for own in recipes:
+            measured = step_measurements(model, own, bench=bench, device=describe_device(on), repeats=repeats)
+            judged.keep(measured)
+            found += measured
+            typer.echo(progress(own, measured), err=True)
+    tell(found, as_json=as_json)
+    if html is not None:
+        from remask.report import write_report
+
+        write_report(folder.path, file=html)
+
+
+def read_steps(text: str) -> list[int]:
+    """`20,50,100` as numbers, in rising order.
+
+    Raises:
+        UserError: something else is given.
+    """
+    from remask.errors import UserError
+
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise UserError(f"--steps {text}: give whole numbers above 0 with commas between them, as 20,50,100")
+    return sorted({int(word) for word in words})
+
+
+def settings(
+    folder: "RunFolder", shared: Mapping[str, Any], *, samplers: Sequence[str], steps: Sequence[int], own: str
+) -> "list[Recipe]":
+    """A recipe for each sampler and number of steps, all of them read before anything is drawn.
+
+    Args:
+        folder: the run's.
+        shared: options that are the same for all.
+        samplers: their names.
+        steps: numbers of steps.
+        own: the recipe's sampler, whose other keys stay as they are.
+    """
+    return [
+        option.changed_recipe(
+            folder, {**shared, "sampling.sampler": None if name == own else name, "sampling.steps": number}
+        )
+        for name in samplers
+        for number in steps
+    ]
+
+
+def progress(recipe: "Recipe", measured: "Sequence[Measurement]") -> str:
+    """A setting and its cost in a line."""
+    costs = {figure.name: figure.value for figure in measured}
+    return (
+        f"{recipe.sampling.sampler}, {recipe.sampling.steps} steps: {costs['seconds_per_sample']:.4g} s a sample, "
+        f"{costs['network_calls']:.0f} network calls"
+    )
+
+
+def tell(measured: "Sequence[Measurement]", *, as_json: bool) -> None:
+    """JSON lines, or a table with a row for each setting and held-out text below."""
+    if as_json:
+        for figure in measured:
+            typer.echo(json.dumps(figure.to_json()))
+        return
+    from remask.cli.tables import aligned
+
+    for line in aligned(table(measured), left=(0,)):
+        typer.echo(line)
+    typer.echo(f"times are medians of {measured[0].n} draws of {measured[0].protocol['samples_at_once']} texts at once")
+    typer.echo("next: remask report, which draws them")
+
+
+def table(measured: "Sequence[Measurement]") -> list[list[str]]:
+    """Rows of the table, its head first."""
+    from remask.cli.tables import number
+
+    names = [name for name in SHOWN if any(figure.name == name for figure in measured)]
+    rows: dict[tuple[str, int], dict[str, str]] = {}
+    held_out: dict[str, str] = {}
+    for figure in measured:
+        key = (str(figure.protocol["sampler"]), int(figure.protocol["steps"]))
+        error = "" if figure.stderr is None or figure.name == "network_calls" else f" ± {figure.stderr:.2g}"
+        small = figure.unit == "s"
+        shown = f"{figure.value:.3g}" if small else number(figure.value)
+        rows.setdefault(key, {})[figure.name] = "" if figure.value != figure.value else f"{shown}{error}"
+        if HELD_OUT in figure.trivial:
+            held_out[figure.name] = number(figure.trivial[HELD_OUT])
+    head = ["sampler", "steps", *(SHOWN[name] for name in names)]
+    body = [[sampler, str(taken), *(cells.get(name, "") for name in names)] for (sampler, taken), cells in rows.items()]
+    return [head, *body, [HELD_OUT, "", *(held_out.get(name, "") for name in names)]]
