@@ -148,7 +148,7 @@ def test_a_figure_that_was_not_finite_is_none(home):
     home.judge("a", None)
     home.run("b")
     home.judge("b", 2.0)
-    with pytest.raises(UserError, match="no figure in common"):
+    with pytest.raises(UserError, match=r"no figure in common.*bits_per_byte of a is not finite"):
         compare(home, "a", "b")
 
 
@@ -476,6 +476,23 @@ def test_examples_of_a_share_of_right_answers_are_paired(home):
         )
     (difference,) = figure(compare(home, "a", "b"), "answers_right")["differences"]
     assert difference["p"] == pytest.approx(scipy.stats.ttest_rel([1.0] * 10 + [0.0] * 50, [0.0] * 60).pvalue)
+
+
+def test_arms_may_be_given_names_that_tell_them_apart(home):
+    two(home)
+    names = {"a": "as it is", "b": "network.bias=true"}
+    assert [arm.name for arm in compare(home, "a", "b", names=names).arms] == ["as it is", "network.bias=true"]
+    assert [arm.name for arm in compare(home, "a", "b", names={"a": "x", "b": "x"}).arms] == ["a", "b"]
+
+
+def test_a_figure_that_has_become_infinite_is_not_replaced_by_an_older_one(home):
+    two(home)
+    home.judge("a", 3.0, name="nats_per_token", unit="nats/token")
+    home.judge("b", 3.0, name="nats_per_token", unit="nats/token")
+    home.judge("b", None)
+    comparison = compare(home, "a", "b")
+    assert [each["name"] for each in comparison.to_json()["figures"]] == ["nats_per_token"]
+    assert "bits_per_byte of b is not finite" in comparison.to_json()["flags"]
 
 
 def test_the_comparison_is_plain_json_with_the_arms_facts(home):

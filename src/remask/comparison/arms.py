@@ -1,6 +1,6 @@
 """The arms of a comparison: runs that repeat one setup over seeds are one arm."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,11 +53,15 @@ class Arm:
         return {"name": self.name, "runs": [run.id for run in self.runs], "seeds": self.seeds, "facts": facts}
 
 
-def arms_of(records: Sequence[RunRecord]) -> tuple[list[Arm], list[str]]:
+def arms_of(records: Sequence[RunRecord], *, names: Mapping[str, str] | None = None) -> tuple[list[Arm], list[str]]:
     """The arms in the order of their first runs, and what is to be said of how they were made, in words.
 
     Runs that share a `setup_hash` are one arm; a run without one is an arm of its own. Of runs of one setup that have
     the same seed too, the newest counts: the others say nothing more. Where all runs are of one setup, each is an arm.
+
+    Args:
+        records: the runs.
+        names: what to call the arm that a run is in, by run id; used where it tells all arms apart.
 
     Raises:
         UserError: fewer than two runs, or a run given twice.
@@ -74,7 +78,7 @@ def arms_of(records: Sequence[RunRecord]) -> tuple[list[Arm], list[str]]:
         singles = [[run] for run in records]
         seeds = "the same seed" if len({run.seed for run in records}) == 1 else "other seeds"
         said = [f"the runs repeat one setup with {seeds}: what they differ by is chance, not a better setup"]
-        return _named(singles), said
+        return _named(singles, names or {}), said
     said, kept = [], []
     for runs in setups.values():
         newest = {run.seed: run for run in sorted(runs, key=lambda run: run.created)}
@@ -82,12 +86,13 @@ def arms_of(records: Sequence[RunRecord]) -> tuple[list[Arm], list[str]]:
         if left_out:
             said.append(f"{', '.join(left_out)} left out: a newer run repeats the same setup and seed")
         kept.append([run for run in runs if newest[run.seed] is run])
-    return _named(kept), said
+    return _named(kept, names or {}), said
 
 
-def _named(groups: Sequence[Sequence[RunRecord]]) -> list[Arm]:
-    """Arms by the first that tells them apart of: recipe; recipe and shape; recipe, shape and seed; run id."""
+def _named(groups: Sequence[Sequence[RunRecord]], given: Mapping[str, str]) -> list[Arm]:
+    """Arms by the first that tells them apart of: given name; recipe; recipe, shape; recipe, shape, seed; run id."""
     ways: tuple[Callable[[RunRecord], str], ...] = (
+        lambda run: given.get(run.id, run.recipe),
         lambda run: run.recipe,
         _without_time,
         lambda run: f"{_without_time(run)}_seed{run.seed}",

@@ -9,7 +9,7 @@ from remask.comparison.arms import Arm, arms_of
 from remask.comparison.comparable import Figure, differences
 from remask.comparison.contrasts import ExamplesOf, Pair, pairs_of
 from remask.comparison.directions import Better, better, is_better
-from remask.comparison.selection import Column, columns
+from remask.comparison.selection import Column, columns, newest
 from remask.comparison.statistics import Contrast, mean_and_error
 from remask.errors import UserError, did_you_mean
 from remask.runs.record import RunRecord
@@ -101,6 +101,7 @@ def compare_runs(
     metrics: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
     level: float = 0.95,
+    names: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Compares runs by their newest measurements.
 
@@ -110,6 +111,7 @@ def compare_runs(
         metrics: names of the figures to compare; None: all that there are.
         tasks: tasks whose figures to compare; None: all.
         level: of the intervals, above 0 and below 1.
+        names: what to call the arms, by the id of one of their runs.
 
     Raises:
         UserError: fewer than two runs, one given twice or without evaluations, an unknown metric or task, or nothing
@@ -117,15 +119,16 @@ def compare_runs(
     """
     if not 0 < level < 1:
         raise UserError(f"--level {level}: give a share above 0 and below 1, e.g. 0.95")
-    arms, said = arms_of(records)
-    figures = _wanted(_figures(registry, records), metrics=metrics, tasks=tasks)
+    arms, said = arms_of(records, names=names)
+    figures = newest(_wanted(_figures(registry, records), metrics=metrics, tasks=tasks))
+    said += [f"{figure.name} of {figure.run.id} is not finite" for figure in figures if figure.value is None]
     found = columns(arms, figures)
     by_name = {arm.name: arm for arm in arms}
     look_up = _examples(registry)
     compared = [_compared(column, by_name, examples_of=look_up, level=level) for column in found]
     compared.sort(key=_importance)
     if not any(each.column.comparable for each in compared):
-        raise UserError(_refusal(arms, compared))
+        raise UserError("; ".join([_refusal(arms, compared), *said]))
     comparable = [each.column for each in compared if each.column.comparable]
     flags = fairness.flags(arms, comparable, alarms=_alarms(registry, records))
     verdict = _verdict(compared, arms, level=level)

@@ -45,11 +45,13 @@ def columns(arms: Sequence[Arm], figures: Sequence[Figure]) -> list[Column]:
 
     Args:
         arms: at least two.
-        figures: oldest first; those without a finite value, or of runs of no arm, are passed over.
+        figures: from `newest`; those without a finite value, or of runs of no arm, are passed over.
     """
     owner = {run.id: arm.name for arm in arms for run in arm.runs}
     names: dict[tuple[str, str], list[Figure]] = {}
-    for figure in newest(figure for figure in figures if figure.value is not None and figure.run.id in owner):
+    for figure in figures:
+        if figure.value is None or figure.run.id not in owner:
+            continue
         names.setdefault((figure.task, figure.name), []).append(figure)
     found = []
     for same_name in names.values():
