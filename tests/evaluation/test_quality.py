@@ -155,7 +155,9 @@ def test_samples_held_against_each_other_have_no_standard_error():
     assert found["overlap_4"].value == pytest.approx((2 / 2 + 1 / 2) / 2)
     assert math.isnan(found["overlap_8"].value)
     assert found["self_bleu"].value == pytest.approx(self_bleu(["the cat sat on it", "the cat sat on me"]).mean())
-    assert [found[name].stderr for name in ("self_bleu", "distinct_samples")] == [None, None]
+    for name in ("self_bleu", "distinct_samples"):
+        assert found[name].stderr is None
+        assert found[name].protocol == {"steps": 4, "samples": 2}
 
 
 def test_references_get_the_figures_they_would_get_as_samples():

@@ -13,6 +13,8 @@ from remask.errors import UserError
 from remask.judgement import load_features, load_judge
 from remask.judgement.readers import RunReader, encodable, reader_protocol
 from remask.model import Model
+from remask.networks.pretrained import PretrainedDenoiser
+from remask.networks.reading import read_both_ways
 from remask.runs import Registry
 from remask.tokenizers import ByteTokenizer, CharacterTokenizer
 from tiny import BOUND, tiny_network
@@ -89,6 +91,18 @@ def test_a_run_s_state_of_a_text_is_the_mean_of_what_its_projection_reads():
         z = torch.tensor([ids])
         network(z, torch.zeros(1), segments=torch.tensor([segments]), positions=torch.ones_like(z, dtype=torch.bool))
     np.testing.assert_allclose(found, torch.stack([s.mean(0) for s in seen]).detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_on_a_pretrained_backbone_has_states_too():
+    backbone = tiny_model("llama")
+    network = PretrainedDenoiser(backbone, reading=read_both_ways, mask_id=BYTES.mask_id, start_id=BYTES.eos_id)
+    model = Model(network=network, process=None, objective=BOUND, tokenizer=BYTES, length=6)
+    found = RunReader(name="run", model=model, weights="w").states(
+        [np.array([*b"ab"]), np.array([*b"abcdefgh"])], BYTES
+    )
+    assert found.shape == (2, 16)
+    assert np.isfinite(found).all()
+    assert (found[0] != found[1]).any()
 
 
 def test_a_folder_s_states_are_of_the_whole_text_and_ends_stand_between_documents(tmp_path, registry):

@@ -121,7 +121,7 @@ class CausalReader:
         for group in _groups(kept, vocabulary=1):
             ids, valid = self._rows([piece for _, piece in group])
             hidden = self.model.base_model(input_ids=ids, attention_mask=valid.long(), use_cache=False)[0]
-            last = hidden[torch.arange(len(ids)), valid.sum(-1) - 1].float().cpu().numpy()
+            last = hidden[torch.arange(len(ids), device=ids.device), valid.sum(-1) - 1].float().cpu().numpy()
             states |= {place: state for (place, _), state in zip(group, last, strict=True)}
         return np.stack([states[place] for place in range(len(texts))])
 

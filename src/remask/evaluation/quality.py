@@ -192,14 +192,15 @@ def _measurement(
 ) -> Measurement:
     values = samples[name][~np.isnan(samples[name])]
     n = len(values)
+    of_set = {"samples": len(samples[name])} if name in _OF_SETS else {}  # their number decides such a figure
     return Measurement(
         name=name,
         value=_mean(values),
         unit=_UNITS[name],
         n=n,
-        stderr=float(values.std(ddof=1) / math.sqrt(n)) if n > 1 and name not in _OF_SETS else None,
+        stderr=float(values.std(ddof=1) / math.sqrt(n)) if n > 1 and not of_set else None,
         trivial={reference: _mean(figures[name]) for reference, figures in references.items()},
-        protocol=dict(protocol),
+        protocol={**protocol, **of_set},
     )
 
 
