@@ -1,8 +1,9 @@
 """The evaluations of a home's runs: begun, filled, ended, found, and noticed where their process died."""
 
+import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,7 +19,14 @@ from remask.runs.home import is_plain_name, timestamp
 from remask.runs.provenance import collect_provenance
 from remask.runs.record import RunRecord
 from remask.runs.references import by_prefix, unknown_evaluation
-from remask.runs.rows import EVALUATIONS, insert_measurements, is_figure, select_measurements
+from remask.runs.rows import (
+    EVALUATIONS,
+    Lines,
+    insert_measurements,
+    is_figure,
+    select_measurements,
+    select_moments,
+)
 from remask.runs.store import Store
 
 if TYPE_CHECKING:
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
 
 Rows = list[dict[str, Any]]
 Figures = tuple[Rows, list[EvaluationRecord]]
+Select = Callable[[sqlite3.Connection, str | None], Lines]
 
 
 class OpenEvaluation:
@@ -129,12 +138,12 @@ class Evaluations:
 
     def figures(self, run_id: str | None) -> Figures:
         """The figures and records of a run, or of all runs: figures oldest first, records newest first and settled."""
-        found = [
-            assigned(rows, run_id=name, recorded=recorded) for name, (rows, recorded) in self._all_of(run_id).items()
-        ]
-        rows = [row for run_rows, _ in found for row in run_rows]
-        records = [record for _, run_records in found for record in run_records]
-        return rows, self._settle(sorted(records, key=lambda record: record.created, reverse=True))
+        found = self._assigned(run_id, select_measurements)
+        return [row for rows, _ in found for row in rows], self._newest_first(found)
+
+    def records(self, run_id: str | None) -> list[EvaluationRecord]:
+        """The records alone, for which the figures themselves need not be read."""
+        return self._newest_first(self._assigned(run_id, select_moments))
 
     def find(self, run_id: str, reference: str) -> EvaluationRecord:
         """An evaluation of a run by its id, `last`, or a unique prefix.
@@ -142,7 +151,7 @@ class Evaluations:
         Raises:
             UserError: nothing or more than one fits.
         """
-        _, records = self.figures(run_id)
+        records = self.records(run_id)
         exact = {record.id: record for record in records}.get(reference)
         record = exact or (records[0] if reference == "last" and records else None)
         if record is None and reference != "last":
@@ -167,14 +176,22 @@ class Evaluations:
             listed = self._store.listed(connection, run_id)
         return RunFolder(self._store.home / (listed.folder if listed else run_id))
 
-    def _all_of(self, run_id: str | None) -> Mapping[str, Figures]:
-        """Run id → the figures and records that are kept of it."""
+    def _newest_first(self, found: Iterable[Figures]) -> list[EvaluationRecord]:
+        records = [record for _, records in found for record in records]
+        return self._settle(sorted(records, key=lambda record: record.created, reverse=True))
+
+    def _assigned(self, run_id: str | None, select: Select) -> list[Figures]:
+        kept = self._all_of(run_id, select)
+        return [assigned(rows, run_id=name, recorded=recorded) for name, (rows, recorded) in kept.items()]
+
+    def _all_of(self, run_id: str | None, select: Select) -> Mapping[str, Figures]:
+        """Run id → the figures, as `select` has them, and the records that are kept of it."""
         if self._is_on_disk_only(run_id):
             ids = [record.id for record in self._store.runs_on_disk()[0]] if run_id is None else [run_id]
             return {name: self._in_folder(name) for name in ids}
         found: dict[str, Figures] = {}
         with self._store.database.read() as connection, self._store.understood():
-            for name, row in select_measurements(connection, run_id):
+            for name, row in select(connection, run_id):
                 found.setdefault(name, ([], []))[0].append(row)
             equal = {} if run_id is None else {"run_id": run_id}
             for record in EVALUATIONS.select(connection, **equal):

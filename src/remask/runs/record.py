@@ -130,7 +130,7 @@ class RunRecord:
             TypeError: a required field is missing.
             ValueError: the status is unknown, or the lineage cannot be understood.
         """
-        known = {name: value for name, value in values.items() if name in _NAMES}
+        known = {name: values[name] for name in values.keys() & _NAMES} if values.keys() - _NAMES else {**values}
         known["lineage"] = lineage.understand(known.get("lineage") or [], run_id=str(known.get("id")))
         return cls(**known)
 

@@ -257,7 +257,7 @@ class Registry:
 
         Figures that an older remask stored without a record are evaluations of their own, by task and moment.
         """
-        return self._evaluations.figures(run_id)[1]
+        return self._evaluations.records(run_id)
 
     def measurements(self, run_id: str | None = None) -> Rows:
         """The figures of a run, or of all runs, each run's oldest first.

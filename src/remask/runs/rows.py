@@ -11,6 +11,7 @@ from remask.runs.files import json_line
 from remask.runs.record import RunRecord
 
 Record = TypeVar("Record", RunRecord, EvaluationRecord)
+Lines = list[tuple[str, dict[str, Any]]]
 
 MEASUREMENT = ("name", "value", "unit", "n", "stderr", "trivial", "protocol", "task", "created", "evaluation")
 """The columns of a figure, which are the keys of its line in evaluations.jsonl."""
@@ -65,8 +66,9 @@ class Table(Generic[Record]):
 
     def _record(self, row: tuple[Any, ...]) -> Record:
         values = dict(zip(self._columns, row, strict=True))
-        for name in self._json:
-            values[name] = json.loads(values[name])
+        # in one call, because there may be thousands of rows
+        texts = ",".join([values[name] for name in self._json])
+        values.update(zip(self._json, json.loads(f"[{texts}]"), strict=True))
         for name in self._booleans:
             if values[name] is not None:
                 values[name] = bool(values[name])
@@ -93,7 +95,7 @@ def insert_measurements(connection: sqlite3.Connection, run_id: str, rows: Itera
         connection.execute(insert, [run_id, *({**row, **texts}.get(name) for name in MEASUREMENT)])
 
 
-def select_measurements(connection: sqlite3.Connection, run_id: str | None) -> list[tuple[str, dict[str, Any]]]:
+def select_measurements(connection: sqlite3.Connection, run_id: str | None) -> Lines:
     """The figures of a run, or of all runs, oldest first: the run's id, and the line as evaluations.jsonl has it.
 
     Raises:
@@ -101,9 +103,14 @@ def select_measurements(connection: sqlite3.Connection, run_id: str | None) -> l
         TypeError: as ValueError.
         RecursionError: as ValueError.
     """
-    where, arguments = ("", ()) if run_id is None else (" WHERE run_id = ?", (run_id,))
-    query = f"SELECT run_id, {', '.join(MEASUREMENT)} FROM measurements{where} ORDER BY number"
-    return [(run, _line(row)) for run, *row in connection.execute(query, arguments).fetchall()]
+    objects = _Objects()
+    return [(run, _line(row, objects)) for run, *row in _select(connection, MEASUREMENT, run_id)]
+
+
+def select_moments(connection: sqlite3.Connection, run_id: str | None) -> Lines:
+    """As `select_measurements`, but of each figure only when and of what it is: task, moment and evaluation."""
+    names = ("task", "created", "evaluation")
+    return [(run, dict(zip(names, row, strict=True))) for run, *row in _select(connection, names, run_id)]
 
 
 def remove_measurements(connection: sqlite3.Connection, **equal: str) -> None:
@@ -113,10 +120,23 @@ def remove_measurements(connection: sqlite3.Connection, **equal: str) -> None:
     connection.execute(f"DELETE FROM measurements WHERE {where}", tuple(equal.values()))
 
 
-def _line(row: list[Any]) -> dict[str, Any]:
+def _select(connection: sqlite3.Connection, names: tuple[str, ...], run_id: str | None) -> list[tuple[Any, ...]]:
+    where, arguments = ("", ()) if run_id is None else (" WHERE run_id = ?", (run_id,))
+    query = f"SELECT run_id, {', '.join(names)} FROM measurements{where} ORDER BY number"
+    return connection.execute(query, arguments).fetchall()
+
+
+class _Objects(dict[str, Any]):
+    """JSON text → its value; many figures have the same protocol."""
+
+    def __missing__(self, text: str) -> Any:
+        return self.setdefault(text, json.loads(text))
+
+
+def _line(row: list[Any], objects: _Objects) -> dict[str, Any]:
     values: dict[str, Any] = dict(zip(MEASUREMENT, row, strict=True))
     for name in _OBJECTS:
-        values[name] = json.loads(values[name])
+        values[name] = dict(objects[values[name]])
     if values["evaluation"] is None:  # a line of an older remask, or of `add_evaluations`
         del values["evaluation"]
     return values
