@@ -60,6 +60,10 @@ _GROUPS = (
         names={"remask_auc": ""},
         levels=(("chance", 0.5),),
     ),
+    Group(
+        title="share of choices of the busiest expert",
+        names={"expert_load": "busiest", "expert_load_even": "if evenly used"},
+    ),
     Group(title="learning rate", names={"learning_rate": ""}),
     Group(title="tokens per second", names={"tokens_per_second": ""}),
 )
