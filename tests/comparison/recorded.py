@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from remask.evaluation.measurement import Examples, Measurement
-from remask.runs import Provenance, Registry, RunFolder, RunRecord
+from remask.runs import EvaluationRecord, Provenance, Registry, RunFolder, RunRecord
 
 LIKELIHOOD = {
     "likelihood": "upper bound: diffusion + reconstruction + prior + ends",
@@ -41,15 +42,59 @@ PROVENANCE = Provenance(
 SAMPLED = {"sampler": "ancestral", "steps": 64, "length": 64, "temperature": 1.0, "top_p": 1.0, "seed": 1}
 
 
-class Home:
-    """A registry, and short ways to put runs and figures into it."""
+class Shelf:
+    """What a comparison asks of a registry, in memory: a hundred times as fast as one on disk."""
 
-    def __init__(self, path: Path) -> None:
-        self.registry = Registry(path)
+    def __init__(self) -> None:
+        self.records: dict[str, RunRecord] = {}
+        self.metrics: dict[str, list[dict[str, Any]]] = {}
+        self._rows: dict[str, list[dict[str, Any]]] = {}
+        self._evaluations: dict[str, list[EvaluationRecord]] = {}
+        self._examples: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def create(self, record: RunRecord) -> RunRecord:
+        self.records[record.id] = record
+        return record
+
+    def list(self) -> list[RunRecord]:
+        return [*self.records.values()][::-1]
+
+    def get(self, run_id: str) -> RunRecord:
+        return self.records[run_id]
+
+    def figures(self, run_id: str) -> tuple[Any, Any]:
+        return self._rows.get(run_id, []), self._evaluations.get(run_id, [])[::-1]
+
+    def examples(self, run_id: str, evaluation: str) -> dict[str, Any]:
+        return self._examples[run_id, evaluation]
+
+    def folder_of(self, record: RunRecord) -> SimpleNamespace:
+        return SimpleNamespace(metrics=lambda: self.metrics.get(record.id, []))
+
+    def keep(self, run_id: str, figure: Measurement, *, task: str, **facts: Any) -> None:
+        """An evaluation of one figure."""
+        known = self._evaluations.setdefault(run_id, [])
+        created = f"2026-11-22T08:00:{len(known):02d}+00:00"
+        values = {"step": self.get(run_id).step, "git_commit": PROVENANCE.git_commit} | facts
+        record = EvaluationRecord(id=f"{task}_{len(known)}", run_id=run_id, task=task, created=created, **values)
+        known.append(record)
+        row = figure.to_json() | {"run_id": run_id, "task": task, "created": created, "evaluation": record.id}
+        self._rows.setdefault(run_id, []).append(row)
+        kept = {} if figure.examples is None else {figure.name: figure.examples.to_json()}
+        self._examples[run_id, record.id] = kept
+
+
+class Home:
+    """A registry, in memory or in a folder, and short ways to put runs and figures into it."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.registry: Any = Shelf() if path is None else Registry(path)
+        self._in_memory = path is None
 
     def run(self, run_id: str, **values: Any) -> RunRecord:
         """A finished run whose budget, text and code are those of every other one, unless values say otherwise."""
-        RunFolder.create(self.registry.home, run_id)
+        if not self._in_memory:
+            RunFolder.create(self.registry.home, run_id)
         defaults: dict[str, Any] = {
             "recipe": run_id.partition("_")[0],
             "family": "token",
@@ -101,6 +146,9 @@ class Home:
             protocol=protocol,
             examples=examples,
         )
+        if self._in_memory:
+            self.registry.keep(run_id, figure, task=task, **facts)
+            return
         with self.registry.evaluating(run_id, task=task, **facts) as judged:
             judged.keep([figure])
 

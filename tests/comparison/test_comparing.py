@@ -6,7 +6,7 @@ import math
 import pytest
 import scipy.stats
 
-from comparison.recorded import EXACT, LIKELIHOOD, PROVENANCE, SAMPLED, TRIVIAL, Home, rows
+from comparison.recorded import EXACT, LIKELIHOOD, SAMPLED, TRIVIAL, Home, rows
 from remask.comparison import compare_runs, refuse_unfair
 from remask.comparison.text import comparison_lines
 from remask.errors import UserError
@@ -14,9 +14,8 @@ from remask.evaluation.measurement import Examples
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setattr("remask.runs.evaluations.collect_provenance", lambda: PROVENANCE)
-    return Home(tmp_path / "home")
+def home():
+    return Home()
 
 
 def compare(home, *runs, **options):
@@ -215,11 +214,12 @@ def test_another_way_to_the_same_quantity_is_flagged(home, change, said):
 
 
 def test_alarms_of_the_training_are_flagged(home):
-    record = home.run("a")
-    folder = home.registry.folder_of(record)
-    for step in (3, 4):
-        folder.append_metrics({"kind": "alarm", "step": step, "name": "exploding gradient"})
-    folder.close()
+    home.run("a")
+    home.registry.metrics["a"] = [
+        {"kind": "train", "step": 1},
+        {"kind": "alarm", "step": 3, "name": "exploding gradient"},
+        {"kind": "alarm", "step": 4, "name": "exploding gradient"},
+    ]
     home.judge("a", 2.5)
     home.run("b")
     home.judge("b", 2.6)
