@@ -103,17 +103,22 @@ def write(home: Path, told: Path, draw: random.Random) -> None:
                 registry.update(folder.run_id, step=step)
                 note(run=folder.run_id, kind="step", step=step)
                 if step % 5 == 0:
-                    registry.add_evaluations(folder.run_id, [_measurement(step)], task="likelihood")
-                    note(run=folder.run_id, kind="evaluated", step=step)
+                    registry.add_evaluations(folder.run_id, [_measurement(f"bits_{step}", step)], task="likelihood")
+                    note(run=folder.run_id, kind="evaluated", name=f"bits_{step}")
+                if step % 7 == 0:
+                    with registry.evaluating(folder.run_id, task="quality") as judged:
+                        judged.keep([_measurement(f"judged_{step}", step)])
+                        note(run=folder.run_id, kind="evaluated", name=f"judged_{step}")
+                    note(run=folder.run_id, kind="judged", name=judged.record.id)
             registry.update(folder.run_id, status="finished")
             note(run=folder.run_id, kind="finished")
 
 
-def _measurement(step: int) -> Any:
+def _measurement(name: str, step: int) -> Any:
     from remask.evaluation.measurement import Measurement
 
     return Measurement(
-        name=f"bits_{step}",
+        name=name,
         value=float(step),
         unit="bits/byte",
         n=1,
@@ -153,9 +158,15 @@ def compare(home: Path, told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for line in told:
         if line["kind"] == "evaluated":
             for where, held in (("the registry", rows), ("evaluations.jsonl", files)):
-                if held.get(line["run"], []).count(f"bits_{line['step']}") != 1:
-                    lost.append(f"{line['run']}: evaluation {line['step']} is in {where} {held.get(line['run'])}")
+                if held.get(line["run"], []).count(line["name"]) != 1:
+                    lost.append(f"{line['run']}: {line['name']} is in {where} {held.get(line['run'])}")
     lost += [f"{run} is said to be running" for run, record in listed.items() if record.status == "running"]
+    judged = {record.reference: record for record in registry.evaluation_records()}
+    ended = {f"{line['run']}:{line['name']}" for line in told if line["kind"] == "judged"}
+    lost += [f"{name} is not finished" for name in ended if name not in judged or judged[name].status != "finished"]
+    lost += [f"{name} is said to be running" for name, record in judged.items() if record.status == "running"]
+    filled = {f"{row['run_id']}:{row['evaluation']}" for row in registry.measurements()}
+    lost += [f"{name} has lost its figures" for name in ended if name not in filled]
     ahead = 0
     for run, record in listed.items():
         kept = RunRecord.from_json(json.loads((home / run / "run.json").read_bytes()))
@@ -169,7 +180,9 @@ def compare(home: Path, told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "runs_listed": len(listed),
         "acknowledged": sum(line["kind"] not in ("begun", "asked") for line in told),
-        "evaluations": sum(map(len, rows.values())),
+        "figures": sum(map(len, rows.values())),
+        "evaluations": len(judged),
+        "killed_evaluations": sum(record.status == "killed" for record in judged.values()),
         "unlisted_folders": sum(path.is_dir() and path.name not in listed for path in home.iterdir()),
         "records_one_update_ahead_in_their_folder": ahead,
         "lost": lost,

@@ -41,10 +41,21 @@ def test_a_changed_tracked_file_makes_the_tree_dirty_and_an_untracked_one_does_n
     assert collect_provenance(repository).git_dirty is True
 
 
+@needs_git
+@pytest.mark.parametrize("kind", [["v1"], ["-a", "v1", "-m", "first release"]], ids=["light", "annotated"])
+def test_a_tag_is_named_where_it_names_exactly_this_commit(repository, kind):
+    assert collect_provenance(repository).git_tag is None
+    git(repository, "tag", *kind)
+    assert collect_provenance(repository).git_tag == "v1"
+    git(repository, "-c", "core.hooksPath=/dev/null", "commit", "-q", "--allow-empty", "-m", "second")
+    assert collect_provenance(repository).git_tag is None
+
+
 def test_outside_a_repository_the_commit_is_unknown(tmp_path):
     found = collect_provenance(tmp_path)
     assert found.git_commit is None
     assert found.git_dirty is None
+    assert found.git_tag is None
 
 
 def test_without_git_the_commit_is_unknown(monkeypatch, tmp_path):
@@ -71,7 +82,7 @@ def test_provenance_fills_fields_of_the_record(tmp_path):
 def test_the_runs_package_imports_no_model_side():
     code = """
 import sys
-import remask.runs, remask.cli.runs
+import remask.runs, remask.cli.runs, remask.cli.show, remask.cli.remove, remask.cli.imports
 from remask.runs import collect_provenance
 collect_provenance()
 heavy = {"torch", "numpy", "pydantic", "transformers", "rich.table"} & set(sys.modules)
