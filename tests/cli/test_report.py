@@ -71,3 +71,56 @@ def test_the_command_is_loaded_without_anything_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# -- several runs ----------------------------------------------------------------------------------
+
+OTHER_ID = "mdlm_W8D1_20260224_203349"
+
+
+@pytest.fixture
+def two_runs(home) -> Path:
+    """The home with a second run, both evaluated on the same rows."""
+    (home / OTHER_ID).mkdir()
+    record = json.loads((home / RUN_ID / "run.json").read_text())
+    (home / OTHER_ID / "run.json").write_text(
+        json.dumps(record | {"id": OTHER_ID, "folder": OTHER_ID, "recipe": "mdlm"})
+    )
+    for name, value in ((RUN_ID, 2.5), (OTHER_ID, 2.9)):
+        row = {
+            "name": "bits_per_byte",
+            "value": value,
+            "unit": "bits/byte",
+            "n": 64,
+            "stderr": 0.01,
+            "task": "likelihood",
+        }
+        row |= {"trivial": {"byte 3-gram": 2.97}, "protocol": {"split": "validation", "data": "x", "tokenizer": "y"}}
+        row |= {"created": "2026-03-01T10:00:00+00:00"}
+        (home / name / "evaluations.jsonl").write_text(json.dumps(row) + "\n")
+    return home
+
+
+def test_several_runs_become_one_comparison_in_the_home(two_runs):
+    result = invoke(RUN_ID, "mdlm")
+    assert result.exit_code == 0, result.output
+    page = two_runs / "comparison.html"
+    assert result.stdout.strip() == str(page)
+    assert "quickstart is better than mdlm by 0.4" in page.read_text()
+    assert not (two_runs / RUN_ID / "report.html").exists()
+
+
+def test_runs_that_cannot_be_compared_are_shown_with_the_reason(two_runs):
+    (two_runs / OTHER_ID / "evaluations.jsonl").unlink()
+    result = invoke(RUN_ID, OTHER_ID, "--html", "page.html")
+    assert result.exit_code == 0, result.output
+    page = Path("page.html").read_text()
+    assert f"run {OTHER_ID} has no evaluations to compare" in page
+    assert "learns: a little" in page
+
+
+def test_a_run_beside_itself_is_no_comparison(two_runs):
+    result = invoke(RUN_ID, "quickstart")
+    assert isinstance(result.exception, UserError)
+    assert "given twice" in str(result.exception)
+    assert not (two_runs / "comparison.html").exists()

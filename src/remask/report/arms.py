@@ -160,7 +160,7 @@ def _frame(lines: Sequence[Line], trivial: Iterable[float]) -> tuple[float, floa
 
 def _ends_differ(panel: Panel) -> bool:
     ends = [line.points[-1][0] for line in panel.lines]
-    return max(ends) > (1 + _EQUAL) * min(ends)
+    return bool(ends) and max(ends) > (1 + _EQUAL) * min(ends)
 
 
 def _tokens_at(facts: RunFacts) -> Callable[[float], float | None]:

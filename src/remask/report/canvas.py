@@ -100,7 +100,7 @@ def new_axes(
     axes.patch.set_visible(False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(hex_of("line"))
-    axes.tick_params(color=hex_of("line"), labelcolor=hex_of("quiet"), labelsize=layout.font, length=3)
+    axes.tick_params(which="both", color=hex_of("line"), labelcolor=hex_of("quiet"), labelsize=layout.font, length=3)
     for axis in (axes.xaxis, axes.yaxis):
         axis.label.set_color(hex_of("quiet"))
         axis.label.set_fontsize(layout.font)

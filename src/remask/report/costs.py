@@ -134,7 +134,7 @@ def _judging(record: Record, *, figures: int) -> tuple[Cell, ...]:
         _left(text_or_none(record.get("status")) or ""),
         _left(f"{commit} and changes" if commit and record.get("git_dirty") is True else commit),
         _left(text_or_none(record.get("device")) or ""),
-        _left(text_or_none(record.get("machine")) or ""),
+        (text_or_none(record.get("machine")) or "", "words wide"),
         str(figures),
         "" if step is None else f"{step:,}",
         "" if seconds is None else tables.duration(seconds),
@@ -142,8 +142,8 @@ def _judging(record: Record, *, figures: int) -> tuple[Cell, ...]:
 
 
 def _left(words: str) -> Cell:
-    """A cell of words, which stand to the left."""
-    return words, "words"
+    """A cell of words, which stand to the left and on one line."""
+    return words, "words short"
 
 
 def _minute(when: object) -> str:

@@ -7,9 +7,15 @@ from markupsafe import Markup
 
 from remask.report.canvas import PANEL, Layout
 from remask.report.curves import predictor_name
+from remask.report.levels import level_panel, level_pivot, no_better_levels
 from remask.report.panels import Panel, compact, panel_figure, panels_layout
 from remask.report.reading import Record
-from remask.report.settings import Pivot, latest_of, level_panel, newest_of, pivot_of, step_panels
+from remask.report.settings import (
+    Pivot,
+    latest_of,
+    pivot_of,
+    step_panels,
+)
 from remask.report.tables import Table, table_of
 
 _HEADINGS = {
@@ -67,16 +73,18 @@ def _plain(task: str, evaluations: Sequence[Record]) -> Section:
 
 
 def _levels(task: str, evaluations: Sequence[Record]) -> Section:
-    panel = level_panel(evaluations)
+    panel, flat = level_panel(evaluations), no_better_levels(evaluations)
     note = (
-        "What the model loses where a share t of the noise is on the text, beside what predictors without any context "
-        "lose there. Bars: one standard error."
+        "What the bound’s diffusion term loses at each level of noise, beside what predictors without any context lose "
+        "there; the mean over the levels is that term. Bars: one standard error."
     )
+    warning = f" No better than the unigram at t = {', '.join(flat)}: an average over levels hides that."
     return Section(
         heading=_HEADINGS[task],
         svgs=drawn([panel] if panel else [], name=task),
-        note=note,
-        table=table_of(newest_of(evaluations, task=task), task=task),
+        note=note + (warning if flat else ""),
+        pivot=level_pivot(evaluations),
+        table=table_of(evaluations, task=task),
     )
 
 

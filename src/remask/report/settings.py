@@ -1,12 +1,12 @@
-"""Figures that were measured under several settings: over steps, over noise levels, as panels and as one table."""
+"""Figures that were measured under several settings, such as numbers of steps: as panels and as one table."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from remask.report.curves import predictor_name
-from remask.report.panels import BESIDE, PLAIN, Line, Panel, finite_on, look
-from remask.report.reading import Record, mapping, named_numbers, number, printable, text_or_none
+from remask.report.panels import Line, Panel, finite_on, look
+from remask.report.reading import Record, mapping, named_numbers, number, text_or_none
 from remask.report.tables import decimals_for, figure, flatten
 
 _MOST_QUALITY_PANELS = 4
@@ -52,24 +52,6 @@ def newest_of(evaluations: Sequence[Record], *, task: str) -> list[Record]:
     return [record for record in own if record.get(key) == last.get(key)]
 
 
-def level_panel(evaluations: Sequence[Record]) -> Panel | None:
-    """The loss at each noise level beside what predictors without context get there, or None where nobody measured."""
-    rows = [record for record in newest_of(evaluations, task="levels") if record.get("name") == "nats_at_level"]
-    at = [(t, record) for record in rows if (t := number(mapping(record.get("protocol")).get("t"))) is not None]
-    at.sort(key=lambda pair: pair[0])
-    own = [(t, value, number(r.get("stderr")) or 0.0) for t, r in at if (value := number(r.get("value"))) is not None]
-    if not own:
-        return None
-    names = dict.fromkeys(name for _, record in at for name in named_numbers(record.get("trivial")))
-    beside = {name: [(t, b[name]) for t, r in at if name in (b := named_numbers(r.get("trivial")))] for name in names}
-    lines = [Line(name=predictor_name(name), points=points, look=BESIDE) for name, points in beside.items()]
-    model = Line(name="this run", points=[p[:2] for p in own], errors=[p[2] for p in own], look=PLAIN)
-    unit = printable(text_or_none(rows[-1].get("unit")) or "nats/token")
-    return Panel(
-        title=f"loss at noise level t, {unit}", x_label="t (0: clean text, 1: pure noise)", lines=[*lines, model]
-    )
-
-
 def step_panels(evaluations: Sequence[Record]) -> list[Panel]:
     """Quality and latency over the number of denoising steps, and quality over latency; a line a sampler."""
     rows = [record for record in latest_of(evaluations, task="steps") if _steps(record) is not None]
@@ -101,7 +83,7 @@ def pivot_of(records: Sequence[Record], *, by: str) -> Pivot | None:
     for record in kept:
         protocol = flatten(mapping(record.get("protocol")))
         rest = ", ".join(f"{_words(key)} {protocol[key]}" for key in sorted(varying - {by}) if key in protocol)
-        cells.setdefault((protocol.get(by, ""), rest), {})[str(record["name"])] = _cell(record)
+        cells.setdefault((protocol.get(by, ""), rest), {})[str(record["name"])] = cell_of(record)
     names = list(dict.fromkeys(str(record["name"]) for record in kept))
     units = {str(record["name"]): text_or_none(record.get("unit")) or "" for record in kept}
     return Pivot(
@@ -109,7 +91,7 @@ def pivot_of(records: Sequence[Record], *, by: str) -> Pivot | None:
         columns=tuple((_words(name), units[name]) for name in names),
         rows=tuple((*setting, tuple(found.get(name, "") for name in names)) for setting, found in cells.items()),
         beside=_beside(kept, names),
-        protocol=_shared(kept, varying | {by}),
+        protocol=shared_protocol(kept, varying | {by}),
     )
 
 
@@ -125,7 +107,7 @@ def _varying(records: Sequence[Record]) -> set[str]:
     return {key for (_, key), texts in seen.items() if len(texts) > 1}
 
 
-def _shared(records: Sequence[Record], varying: set[str]) -> tuple[tuple[str, str], ...]:
+def shared_protocol(records: Sequence[Record], varying: set[str]) -> tuple[tuple[str, str], ...]:
     """The keys that make no setting, each with its values; a key that some figures lack names those that have it."""
     names = list(dict.fromkeys(str(record["name"]) for record in records))
     found: dict[tuple[str, str], list[str]] = {}
@@ -148,18 +130,19 @@ def _beside(records: Sequence[Record], names: Sequence[str]) -> tuple[tuple[str,
             values.setdefault(trivial, {}).setdefault(str(record["name"]), set()).add(value)
     rows = []
     for trivial, found in values.items():
-        cells = tuple(_plain(found[name]) if len(found.get(name, ())) == 1 else "" for name in names)
+        cells = tuple(_plain(next(iter(found[name]))) if len(found.get(name, ())) == 1 else "" for name in names)
         if any(cells):
             rows.append((predictor_name(trivial), cells))
     return tuple(rows)
 
 
-def _plain(values: set[float]) -> str:
-    value = next(iter(values))
+def _plain(value: float) -> str:
+    """A number without an error as a cell of a table."""
     return figure(value, stderr=None, decimals=decimals_for([value], stderr=None))
 
 
-def _cell(record: Record) -> str:
+def cell_of(record: Record) -> str:
+    """A measurement's value and error as a cell of a table."""
     value, stderr = number(record.get("value")), number(record.get("stderr"))
     if value is None:
         return "not finite"
