@@ -267,6 +267,22 @@ def test_show_of_an_evaluation_has_its_record_figures_and_examples(registry):
         invoke("show", "run:quality")
 
 
+def test_the_protocol_that_all_figures_of_a_task_share_is_said_once_and_the_rest_beside_each(registry):
+    add(registry, "run_W8_1")
+    with registry.evaluating("run_W8_1", task="steps") as judged:
+        judged.keep(
+            Measurement(
+                name="entropy", value=1.0, unit="nats", n=2, stderr=None, protocol={"split": "test", "steps": n}
+            )
+            for n in (20, 50)
+        )
+    lines = invoke("show", "run:steps").stdout.splitlines()
+    start = lines.index("steps: split=test")
+    assert lines[start + 1].split() == ["name", "value", "unit", "n", "protocol", "trivial"]
+    assert [line.split()[4] for line in lines[start + 2 : start + 4]] == ["steps=20", "steps=50"]
+    assert "".join(lines).count("split=test") == 1
+
+
 def test_a_run_folder_whose_path_has_a_colon_is_a_run(registry, tmp_path):
     evaluated(registry)
     shutil.copytree(registry.home / "run_W8_1", tmp_path / "a:b")

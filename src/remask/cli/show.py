@@ -242,19 +242,41 @@ def _print_evaluations(records: Sequence["EvaluationRecord"]) -> None:
 
 
 def _print_figures(rows: Sequence[Row]) -> None:
-    header = ("task", "name", "value", "unit", "n", "protocol", "trivial")
-    print_table(header, [_figure(row) for row in rows], right=(2, 4))
+    """Prints a table for each task, under the part of the protocol that all of its figures share."""
+    by_task: dict[str, list[Row]] = {}
+    for row in rows:
+        by_task.setdefault(str(row.get("task", "")), []).append(row)
+    for task, figures in by_task.items():
+        shared = _shared([row.get("protocol") or {} for row in figures])
+        typer.echo(one_line(f"{task}: {_protocol(shared)}" if shared else task))
+        cells = [_figure(row, shared=shared) for row in figures]
+        columns = [
+            column for column, name in enumerate(_HEADER) if name != "protocol" or any(row[column] for row in cells)
+        ]
+        table = [[row[column] for column in columns] for row in (_HEADER, *cells)]
+        print_table(table[0], table[1:], right=(1, 3))
 
 
-def _figure(row: Row) -> tuple[str, ...]:
+_HEADER = ("name", "value", "unit", "n", "protocol", "trivial")
+
+
+def _shared(protocols: Sequence[Row]) -> dict[str, Any]:
+    first, *others = protocols
+    return {name: value for name, value in first.items() if all(name in p and p[name] == value for p in others)}
+
+
+def _protocol(protocol: Row) -> str:
+    return ", ".join(f"{name}={value}" for name, value in protocol.items())
+
+
+def _figure(row: Row, *, shared: Row) -> tuple[str, ...]:
     error = "" if row.get("stderr") is None else f" ± {number(row['stderr'])}"
     return (
-        str(row.get("task", "")),
         str(row.get("name")),
         f"{number(row.get('value'))}{error}",
         str(row.get("unit", "")),
         str(row.get("n", "")),
-        ", ".join(f"{name}={value}" for name, value in (row.get("protocol") or {}).items()),
+        _protocol({name: value for name, value in (row.get("protocol") or {}).items() if name not in shared}),
         ", ".join(f"{name} {number(value)}" for name, value in (row.get("trivial") or {}).items()),
     )
 
