@@ -167,7 +167,7 @@ def typical_row(model: Model, batch: Batch) -> Batch:
         batch: rows of which one has about the mean number of targets.
     """
     targets = batch.targets.sum(1)
-    nearest = int((targets - targets.double().mean()).abs().argmin())
+    nearest = int((targets - targets.float().mean()).abs().argmin())
     alone = batch.to(model.device)
     tables = {name: getattr(alone, name)[[nearest]] for name in ("ids", "segments", "targets", "byte_lengths")}
     row = replace(alone, **tables, rows=torch.zeros(1, dtype=torch.int64, device=model.device), global_size=DRAWS)
@@ -177,7 +177,7 @@ def typical_row(model: Model, batch: Batch) -> Batch:
         rows=torch.arange(DRAWS, device=model.device),
     )
     asked = _first_question(model, many).sum(1)
-    usual = (asked - asked.double().mean()).abs().argmin()
+    usual = (asked - asked.float().mean()).abs().argmin()
     return replace(row, rows=usual[None])
 
 
