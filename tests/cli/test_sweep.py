@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from command import BYTES, refused, remask, run_folders, succeeds
-from pretended_runs import PretendedRunner
 
+from pretended_runs import PretendedRunner
 from remask.laboratory import conducting, jobs
 from remask.runs import Registry
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from optuna.storages import InMemoryStorage
-from pretended_runs import Patience, PretendedRunner
 
+from pretended_runs import Patience, PretendedRunner
 from remask.config.load import load_recipe
 from remask.laboratory import conducting, search
 from remask.laboratory.conducting import Conductor

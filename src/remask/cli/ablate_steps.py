@@ -163,8 +163,8 @@ def table(measured: "Sequence[Measurement]") -> list[list[str]]:
     for figure in measured:
         key = (str(figure.protocol["sampler"]), int(figure.protocol["steps"]))
         error = "" if figure.stderr is None or figure.name == "network_calls" else f" ± {figure.stderr:.2g}"
-        small = figure.unit == "s"
-        shown = f"{figure.value:.3g}" if small else number(figure.value)
+        plain = {"s": f"{figure.value:.3g}", "calls": f"{figure.value:.0f}"}
+        shown = plain.get(figure.unit) or number(figure.value)
         rows.setdefault(key, {})[figure.name] = "" if figure.value != figure.value else f"{shown}{error}"
         if HELD_OUT in figure.trivial:
             held_out[figure.name] = number(figure.trivial[HELD_OUT])

@@ -145,9 +145,12 @@ def compared(study: Study, registry: Registry) -> tuple[dict[str, Any] | None, l
     """The finished runs in a fair comparison, and its verdict and flags in words."""
     from remask.comparison import compare_runs
 
-    runs = [trial.run for trial in study.trials if trial.state == "finished" and not trial.calibration and trial.run]
+    finished = [each for each in study.trials if each.state == "finished" and not each.calibration and each.run]
+    names = {str(trial.run): trial.arm for trial in finished}
+    records = [registry.get(run) for run in names]
+    metric = study.metric
     try:
-        found = compare_runs(registry, [registry.get(run) for run in runs], metrics=[study.metric.name]).to_json()
+        found = compare_runs(registry, records, metrics=[metric.name], tasks=[metric.task or ""], names=names).to_json()
     except UserError as error:
         return None, [str(error)]
     return found, [found["verdict"], *found["flags"]]
@@ -162,27 +165,21 @@ def failures(study: Study) -> list[str]:
 def _worth(study: Study, comparison: Mapping[str, Any] | None) -> list[str]:
     """What the changes are worth in the metric, in one sentence."""
     metric, words = study.metric, " ".join(study.facts["changes"])
-    changed = {trial.run for trial in study.trials if trial.arm == words}
     figures = [] if comparison is None else comparison["figures"]
-    figure = next((each for each in figures if each["name"] == metric.name and each["task"] == metric.task), None)
-    if comparison is None or figure is None or not figure["differences"]:
+    if not figures or not figures[0]["differences"]:
         return []
-    difference = figure["differences"][0]
-    first = next(arm for arm in comparison["arms"] if arm["name"] == difference["arm"])
-    sign = 1 if set(first["runs"]) <= changed else -1
-    by = sign * difference["difference"]
+    difference = figures[0]["differences"][0]
+    sign = 1 if difference["arm"] == words else -1
+    # both arms were trained with each seed, and so on the same text in the same order: that was known before
+    told = difference["paired_by_seed"] or difference
+    by = sign * told["difference"]
     said = f"{words} changes {metric.name} by {by:+.4f} {metric.unit}"
-    if difference.get("interval"):
-        low, high = sorted(sign * end for end in difference["interval"])
-        said += (
-            f" ({100 * comparison.get('level', 0.95):.4g} % interval {low:+.4f} to {high:+.4f}, {difference['method']})"
-        )
-        undecided = low <= 0 <= high
-        better = (by < 0) == (metric.better == "lower")
-        said += (
-            ": no worth can be told from chance" if undecided else f": it is {'better' if better else 'worse'} with it"
-        )
-    return [said]
+    if not told["interval"]:
+        return [said]
+    low, high = sorted(sign * end for end in told["interval"])
+    level, better = 100 * (comparison or {})["level"], (by < 0) == (metric.better == "lower")
+    worth = "no worth can be told from chance" if low <= 0 <= high else f"{'better' if better else 'worse'} with it"
+    return [f"{said} ({level:.4g} % interval {low:+.4f} to {high:+.4f}, {told['method']}, {told['covers']}): {worth}"]
 
 
 def _repeated(
