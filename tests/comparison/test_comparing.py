@@ -81,6 +81,7 @@ def test_bits_per_byte_of_other_tokenizers_on_the_same_text_are_compared_and_fla
     flags = comparison.to_json()["flags"]
     assert "different tokenizers: a bpe 4096, b byte" in flags
     assert "rows judged: a 200, b 900" in flags
+    assert not any(flag.startswith("the tokenizer:") for flag in flags)  # once is enough
 
 
 def test_bits_per_byte_of_other_tokenizers_on_other_text_are_refused(home):
@@ -352,6 +353,24 @@ def test_the_easiest_value_that_none_beats_is_named_and_who_fails_before_it(home
     assert compare(home, "a", "c").verdict.startswith(
         "a does not beat the byte trigram (2.970); a does not beat the byte 4"
     )
+
+
+def test_where_trivial_values_differ_each_is_named(home):
+    for name, unigram in (("a", 2.4), ("b", 4.0)):
+        home.run(name, tokenizer_hash=name)
+        protocol = LIKELIHOOD | {"tokenizer": name}
+        home.judge(name, 4.5, trivial={"unigram": unigram, "byte 1-gram": 4.7}, protocol=protocol)
+    assert compare(home, "a", "b").verdict.startswith(
+        "a and b have not learned: not better than the token unigram (2.400 and 4.000)"
+    )
+
+
+def test_arms_are_named_by_what_tells_them_apart(home):
+    for place, tokenizer in enumerate(("bpe 300", "byte 258")):
+        run = home.run(f"mdlm_D32L1_2026112{place}_080000", tokenizer=tokenizer)
+        home.judge(run.id, 2.5)
+    names = [arm.name for arm in compare(home, *(run.id for run in home.registry.list())).arms]
+    assert names == ["mdlm_D32L1_byte258", "mdlm_D32L1_bpe300"]
 
 
 def test_where_all_trivial_values_are_beaten_nothing_is_said_of_them(home):

@@ -90,17 +90,24 @@ def arms_of(records: Sequence[RunRecord], *, names: Mapping[str, str] | None = N
 
 
 def _named(groups: Sequence[Sequence[RunRecord]], given: Mapping[str, str]) -> list[Arm]:
-    """Arms by the first that tells them apart of: given name; recipe; recipe, shape; recipe, shape, seed; run id."""
+    """Arms by the first way that tells them apart, from the name that was given to the whole run id."""
     ways: tuple[Callable[[RunRecord], str], ...] = (
         lambda run: given.get(run.id, run.recipe),
         lambda run: run.recipe,
         _without_time,
+        lambda run: "_".join([_without_time(run), *_slug(run.tokenizer)]),
+        lambda run: "_".join([_without_time(run), *_slug(run.tokenizer), *_slug(run.data)]),
         lambda run: f"{_without_time(run)}_seed{run.seed}",
         lambda run: run.id,
     )
     named = ([name(runs[0]) for runs in groups] for name in ways)
     names = next(names for names in named if len(set(names)) == len(names))  # run ids differ at last
     return [Arm(name=name, runs=tuple(runs)) for name, runs in zip(names, groups, strict=True)]
+
+
+def _slug(words: str | None) -> list[str]:
+    """`bpe 4096` as `bpe4096`; nothing where it is not known."""
+    return [words.replace(" ", "")] if words else []
 
 
 def _without_time(run: RunRecord) -> str:

@@ -205,11 +205,15 @@ def differences(figures: Sequence[Figure]) -> list[Difference]:
 
 
 def differing_ways(figures: Sequence[Figure]) -> list[Difference]:
-    """In what else figures of one group differ: how they were come by, and the units that text was judged in."""
+    """In what else figures of one group differ: how they were come by, and the rows that the text was judged in.
+
+    Their tokenizers are their runs' own, and told of those.
+    """
     found = [way(figure) for figure in figures]
     if not all(figure.is_bound for figure in figures):
         found = [{key: value for key, value in each.items() if key != "draws"} for each in found]
-    return _differing(found, WAYS) + _differing([cut(figure) for figure in figures], _WORDS)
+    cuts = [{key: value for key, value in cut(figure).items() if key != "tokenizer"} for figure in figures]
+    return _differing(found, WAYS) + _differing(cuts, _WORDS)
 
 
 def in_words(value: Any) -> str:

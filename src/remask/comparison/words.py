@@ -28,11 +28,6 @@ def number(value: float) -> str:
     return f"{value:.3f}" if 0.01 <= abs(value) < 1000 else f"{value:.4g}"
 
 
-def spoken(name: str, value: float) -> str:
-    """A trivial predictor with its value: `the byte trigram (2.965)`."""
-    return f"{_SPOKEN.get(name, f'the {name}')} ({number(value)})"
-
-
 def against_trivial(
     values: Mapping[str, tuple[float, float | None]], trivial: Mapping[str, Mapping[str, float]], *, way: Better
 ) -> list[str]:
@@ -48,13 +43,20 @@ def against_trivial(
     hardest_last = sorted(references, key=references.__getitem__, reverse=way == "lower")
     losers = {name: _losers(name, values, trivial, way=way) for name in hardest_last}
     floors = [name for name in hardest_last if name in _FLOORS and losers[name]]
-    found = [_unlearned(losers[floors[-1]], spoken(floors[-1], references[floors[-1]]))] if floors else []
+    found = [_unlearned(losers[floors[-1]], _spoken(floors[-1], losers[floors[-1]], trivial))] if floors else []
     for name in hardest_last:
         if len(losers[name]) == len(values) and name not in floors[-1:]:
-            return [*found, f"{'neither' if len(values) == 2 else 'none'} beats {spoken(name, references[name])}"]
+            some = "neither" if len(values) == 2 else "none"
+            return [*found, f"{some} beats {_spoken(name, losers[name], trivial)}"]
         if losers[name] and name not in _FLOORS:
-            found.append(f"{listed(losers[name])} {_do(losers[name])} not beat {spoken(name, references[name])}")
+            found.append(f"{listed(losers[name])} {_do(losers[name])} not beat {_spoken(name, losers[name], trivial)}")
     return found
+
+
+def _spoken(name: str, arms: Sequence[str], trivial: Mapping[str, Mapping[str, float]]) -> str:
+    """A trivial predictor with its value, or its values where those of the arms differ: `the byte trigram (2.965)`."""
+    values = dict.fromkeys(number(trivial[arm][name]) for arm in arms)
+    return f"{_SPOKEN.get(name, f'the {name}')} ({listed(list(values))})"
 
 
 def _losers(
