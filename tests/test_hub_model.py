@@ -130,7 +130,13 @@ def test_a_wrong_option_of_loading_is_said_in_a_line(tmp_path, model, options, m
 
 def test_weights_take_the_dtype_that_is_asked_for(tmp_path, model):
     model.save_pretrained(tmp_path)
-    assert AutoModel.from_pretrained(tmp_path, dtype=torch.bfloat16).dtype == torch.bfloat16
+    half = AutoModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+    z = ids("?" * LENGTH)
+    whole, rounded = (each(input_ids=z).logits.float() for each in (model, half))
+    assert not torch.equal(whole, rounded)
+    assert torch.allclose(whole, rounded, atol=0.05 * float(whole.abs().max()))
+    assert half.generate(ids("abc")).shape == (1, LENGTH)
 
 
 def test_a_model_that_is_nowhere_and_one_without_weights_are_refused_in_a_line(monkeypatch):

@@ -43,8 +43,8 @@ def unit_rms(x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
 
 
 class UnitRMS(nn.Module):
-    """`unit_rms` as a layer."""
+    """`unit_rms` as a layer, in the dtype of its input: what follows has weights of that dtype."""
 
     def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
         """The normalised input."""
-        return unit_rms(x)
+        return unit_rms(x).to(x.dtype)
