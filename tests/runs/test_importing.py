@@ -75,10 +75,10 @@ def test_what_says_that_it_is_running_is_killed(registry, source):
     for path in (source / "run.json", next(source.glob("evaluations/*/evaluation.json"))):
         values = json.loads(path.read_text())
         path.write_text(json.dumps({**values, "status": "running"}))
-    registry.take_in(source)
-    statuses = [registry.list()[0].status, registry.evaluation_records()[0].status]
-    assert statuses == ["killed", "killed"]
-    assert json.loads((registry.home / "a_W8_1" / "run.json").read_text())["status"] == "killed"
+    assert registry.take_in(source).record.status == "killed"
+    paths = [registry.home / "a_W8_1" / "run.json", *registry.home.glob("a_W8_1/evaluations/*/evaluation.json")]
+    assert [json.loads(path.read_text())["status"] for path in paths] == ["killed", "killed"]
+    assert [registry.list()[0].status, registry.evaluation_records()[0].status] == ["killed", "killed"]
     assert registry.take_in(source).was_there
 
 
