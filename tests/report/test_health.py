@@ -56,10 +56,17 @@ def test_accuracy_is_drawn_over_its_chance():
 
 
 def test_a_figure_that_nobody_has_heard_of_gets_a_panel_with_its_company():
-    metrics = lines(novelty=lambda k: k, expert_load=lambda k: 0.5 - 0.01 * k, expert_load_even=0.125)
-    panels = {panel.title: panel for panel in health_panels(metrics, {})}
-    assert list(panels) == ["novelty", "expert load"]
-    assert [line.name for line in panels["expert load"].lines] == ["model", "even"]
+    panels = {panel.title: panel for panel in health_panels(lines(novelty=lambda k: k, novelty_trivial=0.125), {})}
+    assert list(panels) == ["novelty"]
+    assert [(line.name, line.points[-1][1]) for line in panels["novelty"].lines] == [
+        ("model", 10.0),
+        ("trivial", 0.125),
+    ]
+
+
+def test_the_busiest_expert_stands_beside_an_even_load():
+    (panel,) = health_panels(lines(expert_load=lambda k: 0.5 - 0.01 * k, expert_load_even=0.125), {})
+    assert [line.name for line in panel.lines] == ["busiest", "if evenly used"]
 
 
 def test_what_stands_elsewhere_or_never_changes_gets_no_panel():

@@ -115,16 +115,24 @@ def _figures(comparison: Mapping[str, Any], arms: Sequence[ArmView]) -> dict[str
         "flags": [lettered(flag, arms) for flag in comparison.get("flags") or [] if isinstance(flag, str)],
         "percent": f"{100 * level:g}",
         "figure_rows": figure_rows(compared, arms),
-        "protocols": [_protocol(figure) for figure in compared if mapping(figure.get("protocol"))],
+        "protocols": _protocols(compared),
         "difference_rows": difference_rows(compared, arms, level=level),
         "refusals": refusals(refused, arms),
         "forests": [Markup(svg) for svg in forests(compared, arms)],
     }
 
 
-def _protocol(figure: Record) -> tuple[str, list[tuple[str, str]]]:
-    title = f"{figure.get('name')} ({figure.get('task')})".replace("_", " ")
-    return title, [(key.replace("_", " "), text) for key, text in tables.flatten(mapping(figure["protocol"])).items()]
+def _protocols(figures: Sequence[Record]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """(figures, keys and values), one for each protocol that some figures share."""
+    found: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for figure in figures:
+        pairs = tuple(tables.flatten(mapping(figure.get("protocol"))).items())
+        found.setdefault(pairs, []).append(str(figure.get("name")).replace("_", " "))
+    return [
+        (", ".join(dict.fromkeys(names)), [(key.replace("_", " "), text) for key, text in pairs])
+        for pairs, names in found.items()
+        if pairs
+    ]
 
 
 def _run_row(arm: ArmView, facts: RunFacts) -> tuple[Cell, ...]:

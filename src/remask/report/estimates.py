@@ -14,6 +14,7 @@ from remask.report.tables import decimals_for, figure, flatten
 
 _MOST_FORESTS = 4
 _SHOWN_TRIVIAL = 3
+_ONE_LINE = 28  # letters
 _SAID_TWICE = {"perplexity": "nats_per_token", "judged_perplexity": "judged_nats_per_token"}
 """Figures that are another one in other units: where that is drawn, they are not."""
 _REFERENCES = ("held-out", "every text")
@@ -52,7 +53,7 @@ def difference_rows(figures: Sequence[Record], arms: Sequence[ArmView], *, level
                 (
                     label,
                     (_who(pair, letters), "words short"),
-                    (_judged(pair, each, arms, level=level), "words"),
+                    _said(_judged(pair, each, arms, level=level)),
                     "–" if found is None else compact_signed(found),
                     "–" if interval is None else f"{compact_signed(interval[0])} to {compact_signed(interval[1])}",
                     (how, "words wide"),
@@ -214,6 +215,11 @@ def _differing(item: Record, arms: Sequence[ArmView]) -> str:
     listed = values if isinstance(values, list) else []
     told = [f"{arm.letter} {value}" for arm, value in zip(arms, listed, strict=False)]
     return f"{item.get('what')}: {', '.join(told)}"
+
+
+def _said(words: str) -> Cell:
+    """A cell of words, on one line where they are few."""
+    return words, "words short" if len(words) <= _ONE_LINE else "words"
 
 
 def _judged(pair: Record, each: Record, arms: Sequence[ArmView], *, level: float) -> str:

@@ -126,18 +126,19 @@ def _name_levels(axes: Axes, inside: Sequence[tuple[str, float]], layout: Layout
     for name, value in sorted(inside, key=lambda level: level[1]):
         words = layout.label(name)
         half = len(words) * layout.font * _LETTER_WIDTH * 0.85 / 2 / width * (right - left)
-        if value - half < free:
+        centre = min(max(value, left + half), right - half)
+        if centre - half < free:
             continue
-        free = value + half
+        free = centre + half
         axes.annotate(
             printable(words),
-            xy=(value, 1),
+            xy=(centre, 1),
             xycoords=("data", "axes fraction"),
             xytext=(0, 2),
             textcoords="offset points",
             color=hex_of("quiet"),
             fontsize=layout.font * 0.85,
-            horizontalalignment="left" if value - half < left else "right" if value + half > right else "center",
+            horizontalalignment="center",
             annotation_clip=False,
             parse_math=False,
         )
