@@ -112,6 +112,16 @@ def test_a_checker_is_asked_about_the_prompt_as_the_source_has_it(home, tmp_path
     }
 
 
+def test_the_load_and_the_cost_of_experts_are_on_record(home, text):
+    succeeds("train", "mdlm-moe", *SMALL, "tokenizer.kind=byte", f"data.source={text}")
+    record, folder = newest(home)
+    lines = [line for line in folder.metrics() if line["kind"] == "train"]
+    assert lines
+    assert all(1 / 8 == line["expert_load_even"] <= line["expert_load"] <= 1 / 2 for line in lines)
+    assert record.active_parameters < record.parameters
+    assert record.flops_per_token > 0
+
+
 def test_proofreading_can_start_from_a_plain_denoiser(home, text):
     common = [*SMALL, "tokenizer.kind=byte", f"data.source={text}"]
     succeeds("train", "mdlm", *common)
