@@ -217,8 +217,9 @@ def _protocol(figures: Sequence[Figure]) -> str:
     if not figures:
         return ""
     first = figures[0].protocol
-    shared = [key for key in _PROTOCOL if key in first and all(f.protocol.get(key) == first[key] for f in figures)]
-    return ", ".join(f"{key} {first[key]}" for key in shared)
+    others = [protocol for figure in figures if (protocol := figure.protocol) != first]
+    shared = [key for key in _PROTOCOL if key in first and all(other.get(key) == first[key] for other in others)]
+    return ", ".join([f"{key} {first[key]}" for key in shared])
 
 
 # -- cells --------------------------------------------------------------------------------------------
@@ -262,6 +263,6 @@ def _date(moment: str) -> str:
 
 
 def _plain_row(row: Row) -> dict[str, Any]:
-    texts = {name: text for name, cell in row.items() if (text := plain(cell))}
+    texts = {name: plain(cell) for name, cell in row.items() if cell}
     best = [piece.text for cell in row.values() for piece in cell if piece.bold]
     return texts | {"best": best}
