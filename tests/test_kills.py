@@ -63,6 +63,7 @@ def test_a_row_that_was_acknowledged_and_is_not_there_is_seen(tmp_path):
     for told in (
         {"run": "b", "kind": "created"},
         {"run": "a", "kind": "step", "step": 4},
-        {"run": "a", "kind": "evaluated", "step": 5},
+        {"run": "a", "kind": "evaluated", "name": "bits_5"},
+        {"run": "a", "kind": "judged", "name": "quality_20260101_000000"},
     ):
         assert compare(tmp_path, [told])["lost"], told

@@ -22,6 +22,7 @@ from stage import Ended, in_parallel, nothing, places, remask, write_text
 
 CLOCKS = frozenset(
     {"seconds", "tokens_per_second", "created", "finished", "steps_per_second", "peak_memory_bytes", "age", "since"}
+    | {"evaluation", "id"}  # an evaluation's id tells when it began
 )
 Damage = Callable[[Path, random.Random], None]
 

@@ -37,7 +37,7 @@ VARIANTS: Mapping[str, Sequence[str]] = {
 of shards mixed with another text, read by a worker process. FOLDER holds the texts."""
 
 EVALUATE = ("evaluate", "last", "--task", "likelihood", "--json")
-CLOCKS = frozenset({"seconds", "tokens_per_second", "run", "created", "steps_per_second"})
+CLOCKS = frozenset({"seconds", "tokens_per_second", "run", "created", "steps_per_second", "evaluation"})
 RANDOM_SHARE = 0.25
 """Strikes at a random time, of all."""
 

@@ -260,8 +260,23 @@ def test_a_registry_and_an_evaluations_folder_that_differ_are_told_of(registry):
     path = registry.home / "a" / "evaluations" / judged.record.id / "evaluation.json"
     path.write_text(path.read_text().replace('"finished"', '"failed"', 1))
     (said,) = registry.disagreements(registry.get("a"))
-    assert judged.record.reference in said
-    assert "differ in status" in said
+    assert said.endswith(f"{path} differ in status")
+
+
+@pytest.mark.parametrize("content", ['{"x"', "7", '{"bits_per_byte": {"identity": "i"}}', '{"bits_per_byte": 1}'])
+def test_examples_and_records_that_cannot_be_read_are_told_of_and_none_are_given(registry, content):
+    with registry.evaluating("a", task="likelihood") as judged:
+        judged.keep([figure(3.0, examples=Examples(identity="i", values=[1.0, 2.0]))])
+    folder = registry.home / "a" / "evaluations" / judged.record.id
+    for name in ("examples.json", "evaluation.json"):
+        (folder / name).write_text(content)
+    record, examples = registry.disagreements(registry.get("a"))
+    assert record == f"{folder / 'evaluation.json'} is missing or cannot be read"
+    assert examples.startswith(f"{folder / 'examples.json'} cannot be read")
+    assert registry.examples("a", judged.record.id) == {}
+    for path in registry.home.glob("registry.sqlite*"):
+        path.unlink()
+    assert registry.disagreements(registry.get("a")) == [record, examples]
 
 
 def test_an_evaluation_that_names_a_place_elsewhere_is_not_looked_for_there(registry, tmp_path):

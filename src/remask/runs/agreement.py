@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from remask.runs.evaluation_folder import evaluations_in
+from remask.runs.evaluation_folder import EvaluationFolder
 from remask.runs.evaluation_record import EvaluationRecord
 from remask.runs.folder import RunFolder
 from remask.runs.record import RunRecord
@@ -20,14 +20,19 @@ def in_records(listed: RunRecord, kept: RunRecord | None, *, path: Path) -> list
 
 
 def in_evaluations(listed: Iterable[EvaluationRecord], folder: RunFolder) -> list[str]:
-    """A sentence for each evaluation whose record differs from the one in its folder, if that has one."""
+    """A sentence for each evaluation with a folder whose record there differs, or of which something cannot be read."""
     found = []
-    kept = {record.id: record for record in evaluations_in(folder, run_id=folder.run_id)}
     for record in listed:
-        other = kept.get(record.id)
-        differing = "" if other is None else _differing(record.to_json(), {**other.to_json(), "run_id": record.run_id})
-        if differing:
-            found.append(f"the registry and the evaluation.json of {record.reference} differ in {differing}")
+        own = EvaluationFolder.of(folder, record.id)
+        if not own.path.exists():  # figures of an older remask
+            continue
+        other = own.record(run_id=record.run_id)
+        if other is None:
+            found.append(f"{own.record_path} is missing or cannot be read")
+        elif differing := _differing(record.to_json(), other.to_json()):
+            found.append(f"the registry and {own.record_path} differ in {differing}")
+        if own.examples_path.exists() and own.examples() is None:
+            found.append(f"{own.examples_path} cannot be read: its figures are not compared example by example")
     return found
 
 

@@ -76,13 +76,16 @@ class EvaluationFolder:
             new_folder(self.path.parent, self.path.name)
         write_atomic(self.record_path, json_line(record.to_json()) + "\n")
 
-    def examples(self) -> dict[str, dict[str, Any]]:
-        """Name of a figure → its examples; empty where there are none, or none to read."""
+    def examples(self) -> dict[str, dict[str, Any]] | None:
+        """Name of a figure → its examples; empty where there are none, None where they cannot be read."""
         try:
             values = json.loads(self.examples_path.read_bytes())
-        except (OSError, ValueError, RecursionError):
+        except FileNotFoundError:
             return {}
-        return values if isinstance(values, dict) else {}
+        except (OSError, ValueError, RecursionError):
+            return None
+        whole = isinstance(values, dict) and all(_are_examples(kept) for kept in values.values())
+        return values if whole else None
 
     def write_examples(self, examples: Mapping[str, Mapping[str, Any]]) -> None:
         """Puts the examples here, in the place of those that there are.
@@ -91,6 +94,10 @@ class EvaluationFolder:
             RunError: they cannot be written; the old ones are untouched.
         """
         write_atomic(self.examples_path, json_line(examples) + "\n")
+
+
+def _are_examples(values: Any) -> bool:
+    return isinstance(values, dict) and isinstance(values.get("values"), list) and "identity" in values
 
 
 def evaluation_id(task: str, moment: datetime) -> str:

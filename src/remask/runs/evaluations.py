@@ -164,7 +164,7 @@ class Evaluations:
         """Name of a figure → its examples; see `Registry.examples`."""
         if not is_plain_name(evaluation):
             return {}
-        return EvaluationFolder.of(self._folder(run_id), evaluation).examples()
+        return EvaluationFolder.of(self._folder(run_id), evaluation).examples() or {}
 
     def _is_on_disk_only(self, run_id: str | None) -> bool:
         return run_id in self._store.outside or not self._store.database.exists()
@@ -242,7 +242,7 @@ def _end(error: BaseException) -> dict[str, str]:
 
 def _keep_examples(folder: EvaluationFolder, measurements: "Iterable[Measurement]", *, known: Rows) -> None:
     """Adds the examples of new figures to those of the figures that are known already."""
-    before = folder.examples()
+    before = folder.examples() or {}
     new = {m.name: examples for m in measurements if (examples := m.examples) is not None}
     if not new and not before:
         return

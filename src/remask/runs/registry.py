@@ -283,11 +283,13 @@ class Registry:
         Each is written to both within a moment, so this tells damage, or a process killed in that moment.
         """
         folder = self.folder_of(record)
-        if record.id in self._store.outside or not self._store.database.exists() or not folder.exists():
+        if not folder.exists():
             return []
-        evaluations, lines = self.evaluation_records(record.id), self.evaluations(record.id)
-        found = in_records(record, self._store.read_run(folder.path), path=folder.record_path)
-        return [*found, *in_evaluations(evaluations, folder), *in_figures(lines, folder)]
+        found = in_evaluations(self.evaluation_records(record.id), folder)
+        if record.id in self._store.outside or not self._store.database.exists():
+            return found  # the folder alone tells of it
+        in_record = in_records(record, self._store.read_run(folder.path), path=folder.record_path)
+        return [*in_record, *found, *in_figures(self.evaluations(record.id), folder)]
 
     # -- records, in and out ----------------------------------------------------------------------
 
