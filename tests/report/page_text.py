@@ -27,7 +27,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         attributes = dict(attrs)
         self.elements.append((tag, attributes))
-        if tag in ("meta", "wbr", "path", "use"):
+        if tag in ("meta", "wbr", "img", "link", "path", "use"):
             return
         self._open.append(tag)
         if tag == "div" and attributes.get("class") == "text box":

@@ -208,6 +208,15 @@ def test_a_figure_without_a_better_side_is_higher_or_lower_and_never_better():
     )
 
 
+def test_a_difference_that_is_also_paired_by_seed_is_told_both_ways():
+    pair = {"arm": "mdlm", "against": "udlm", "difference": 0.5, "interval": [0.1, 0.9], "covers": "over 3 and 3 runs"}
+    seeds = {"difference": 0.5, "interval": [0.4, 0.6], "covers": "over 3 pairs of equal seeds"}
+    figure = {"name": "entropy", "differences": [pair | {"verdict": "x", "paired_by_seed": seeds}]}
+    first, second = difference_rows([figure], arms_of(comparison(), []), level=0.95)
+    assert (first[0], first[4], first[5][0]) == ("entropy", "+0.1 to +0.9", "over 3 and 3 runs")
+    assert (second[0], second[4], second[5][0]) == ("", "+0.4 to +0.6", "over 3 pairs of equal seeds")
+
+
 def test_only_figures_with_errors_are_drawn_with_intervals():
     compared = [figure for figure in comparison()["figures"] if figure["comparable"]]
     arms = arms_of(comparison(), [])

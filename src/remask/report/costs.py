@@ -134,7 +134,7 @@ def _judging(record: Record, *, figures: int) -> tuple[Cell, ...]:
         _left(text_or_none(record.get("status")) or ""),
         _left(f"{commit} and changes" if commit and record.get("git_dirty") is True else commit),
         _left(text_or_none(record.get("device")) or ""),
-        (text_or_none(record.get("machine")) or "", "words wide"),
+        (text_or_none(record.get("machine")) or "", "words"),
         str(figures),
         "" if step is None else f"{step:,}",
         "" if seconds is None else tables.duration(seconds),

@@ -47,19 +47,22 @@ def difference_rows(figures: Sequence[Record], arms: Sequence[ArmView], *, level
     rows: list[tuple[Cell, ...]] = []
     for label, each in zip(labels_of(figures), figures, strict=True):
         for pair in differences_of(each):
-            found, interval = number(pair.get("difference")), interval_of(pair)
-            how = text_or_none(pair.get("covers")) or text_or_none(pair.get("method")) or ""
-            rows.append(
-                (
-                    label,
-                    (_who(pair, letters), "words short"),
-                    _said(_judged(pair, each, arms, level=level)),
-                    "–" if found is None else compact_signed(found),
-                    "–" if interval is None else f"{compact_signed(interval[0])} to {compact_signed(interval[1])}",
-                    (how, "words wide"),
-                )
-            )
+            who = (_who(pair, letters), "words short")
+            rows.append((label, who, _said(_judged(pair, each, arms, level=level)), *_told(pair)))
+            by_seed = mapping(pair.get("paired_by_seed"))
+            if by_seed:
+                rows.append(("", who, "", *_told(by_seed)))
     return rows
+
+
+def _told(contrast: Record) -> tuple[Cell, ...]:
+    """The cells of a difference: its value, its interval, and what that ranges over."""
+    found, interval = number(contrast.get("difference")), interval_of(contrast)
+    return (
+        "–" if found is None else compact_signed(found),
+        "–" if interval is None else f"{compact_signed(interval[0])} to {compact_signed(interval[1])}",
+        (text_or_none(contrast.get("covers")) or text_or_none(contrast.get("method")) or "", "words wide"),
+    )
 
 
 def refusals(figures: Sequence[Record], arms: Sequence[ArmView]) -> list[tuple[str, str]]:

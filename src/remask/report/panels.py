@@ -15,7 +15,7 @@ from remask.report.reading import printable
 Scale = Literal["linear", "log"]
 Points = Sequence[tuple[float, float]]
 
-_LABEL_LETTERS = 19
+_LABEL_LETTERS = 21
 _LETTER_WIDTH = 0.57  # of a letter of matplotlib's font, in its size
 _MOST_MARKERS = 9
 _MOST_TICKS = 8
@@ -235,9 +235,8 @@ def draw_line(axes: Axes, line: Line) -> None:
 
 def _write_notes(axes: Axes, line: Line, *, above: bool) -> None:
     """Writes the word of each point above or below it."""
-    lonely = len(line.points) == 1  # beside its error bar
-    offset, side = ((7, 5), "left") if lonely else ((0, 6 if above else -14), "center")
-    place: dict[str, Any] = {"xytext": offset, "textcoords": "offset points", "horizontalalignment": side}
+    offset = (6, 5 if above else -13)  # beside the error bar
+    place: dict[str, Any] = {"xytext": offset, "textcoords": "offset points", "horizontalalignment": "left"}
     style: dict[str, Any] = {"color": hex_of(_role(line)), "fontsize": PANEL.font * 0.85, "parse_math": False}
     for point, note in zip(line.points, line.notes, strict=False):
         axes.annotate(printable(note), point, **place, **style)

@@ -1,5 +1,6 @@
 """The page of a study: what its trials come to, then each varied key, curves, costs, and all trials in a table."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -69,7 +70,7 @@ def _context(study: Mapping[str, Any]) -> dict[str, Any]:
         "name": text_or_none(study.get("name")) or "study",
         "title": text_or_none(study.get("title")) or _KINDS.get(str(study.get("kind")), "study"),
         "command": text_or_none(study.get("command")),
-        "verdict": sentences[0] if sentences else None,
+        "verdict": re.split(r"(?<=[;.]) ", sentences[0], maxsplit=1) if sentences else None,
         "says": sentences[1:],
         "state": _state(study, trials),
         "keys": drawn(keys, name="key"),
