@@ -110,7 +110,7 @@ def test_a_layer_that_overflows_is_named_with_the_term():
     network.blocks[0].mlp.inner.act = Overflowing()
     inner = network.blocks[0].mlp.inner
     plain = inner.forward
-    inner.forward = lambda x: inner.act(plain(x))
+    inner.forward = lambda x, **named: inner.act(plain(x, **named))
     watched = Watched(network)
     watched.monitor.before_update(seen(network, 1))
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from statistics import median
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,15 @@ FIRST_STEPS = 10
 
 LONG_ENOUGH = 100
 """Steps in which every trained parameter must have moved: in a long warm-up the first updates may round to nothing."""
+
+
+@runtime_checkable
+class Choosing(Protocol):
+    """A part of a network that uses some of its weights for one batch and others for the next."""
+
+    def chosen_parameters(self) -> Iterable[nn.Parameter]:
+        """Those that a step may leave alone without anything being wrong."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -255,12 +264,18 @@ class Monitor:
             return
         memory.looks += 1
         if memory.silent is None:
-            memory.silent = list(self._trained())
+            memory.silent = self._always_used()
         if memory.silent:
             found = set(self._named(lambda p: p.grad is not None and bool(own_rows(p.grad).any())))
             memory.silent = [name for name in memory.silent if name not in found]
         if memory.looks == FIRST_STEPS and memory.silent and len(memory.silent) < len(self._trained()):
             yield alarms.silent_parameters(step=seen.step, names=memory.silent, count=FIRST_STEPS)
+
+    def _always_used(self) -> list[str]:
+        """The trained parameters that every step must reach."""
+        parts = [module for module in self.network.modules() if isinstance(module, Choosing)]
+        spared = {parameter for part in parts for parameter in part.chosen_parameters()}
+        return [name for name, parameter in self._trained().items() if parameter not in spared]
 
     def _trained(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.network.named_parameters() if p.requires_grad}

@@ -245,6 +245,17 @@ def test_a_step_that_is_left_out_leaves_the_balance_as_it_is():
     assert load_figures(state.network) == {}
 
 
+def test_an_expert_that_a_few_tokens_never_chose_raises_no_alarm():
+    """Without a balance, all tokens choose the same ones in every step; the alarm is for weights nothing can reach."""
+    state = tiny_state(mlp=partial(Experts, experts=4, per_token=1, balance_rate=0.0))
+    (part,) = balanced(state.network)
+    with torch.no_grad():
+        part.balance_bias[0] = 9.0
+    run_steps(state, 12)
+    assert part.load is not None
+    assert part.load[0] == part.load.sum()
+
+
 def test_muon_orthogonalises_each_experts_own_matrices():
     network = tiny_network(mlp=EXPERTS)
     hidden, (part,) = {id(p) for p in network.hidden_matrices()}, balanced(network)

@@ -117,6 +117,10 @@ class Experts(nn.Module):
         self.load = load
         self.balance_bias.add_(self.balance_rate * (load.mean() - load).sign().to(self.balance_bias.dtype))
 
+    def chosen_parameters(self) -> Iterator[nn.Parameter]:
+        """The experts' weights: in a small batch no token may choose some of them."""
+        return self.experts.parameters()
+
     def unused(self) -> Iterator[nn.Parameter]:
         """The weights that one token leaves alone: those of as many experts as are not chosen."""
         for expert in list(self.experts)[self.per_token :]:
