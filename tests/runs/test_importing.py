@@ -90,6 +90,25 @@ def test_a_run_of_an_older_remask_is_imported_too(registry, tmp_path):
     assert registry.disagreements(record) == []
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *({"trivial": [1, 2]}, {"trivial": 5}, {"protocol": "x"}, {"name": ["a"]}, {"name": None}, {"unit": 5}),
+        *({"created": 7}, {"n": "many"}, {"n": 1e400}, {"n": 1 << 64}, {"value": "12"}, {"value": 10**400}),
+        *({"stderr": {}}, {"evaluation": ["a"]}, {"task": None}),
+    ],
+    ids=str,
+)
+def test_a_line_that_is_no_figure_is_passed_over_and_all_else_is_read(registry, source, damage):
+    lines = source / "evaluations.jsonl"
+    (good,) = map(json.loads, lines.read_text().splitlines())
+    lines.write_text(f"{json.dumps(good | damage)}\n{json.dumps(good)}\n")
+    registry.take_in(source)
+    assert [row["value"] for row in registry.measurements()] == [3.0]
+    registry.rebuild()
+    assert [row["value"] for row in registry.measurements()] == [3.0]
+
+
 def test_the_same_folder_again_is_there_already_and_another_of_its_id_is_refused(registry, source):
     registry.take_in(source)
     before = files(registry.home / "a_W8_1")

@@ -15,8 +15,10 @@ Lines = list[tuple[str, dict[str, Any]]]
 
 MEASUREMENT = ("name", "value", "unit", "n", "stderr", "trivial", "protocol", "task", "created", "evaluation")
 """The columns of a figure, which are the keys of its line in evaluations.jsonl."""
-_NEEDED = ("name", "unit", "n", "task", "created")
+_WORDS = ("name", "unit", "task", "created")
+_NUMBERS = ("value", "stderr")
 _OBJECTS = ("trivial", "protocol")
+_LARGEST = 1 << 63  # whole numbers below it fit into a column
 
 
 class Table(Generic[Record]):
@@ -80,8 +82,22 @@ EVALUATIONS = Table("evaluations", EvaluationRecord, keys=("run_id", "id"))
 
 
 def is_figure(row: Mapping[str, Any]) -> bool:
-    """Whether a line of evaluations.jsonl is a figure, with all that one needs."""
-    return all(row.get(name) is not None for name in _NEEDED)
+    """Whether a line of evaluations.jsonl is a figure: all that one needs is there, and of the right kind.
+
+    A line of another kind, say from an edited or damaged run folder, would keep all other runs' from being read.
+    """
+    n, evaluation = row.get("n"), row.get("evaluation")
+    return (
+        all(isinstance(row.get(name), str) for name in _WORDS)
+        and (isinstance(n, int) and 0 <= n < _LARGEST)
+        and all(row.get(name) is None or _is_number(row[name]) for name in _NUMBERS)
+        and all(isinstance(row.get(name) or {}, dict) for name in _OBJECTS)
+        and (evaluation is None or isinstance(evaluation, str))
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < _LARGEST)
 
 
 def insert_measurements(connection: sqlite3.Connection, run_id: str, rows: Iterable[Mapping[str, Any]]) -> None:
