@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from remask.config.load import load_recipe
+from remask.config.load import load_recipe, setup_hash
 from remask.config.schema import Recipe
 from remask.evaluation.measurement import Measurement
 from remask.laboratory.jobs import Job
@@ -79,7 +79,13 @@ class PretendedRunner:
         folder = RunFolder.create(self.home, f"{recipe.name}_pretended")
         folder.append_metrics({"kind": "trivial", "step": 0, "bits_per_byte": TRIVIAL, "nats_per_token": TRIVIAL})
         record = RunRecord(
-            id=folder.run_id, recipe=recipe.name, family="token", seed=recipe.seed, created=timestamp(), data_hash="d"
+            id=folder.run_id,
+            recipe=recipe.name,
+            family="token",
+            seed=recipe.seed,
+            created=timestamp(),
+            data_hash="d",
+            setup_hash=setup_hash(recipe, data_hash="d"),
         )
         write_atomic(folder.recipe_path, Path(run_file).with_name("recipe.yaml").read_bytes())
         with folder.lock():

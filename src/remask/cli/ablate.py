@@ -1,6 +1,6 @@
 """`remask ablate`: what a step, a component, a size or a cost is worth."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, no_type_check
 
 import typer
 
@@ -23,6 +23,7 @@ app.command()(steps)
 
 
 @app.callback(invoke_without_command=True)
+@no_type_check  # typer's own annotation of the context is not the class that it hands over
 def ablate(
     context: typer.Context,
     resume: studies.Resume = None,

@@ -342,7 +342,7 @@ def _achieved(
     said += f"{second} had {', '.join(parts[:-1])} and {parts[-1]}"
     achieved = ratios["flops" if cost is COSTS["flops"] else "seconds"]
     if achieved is None or abs(achieved - 1) > CLOSE:
-        said += f". The {cost.words} are not equal: read the verdict with that in mind"
+        said += f". In {cost.words} they are not equal: read the verdict with that in mind"
     return said
 
 
