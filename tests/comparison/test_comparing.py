@@ -121,6 +121,19 @@ def test_of_three_runs_the_odd_one_is_left_out_and_named(home):
     assert any("the split: a validation, b validation, c test" in line for line in comparison_lines(comparison))
 
 
+def test_the_verdict_is_about_the_figure_of_most_arms_and_names_who_has_it_elsewhere(home):
+    other = LIKELIHOOD | {"split": "test"}
+    for name, value in (("a", 2.5), ("b", 2.6), ("c", 2.0)):
+        home.run(name)
+        home.judge(name, value, protocol=LIKELIHOOD if name != "c" else other)
+    home.judge("b", 2.5, protocol=other)
+    assert "c can be compared in bits_per_byte of another protocol alone" in compare(home, "a", "b", "c").verdict
+    home.judge("a", 2.4, protocol=other)
+    verdict = compare(home, "a", "b", "c").verdict
+    assert verdict.startswith("c is better than a and b (3 pairs")
+    assert "compared in" not in verdict
+
+
 @pytest.mark.parametrize(
     ("runs", "message"),
     [(["a"], "two runs or more"), (["a", "a"], "run a is given twice"), (["a", "empty"], "remask evaluate empty")],
@@ -332,6 +345,20 @@ def test_a_bound_below_an_exact_figure_decides_and_one_above_does_not(home):
     assert not any("draws" in flag for flag in above.to_json()["flags"])
 
 
+def test_of_several_arms_an_exact_figure_is_not_decided_against_bounds_above_it(home):
+    for name, value, protocol in (("a", 2.0, EXACT), ("b", 2.5, LIKELIHOOD), ("c", 2.6, EXACT)):
+        home.run(name)
+        home.judge(name, value, protocol=protocol)
+    decides_nothing = "an upper bound above an exact figure decides nothing"
+    assert f"a is better than c; not decided against b: {decides_nothing} (3 pairs" in (
+        compare(home, "a", "b", "c").verdict
+    )
+    home.judge("c", 2.6)
+    assert f"a has the best figure; not decided against b and c: {decides_nothing} (3 pairs" in (
+        compare(home, "a", "b", "c").verdict
+    )
+
+
 def test_who_beats_nothing_is_said_first(home):
     comparison = two(home, 4.0, 3.9)
     assert comparison.verdict.startswith(
@@ -377,8 +404,9 @@ def test_where_all_trivial_values_are_beaten_nothing_is_said_of_them(home):
     assert two(home, 2.5, 2.7).verdict.startswith("a is better than b by 0.200 bits/byte")
 
 
-def test_values_of_peoples_text_are_no_values_to_beat(home):
-    beside = {"held-out text": 0.9, "random guess": 0.2}
+@pytest.mark.parametrize("people", ["held-out text", "other held-out text", "every text of the data"])
+def test_values_of_peoples_text_are_no_values_to_beat(home, people):
+    beside = {people: 0.9, "random guess": 0.2}
     for name, value in (("a", 0.5), ("b", 0.3)):
         home.run(name)
         home.judge(name, value, name="answers_right", unit="share", task="answers", trivial=beside, protocol=SAMPLED)
@@ -497,6 +525,27 @@ def test_examples_of_a_share_of_right_answers_are_paired(home):
     assert difference["p"] == pytest.approx(scipy.stats.ttest_rel([1.0] * 10 + [0.0] * 50, [0.0] * 60).pvalue)
 
 
+def test_two_examples_of_which_one_arm_has_all_right_and_the_other_none_tell_nothing(home):
+    for name, value in (("a", 1.0), ("b", 0.0)):
+        home.run(name)
+        facts = {"name": "answers_right", "unit": "share", "task": "answers", "protocol": SAMPLED, "trivial": {}}
+        home.judge(name, value, n=2, stderr=0.0, examples=Examples(identity="two", values=[value] * 2), **facts)
+    (difference,) = figure(compare(home, "a", "b"), "answers_right")["differences"]
+    assert (difference["p"], difference["interval"], difference["winner"]) == (0.5, None, None)
+    assert difference["verdict"] == (
+        "no difference can be told: a − b = 1.000 share (no interval: all alike, over 2 examples in pairs)"
+    )
+
+
+def test_runs_that_an_arms_mean_is_without_are_named(home):
+    runs = [*home.seeds("mdlm", [2.55, 2.57]), *home.seeds("udlm", [2.66, 2.69])]
+    lost = home.run("udlm_D64_20261123_080000", seed=3, setup_hash="udlm")
+    home.judge(lost.id, None)
+    comparison = compare(home, *(run.id for run in runs), lost.id)
+    assert f"bits_per_byte of udlm is without {lost.id}" in comparison.to_json()["flags"]
+    assert not any("of mdlm is without" in flag for flag in comparison.to_json()["flags"])
+
+
 def test_arms_may_be_given_names_that_tell_them_apart(home):
     two(home)
     names = {"a": "as it is", "b": "network.bias=true"}
@@ -530,3 +579,12 @@ def test_the_text_shows_bounds_errors_trivial_values_and_who_is_best(home):
     assert " 2.700 ± 0.020" in row
     assert row.endswith("unigram 2.900, byte 3-gram 2.970, uniform 3.400")
     assert any("a − b" in line and "-0.256 to -0.144" in line for line in lines), lines
+
+
+def test_the_text_shows_the_trivial_values_of_all_arms(home):
+    for name, guess in (("a", 0.10), ("b", 0.12)):
+        home.run(name)
+        beside = {"random guess": guess, "most common response": 0.05}
+        home.judge(name, 0.5, name="answers_right", unit="share", task="answers", protocol=SAMPLED, trivial=beside)
+    (row,) = [line for line in comparison_lines(compare(home, "a", "b")) if "random guess" in line]
+    assert row.endswith("random guess 0.100 to 0.120, most common response 0.050")

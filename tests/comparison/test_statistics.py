@@ -75,10 +75,18 @@ def test_runs_of_equal_seeds_are_paired_as_scipy_pairs_them():
     assert ours.covers == "over 3 pairs of equal seeds"
 
 
-def test_seeds_that_all_give_one_value_leave_no_doubt_and_no_nan():
+def test_seeds_that_all_give_one_value_leave_doubt_and_no_nan():
     apart, equal = over_seeds([1.0, 1.0], [2.0, 2.0]), over_seeds([1.0, 1.0], [1.0, 1.0])
-    assert (apart.p, apart.interval(0.95)) == (0.0, (-1.0, -1.0))
+    assert (apart.p, apart.interval(0.95)) == (0.5, None)
     assert (equal.p, equal.interval(0.95)) == (1.0, (0.0, 0.0))
+
+
+@pytest.mark.parametrize("n", [2, 5, 6, 40])
+def test_examples_that_all_differ_alike_are_told_apart_as_by_the_sign_test(n):
+    right, wrong = (sample_of(value, {"identity": "x", "values": [value] * n, "weights": None}) for value in (1.0, 0.0))
+    contrast = paired_over_examples(right, wrong)
+    assert (contrast.difference, contrast.stderr, contrast.interval(0.95)) == (1.0, 0.0, None)
+    assert contrast.p == pytest.approx(scipy.stats.binomtest(n, n).pvalue, rel=1e-9)
 
 
 def test_intervals_over_seeds_hold_the_truth_as_often_as_they_say():
@@ -198,7 +206,10 @@ def test_other_examples_are_not_paired():
 
 @pytest.mark.parametrize(
     ("values", "weights"),
-    [([1.0, 2.0], None), ([1.0, None, 3.0], None), ([2.0], None), ([4.0, 8.0], [1.0]), ([], None)],
+    [
+        *(([1.0, 2.0], None), ([1.0, None, 3.0], None), ([2.0], None), ([4.0, 8.0], [1.0]), ([], None)),
+        *(([0.0, 0.0], [0.0, 0.0]), (["2", 2.0], None), ([4.0, 4.0], [2.0, None])),
+    ],
 )
 def test_examples_that_do_not_make_the_figure_are_not_used(values, weights):
     assert sample_of(2.0, {"identity": "x", "values": values, "weights": weights}) is None

@@ -211,11 +211,11 @@ def _compared(column: Column, arms: Mapping[str, Arm], *, examples_of: ExamplesO
     return Compared(column=column, pairs=pairs, verdicts=verdicts)
 
 
-def _importance(each: Compared) -> tuple[bool, int, bool]:
-    """Comparable figures first, and of those the ones that a verdict is about."""
+def _importance(each: Compared) -> tuple[bool, int, bool, int]:
+    """Comparable figures first, of those the ones that a verdict is about, and of one name those of most arms."""
     name = each.shown.name
     rank = _FIRST.index(name) if name in _FIRST else len(_FIRST)
-    return (not each.column.comparable, rank, each.way is None)
+    return (not each.column.comparable, rank, each.way is None, -len(each.column.figures))
 
 
 def _verdict(compared: Sequence[Compared], arms: Sequence[Arm], *, level: float) -> str:
@@ -231,8 +231,12 @@ def _verdict(compared: Sequence[Compared], arms: Sequence[Arm], *, level: float)
     else:
         sentences.append(words.verdict_of_arms(main.pairs, main.verdicts, best=main.best, level=level))
     missing = [arm.name for arm in arms if arm.name not in main.column.figures]
-    if missing:
-        sentences.append(f"{words.listed(missing)} cannot be compared in {name}")
+    apart = [each for each in compared if each.column.comparable and each.shown.name == name]
+    elsewhere = [arm for arm in missing if any(arm in each.column.figures for each in apart)]
+    if nowhere := [arm for arm in missing if arm not in elsewhere]:
+        sentences.append(f"{words.listed(nowhere)} cannot be compared in {name}")
+    if elsewhere:
+        sentences.append(f"{words.listed(elsewhere)} can be compared in {name} of another protocol alone")
     return "; ".join(sentences)
 
 

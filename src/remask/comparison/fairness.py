@@ -47,7 +47,7 @@ def flags(arms: Sequence[Arm], columns: Sequence[Column], *, alarms: Mapping[str
     """
     found = [*_budgets(arms), *_times(arms), *_texts(arms), *_code(arms)]
     for column in columns:
-        found += of_column(column)
+        found += [*of_column(column), *_missing(arms, column)]
         found += _judging([figure for figures in column.figures.values() for figure in figures])
     found += [flag for arm in arms for run in arm.runs for flag in _of_run(run, alarms.get(run.id, ()))]
     found += _seeds(arms)
@@ -176,6 +176,17 @@ def _judging(figures: Sequence[Figure]) -> list[Flag]:
         step = figure.evaluation.step if figure.evaluation else None
         if step is not None and step != figure.run.step:
             found.append(Flag(words=f"{figure.run.id} was judged at step {step}, and was trained to {figure.run.step}"))
+    return found
+
+
+def _missing(arms: Sequence[Arm], column: Column) -> list[Flag]:
+    """Runs that an arm's mean is without: those that came to nothing may be just these."""
+    name, found = column.first[0].name, []
+    for arm in (arm for arm in arms if arm.name in column.figures):
+        having = {figure.run.id for figure in column.figures[arm.name]}
+        lacking = [run.id for run in arm.runs if run.id not in having]
+        if lacking:
+            found.append(Flag(words=f"{name} of {arm.name} is without {', '.join(lacking)}", differs=False))
     return found
 
 

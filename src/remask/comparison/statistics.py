@@ -41,8 +41,12 @@ class Contrast:
     covers: str
 
     def interval(self, level: float) -> tuple[float, float] | None:
-        """The interval that holds the true difference in a share `level` of repetitions; None without an error."""
-        if self.stderr is None:
+        """The interval that holds the true difference in a share `level` of repetitions.
+
+        None without an error, and where nothing varies though the figures differ: an interval of no width would say
+        that a few examples leave no doubt.
+        """
+        if self.stderr is None or (self.stderr == 0 and self.difference != 0):
             return None
         from scipy.special import ndtri, stdtrit
 
@@ -52,11 +56,14 @@ class Contrast:
 
     @property
     def p(self) -> float | None:
-        """The two-sided probability of a difference at least as large if there were none; None without an error."""
+        """The two-sided probability of a difference at least as large if there were none; None without an error.
+
+        Where nothing varies it is that of the sign test, 2 · 2^−n for n = df + 1 differences that all point one way.
+        """
         if self.stderr is None:
             return None
         if self.stderr == 0:
-            return 1.0 if self.difference == 0 else 0.0
+            return 1.0 if self.difference == 0 else 0.5**self.df
         from scipy.special import ndtr, stdtr
 
         score = -abs(self.difference) / self.stderr
@@ -136,10 +143,11 @@ def sample_of(value: float, examples: Mapping[str, Any]) -> Sample | None:
     """
     a, weights = examples.get("values") or [], examples.get("weights")
     w = [1.0] * len(a) if weights is None else list(weights)
-    numbers = [*a, *w]
-    if len(a) < 2 or len(a) != len(w) or any(x is None or not math.isfinite(x) for x in numbers):
+    if len(a) < 2 or len(a) != len(w) or not all(isinstance(x, int | float) and math.isfinite(x) for x in [*a, *w]):
         return None
     total = math.fsum(w)
+    if total <= 0:
+        return None
     ratio = math.fsum(a) / total
     made = ((ratio, 1.0), (math.exp(min(ratio, 700.0)), math.exp(min(ratio, 700.0))))
     slope = next((slope for figure, slope in made if math.isclose(figure, value, rel_tol=_REPRODUCES)), None)

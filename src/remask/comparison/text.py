@@ -61,12 +61,17 @@ def _cell(each: Compared, arm: str) -> str:
 
 
 def _trivial(each: Compared) -> str:
-    """The hardest trivial values, and what text of people gets."""
+    """The hardest trivial values, and what text of people gets; `0.310 to 0.330` where those of the arms differ."""
     trivial = each.shown.trivial
     beaten = to_be_beaten(trivial)
     hardest = sorted(beaten, key=beaten.__getitem__, reverse=each.way == "higher")[:_SAID_TRIVIAL]
     names = [*(name for name in trivial if name not in beaten), *hardest]
-    return ", ".join(f"{name} {number(trivial[name])}" for name in names)
+    return ", ".join(f"{name} {_spread([figure.trivial.get(name) for figure in each.column.first])}" for name in names)
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    known = sorted(value for value in values if value is not None)
+    return " to ".join(dict.fromkeys(number(value) for value in (known[0], known[-1])))
 
 
 def _differences(compared: Sequence[Compared], *, level: float) -> list[str]:

@@ -145,9 +145,10 @@ def verdict_of_arms(pairs: Sequence[Pair], verdicts: Sequence[Verdict], *, best:
     with_best = [
         (pair, verdict) for pair, verdict in zip(pairs, verdicts, strict=True) if best in (pair.arm, pair.against)
     ]
-    winners = {pair.against if pair.arm == best else pair.arm: verdict.winner for pair, verdict in with_best}
-    better = [other for other, winner in winners.items() if winner == best]
-    unclear = [other for other, winner in winners.items() if winner != best]
+    others = {pair.against if pair.arm == best else pair.arm: (pair, verdict) for pair, verdict in with_best}
+    better = [other for other, (_, verdict) in others.items() if verdict.winner == best]
+    undecided = [other for other, (pair, _) in others.items() if other not in better and pair.told_apart(level)]
+    unclear = [other for other in others if other not in better and other not in undecided]
     said = f"{best} is better than {listed(better)}" if better else f"{best} has the best figure"
     if unclear:
         said += (
@@ -155,6 +156,8 @@ def verdict_of_arms(pairs: Sequence[Pair], verdicts: Sequence[Verdict], *, best:
             if better
             else (f", but it cannot be told from {listed(unclear, last='or')}")
         )
+    if undecided:
+        said += f"; not decided against {listed(undecided)}: an upper bound above an exact figure decides nothing"
     return f"{said} ({pair_count(pairs, level=level)})"
 
 
@@ -183,7 +186,8 @@ def _spaced(unit: str) -> str:
 
 def _interval(pair: Pair, *, level: float, flip: bool) -> str:
     interval = pair.contrast.interval(level)
-    assert interval is not None, "asked for where there is an error"
+    if interval is None:
+        return f"no interval: all alike, {pair.contrast.covers}"
     low, high = (-interval[1], -interval[0]) if flip else interval
     return f"{100 * level:.4g} % interval {number(low)} to {number(high)}, {pair.contrast.covers}"
 

@@ -17,7 +17,7 @@ _SHOWN_TRIVIAL = 3
 _ONE_LINE = 28  # letters
 _SAID_TWICE = {"perplexity": "nats_per_token", "judged_perplexity": "judged_nats_per_token"}
 """Figures that are another one in other units: where that is drawn, they are not."""
-_REFERENCES = ("held-out", "every text")
+_REFERENCES = ("held-out", "other held-out", "every text")
 """How the names of what samples should come near to begin; they are told first."""
 
 
