@@ -157,6 +157,33 @@ def test_many_settings_of_one_name_are_told_as_a_range(home):
     assert row["scores"] == "seconds_per_sample 0.200 to 1.000 (steps 20 to 100)"
 
 
+def test_a_range_stands_beside_the_trivial_values_of_both_ends(home):
+    home.run("a")
+    levels = [
+        Measurement(
+            name="nats_at_level",
+            value=value,
+            unit="nats/token per unit time",
+            n=8,
+            stderr=None,
+            trivial={"uniform": 7.0, "unigram": unigram},
+            protocol=protocol,
+        )
+        for value, unigram, protocol in ((1.0, 5.5, {"levels": 2, "t": 0.25, "x": 1}), (5.0, 5.7, {"t": 0.75}))
+    ]
+    with home.registry.evaluating("a", task="levels") as judged:
+        judged.keep(levels)
+    (row,) = rows(log(), 1)
+    assert row["scores"] == "nats_at_level 1.000 to 5.000 (t 0.25 to 0.75; unigram 5.500 to 5.700)"
+
+
+def test_mauve_stands_beside_other_text_and_the_hardest_trivial_samples(home):
+    home.run("a")
+    beside = {"other held-out text": 0.95, "byte 1-gram samples": 0.01, "byte 3-gram samples": 0.2}
+    home.judge("a", 0.5, name="mauve", unit="0 to 1", task="mauve", stderr=None, trivial=beside, protocol=SAMPLED)
+    assert rows(log())[0]["scores"] == "mauve 0.500 0 to 1 (other held-out text 0.950, byte 3-gram samples 0.200)"
+
+
 def test_a_run_without_figures_still_has_its_row(home):
     home.run("dead", status="killed", step=3, tokens_seen=0, error="the disk is full")
     (row,) = rows(log())
@@ -233,6 +260,15 @@ def test_a_headline_without_its_measurement_is_never_marked(home):
         "≤ 2.500 bits/byte (unigram 2.900, 2-gram 3.800)",
     ]
     assert marked(text) == [[], []]
+
+
+def test_a_headline_of_a_run_that_was_never_measured_is_a_bound_if_its_objective_is(home):
+    for objective in ("next token", "likelihood bound, masking", None):
+        home.run(
+            f"{objective}".partition(" ")[0], objective=objective, status="killed", headline={"bits_per_byte": 3.0}
+        )
+    shown = {row["run"]: row["task loss"] for row in rows(log())}
+    assert shown == {"next": "3.000 bits/byte", "likelihood": "≤ 3.000 bits/byte", "None": "3.000 bits/byte"}
 
 
 def test_an_exact_figure_and_a_bound_compare_and_the_bound_is_shown_as_one(home):

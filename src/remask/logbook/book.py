@@ -28,6 +28,7 @@ EVALUATION_COLUMNS = (
     *("tags", "conclusion"),
 )
 _PROTOCOL = ("split", "rows", "row_length", "draws", "sampler", "steps", "length", "judge", "features", "checker")
+_EXACT = "next token"  # how the objective begins in words whose likelihood is no bound
 
 Row = Mapping[str, Cell]
 
@@ -144,8 +145,14 @@ def _task_loss(run: RunRecord, figures: Sequence[Figure], figure: Figure | None,
     unit = {"bits_per_byte": "bits/byte", "nats_per_token": "nats/token"}.get(name, name)
     trivial = {key: known for key, value in run.trivial.items() if (known := finite(value)) is not None}
     beside = scores.beside_headline(trivial) if name == "bits_per_byte" else ""
-    bound = "≤ " if any(measured.is_bound for measured in figures) else ""  # one objective is a bound or exact
+    bound = "≤ " if _is_bounded(run, figures) else ""
     return [Piece(text=f"{bound}{number(headline[name])} {unit}{f' ({beside})' if beside else ''}")]
+
+
+def _is_bounded(run: RunRecord, figures: Sequence[Figure]) -> bool:
+    """Whether a run's likelihood is a bound, as all of its measurements are or none is; else as its objective says."""
+    measured = [figure.is_bound for figure in figures if "likelihood" in figure.protocol]
+    return any(measured) if measured else run.objective is not None and not run.objective.startswith(_EXACT)
 
 
 def _run_facts(run: RunRecord) -> dict[str, Cell]:

@@ -86,9 +86,18 @@ def range_of(figures: Sequence[Figure]) -> Cell:
     """A name's figures at several settings: the first and the last."""
     ends = [figures[0], figures[-1]]
     values = [number(figure.value) if figure.value is not None else "none" for figure in ends]
-    varied = [key for key in ends[0].protocol if ends[0].protocol[key] != ends[1].protocol.get(key)]
-    at = f" ({varied[0]} {ends[0].protocol[varied[0]]} to {ends[1].protocol[varied[0]]})" if varied else ""
+    first, last = ends[0].protocol, ends[1].protocol
+    varied = [key for key in first if key in last and first[key] != last[key]]
+    said = [f"{varied[0]} {first[varied[0]]} to {last[varied[0]]}"] if varied else []
+    beside = [f"{name} {number(value)} to {number(end)}" for name, value, end in _beside_ends(*ends)]
+    at = f" ({'; '.join([*said, *beside])})" if said or beside else ""
     return [Piece(text=f"{figures[0].name} {' to '.join(values)}{at}")]
+
+
+def _beside_ends(first: Figure, last: Figure) -> list[tuple[str, float, float]]:
+    """What a goal and the hardest trivial predictor get at both ends."""
+    shared = {name: value for name, value in first.trivial.items() if name in last.trivial}
+    return [(name, shared[name], last.trivial[name]) for name in _telling(shared, figure=first)]
 
 
 def joined(cells: Iterable[Cell]) -> list[Piece]:
@@ -113,7 +122,11 @@ def _beside(figure: Figure) -> str:
     trivial = figure.trivial
     if any(name in trivial for name in _BESIDE):
         return beside_headline(trivial)
+    return ", ".join(f"{name} {number(trivial[name])}" for name in _telling(trivial, figure=figure))
+
+
+def _telling(trivial: dict[str, float], *, figure: Figure) -> list[str]:
+    """A goal and the trivial predictor that is hardest to beat, where there are such."""
     beaten = to_be_beaten(trivial)
     hardest = sorted(beaten, key=beaten.__getitem__, reverse=better(figure.name) == "higher")[:1]
-    goals = [name for name in trivial if name not in beaten][:1]
-    return ", ".join(f"{name} {number(trivial[name])}" for name in (*goals, *hardest))
+    return [*[name for name in trivial if name not in beaten][:1], *hardest]
