@@ -9,8 +9,10 @@ from optuna.storages import InMemoryStorage
 
 from pretended_runs import Patience, PretendedRunner
 from remask.config.load import load_recipe
-from remask.laboratory import conducting, search
+from remask.errors import UserError
+from remask.laboratory import conducting, kinds, search
 from remask.laboratory.conducting import Conductor
+from remask.laboratory.results import RANKING, read_metric
 from remask.laboratory.search import Search
 from remask.laboratory.space import read_over
 from remask.laboratory.study import Metric, Study
@@ -227,3 +229,26 @@ def test_importances_name_the_key_that_matters_and_need_two_keys(tmp_path):
     lone = make(tmp_path / "b", f"{RATE}=1e-4..1:log", sampler="random")
     conductor(lone, PretendedRunner(tmp_path / "b", curve=flat)).conduct(Patience(1000))
     assert conclude_sweep(lone, Registry(tmp_path / "b"))["importances"] == {}
+
+
+def test_a_study_has_one_controller_and_the_next_one_sees_what_it_left(tmp_path):
+    study, runner = make(tmp_path, f"{RATE}=1e-4,1e-3", trials=2), PretendedRunner(tmp_path, curve=flat)
+    stale = Study.open(tmp_path, "s")
+
+    def carry(what: Study) -> bool:
+        asked = {"registry": Registry(tmp_path), "runner": runner, "interrupt": Patience(1000)}
+        return kinds.carry_out(what, **asked, say=lambda line: None)
+
+    with study.lock(), pytest.raises(UserError, match="being conducted by another process"):
+        carry(study)
+    assert carry(study)
+    assert carry(stale)
+    assert len(runner.begun) == 2
+    assert told(stale) == told(study)
+
+
+def test_every_figure_that_ranks_has_a_direction():
+    for task, names in RANKING.items():
+        for name in names:
+            assert read_metric(name, task=task).better == {"answers": "higher"}.get(task, "lower")
+    assert read_metric(None, task="answers").name == "answers_right"

@@ -22,10 +22,12 @@ def sweep(
     ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="random, tpe: how many trainings.")] = None,
     jobs: studies.Jobs = None,
-    metric: Annotated[str | None, typer.Option(help="The figure that ranks trials [default: bits_per_byte].")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="The figure that ranks trials [default: bits_per_byte; answers: answers_right].")
+    ] = None,
     evaluate: Annotated[
         str | None,
-        typer.Option(metavar="TASK", help="Take the figure from this task of remask evaluate, after each training."),
+        typer.Option(metavar="TASK", help="Rank by this task of remask evaluate: likelihood or answers."),
     ] = None,
     prune: Annotated[
         str | None, typer.Option(help="Stop hopeless trainings: median, halving, or none [default].")
@@ -42,6 +44,7 @@ def sweep(
     html: studies.Html = None,
 ) -> None:
     """Train a recipe with many values of some keys, and rank them; a killed sweep goes on with --resume."""
+    from remask.laboratory.results import read_metric
     from remask.laboratory.search import require_optuna
 
     require_optuna()
@@ -59,7 +62,7 @@ def sweep(
             sampler=sampler or "grid",
             trials=trials,
             jobs=jobs or 1,
-            metric=read_metric(metric, evaluate=evaluate),
+            metric=read_metric(metric, task=evaluate),
             prune=prune or "none",
             seed=seed,
             name=name,
@@ -129,19 +132,3 @@ def refuse_unknown(sampler: str, prune: str) -> None:
     for option_name, given, valid in (("--sampler", sampler, SAMPLERS), ("--prune", prune, PRUNERS)):
         if given not in valid:
             raise UserError(f"{option_name} {given}: {did_you_mean(given, valid)}")
-
-
-def read_metric(metric: str | None, *, evaluate: str | None) -> "Metric":
-    """The figure that ranks trials.
-
-    Raises:
-        UserError: the task or the figure is unknown, or does not rank.
-    """
-    from remask.cli.evaluate import TASKS
-    from remask.comparison import better
-    from remask.errors import UserError, did_you_mean
-    from remask.laboratory import results
-
-    if evaluate is not None and evaluate not in TASKS:
-        raise UserError(f"--evaluate {evaluate}: {did_you_mean(evaluate, TASKS)}")
-    return results.read_metric(metric, task=evaluate, direction=better)

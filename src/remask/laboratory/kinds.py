@@ -52,9 +52,10 @@ def carry_out(study: Study, *, registry: Registry, runner: Runner, interrupt: In
     Raises:
         UserError: another process conducts it.
     """
-    kind = KINDS[study.facts["kind"]]
+    kind, jobs = KINDS[study.facts["kind"]], study.facts["jobs"]
     with study.lock():
-        study.change(status="running", finished=None)
+        study.read()  # another controller may have gone on with it until now
+        study.change(status="running", finished=None, jobs=jobs)
         conductor = Conductor(
             study,
             registry=registry,

@@ -1,16 +1,23 @@
 """What a trial's run shows: its validations as they come, and the figure that it is judged by."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from remask.comparison.directions import better
 from remask.errors import UserError, did_you_mean
 from remask.laboratory.study import COSTS, Metric
 from remask.runs import Registry, RunFolder, RunRecord
 
 IN_TRAINING: Mapping[str, str] = {"bits_per_byte": "bits/byte", "nats_per_token": "nats/token"}
 """Figures of each validation in training, with their units; for both, lower is better."""
+
+RANKING: Mapping[str, tuple[str, ...]] = {
+    "likelihood": ("bits_per_byte", "nats_per_token", "perplexity"),
+    "answers": ("answers_right", "answers_equal"),
+}
+"""Tasks of `remask evaluate` with the figures that rank models; of others, neither more nor less is better."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,32 +39,32 @@ class Figure:
     unit: str = ""
 
 
-def read_metric(name: str | None, *, task: str | None, direction: Callable[[str], str | None]) -> Metric:
+def read_metric(name: str | None, *, task: str | None) -> Metric:
     """The metric that a user names.
 
     Args:
-        name: None for bits_per_byte.
+        name: None for the task's first.
         task: of `remask evaluate`; None: the figure of the last validation in training.
-        direction: a figure's name → lower, higher or None for neither.
 
     Raises:
-        UserError: no validation in training has such a figure, or neither direction of it is better.
+        UserError: the task ranks no models, or has no such figure that does.
     """
-    name = name or "bits_per_byte"
     if task is None:
+        name = name or "bits_per_byte"
         if name not in IN_TRAINING:
             raise UserError(
-                f"--metric {name}: validations in training have {' and '.join(IN_TRAINING)}; "
-                f"{did_you_mean(name, IN_TRAINING)} For another figure give its task with --evaluate"
+                f"--metric {name}: of validations in training, {did_you_mean(name, IN_TRAINING)} "
+                "For another figure give its task with --evaluate"
             )
         return Metric(name=name, task=None, better="lower", unit=IN_TRAINING[name])
-    better = direction(name)
-    if better not in ("lower", "higher"):
-        raise UserError(
-            f"--metric {name}: of that figure neither more nor less is better in itself. Give one that ranks models, "
-            "such as bits_per_byte"
-        )
-    return Metric(name=name, task=task, better=better, unit="")
+    if task not in RANKING:
+        raise UserError(f"--evaluate {task}: no trials can be ranked by that; {did_you_mean(task, RANKING)}")
+    name = name or RANKING[task][0]
+    if name not in RANKING[task]:
+        raise UserError(f"--metric {name}: to rank trials by task {task}, {did_you_mean(name, RANKING[task])}")
+    way = better(name)
+    assert way is not None, "what ranks has a direction"
+    return Metric(name=name, task=task, better=way, unit="")
 
 
 def validations(folder: RunFolder, name: str) -> list[tuple[int, float | None]]:

@@ -94,7 +94,7 @@ class Search:
         words = tuple(f"{key}={value}" for key, value in values.items())
         trial = Trial(
             number=number,
-            arm=" ".join(words),
+            arm=" ".join(f"{each.key}={each.shown(drawn.params[each.key])}" for each in self._over),
             recipe="recipe.yaml",
             overrides=(*facts["overrides"], *words),
             values={each.key: drawn.params[each.key] for each in self._over},

@@ -26,6 +26,10 @@ class Choice:
     key: str
     values: tuple[str, ...]
 
+    def shown(self, value: str) -> str:
+        """A value for a reader."""
+        return value
+
     def to_json(self) -> dict[str, Any]:
         """The key and its values."""
         return {"key": self.key, "values": list(self.values)}
@@ -52,6 +56,10 @@ class Span:
     def to_json(self) -> dict[str, Any]:
         """The key and its range."""
         return {"key": self.key, "low": self.low, "high": self.high, "log": self.log, "whole": self.whole}
+
+    def shown(self, value: float) -> str:
+        """A value for a reader, in four figures."""
+        return f"{value:.4g}"
 
     def written(self, value: float) -> str:
         """A value of the range as a recipe has it."""

@@ -157,12 +157,23 @@ class Study:
             known = sorted(each.parent.name for each in studies_folder(home).glob("*/study.json"))
             hint = did_you_mean(name, known) if known else "there are none yet: remask sweep makes one"
             raise UserError(f"there is no study {name} in {studies_folder(home)}; {hint}")
+        study = cls(path, {}, [])
+        study.read()
+        return study
+
+    def read(self) -> None:
+        """Takes up what study.json says now.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        path = self.path / "study.json"
         try:
-            facts = json.loads((path / "study.json").read_bytes())
+            facts = json.loads(path.read_bytes())
             trials = [Trial.from_json(each) for each in facts.pop("trials")]
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UserError(f"{path / 'study.json'} cannot be read: {error}") from None
-        return cls(path, facts, trials)
+            raise UserError(f"{path} cannot be read: {error}") from None
+        self.facts, self._trials = facts, trials
 
     @property
     def name(self) -> str:

@@ -112,7 +112,7 @@ def _best_in_words(study: Study, finished: Sequence[Trial]) -> str:
         name, value = trivial
         said += f"; {name} gets {value:.3f}"
         if not beats(best.value or 0.0, best.stderr, value, way=metric.better):
-            said += ", so that not even the best has beaten what is trivial"
+            said += ", which not even the best beats"
     if len(finished) > 1:
         said += f". {_against_the_second(best, finished[1])}"
     return said
