@@ -47,6 +47,18 @@ def test_one_task_is_judged_alone_and_the_test_split_too(trained):
     assert figures[0]["protocol"]["split"] == "test"
 
 
+def test_a_verdict_is_about_the_headline_whatever_else_was_judged(trained):
+    succeeds("evaluate", "last", "--task", "likelihood")
+    before = newest(trained)[0]
+    succeeds("evaluate", "last", "--task", "likelihood", "--rows", 1, "--draws", 1)
+    figures = [f["value"] for f in newest(trained)[1].evaluations() if f["name"] == "bits_per_byte"]
+    assert before.headline["bits_per_byte"] == figures[0] != figures[1]
+    assert f"{figures[0]:.2f} bits/byte" in before.verdict
+    assert (newest(trained)[0].headline, newest(trained)[0].verdict) == (before.headline, before.verdict)
+    succeeds("health", "last")
+    assert newest(trained)[0].verdict == before.verdict
+
+
 def test_an_autoregressive_likelihood_is_called_exact(trained_ar):
     figures = succeeds("evaluate", "last", "--task", "likelihood", "--json").objects
     assert figures[0]["protocol"]["likelihood"] == "exact"

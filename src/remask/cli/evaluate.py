@@ -194,10 +194,19 @@ def settle_verdict(registry: "Registry", run_id: str) -> "Verdict":
     """Judges a run anew from all that is recorded of it, and keeps the sentence."""
     from remask.health import verdict
 
-    metrics = registry.folder_of(registry.get(run_id)).metrics()
-    judged = verdict(metrics, evaluations=registry.evaluations(run_id))
+    record = registry.get(run_id)
+    metrics = registry.folder_of(record).metrics()
+    judged = verdict(metrics, evaluations=_without_other_protocols(registry.evaluations(run_id), record.headline))
     registry.update(run_id, verdict=judged.sentence)
     return judged
+
+
+def _without_other_protocols(
+    evaluations: "Iterable[Mapping[str, Any]]", headline: "Mapping[str, float | None]"
+) -> "list[Mapping[str, Any]]":
+    """The figures of a run without those likelihoods that are not its headline: a verdict stands beside that one."""
+    likelihoods = {name: value for name, value in headline.items() if value is not None}
+    return [row for row in evaluations if row.get("value") == likelihoods.get(str(row.get("name")), row.get("value"))]
 
 
 def report(measurements: "Sequence[Measurement]", *, as_json: bool) -> None:
