@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from comparison.recorded import EXACT, LIKELIHOOD, SAMPLED, TRIVIAL, Home, rows
-from remask.comparison import compare_runs, refuse_unfair
+from remask.comparison import better, compare_runs, refuse_unfair
 from remask.comparison.text import comparison_lines
 from remask.errors import UserError
 from remask.evaluation.measurement import Examples
@@ -544,6 +544,17 @@ def test_runs_that_an_arms_mean_is_without_are_named(home):
     comparison = compare(home, *(run.id for run in runs), lost.id)
     assert f"bits_per_byte of udlm is without {lost.id}" in comparison.to_json()["flags"]
     assert not any("of mdlm is without" in flag for flag in comparison.to_json()["flags"])
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        *(("bits_per_byte", "lower"), ("seconds_per_sample", "lower"), ("seconds_alone", "lower")),
+        *(("answers_right", "higher"), ("mauve", "higher"), ("judged_perplexity", None), ("entropy", None)),
+    ],
+)
+def test_which_way_a_figure_is_better(name, way):
+    assert better(name) == way
 
 
 def test_arms_may_be_given_names_that_tell_them_apart(home):

@@ -8,7 +8,7 @@ Better = Literal["lower", "higher"]
 _LOWER = frozenset(
     {
         *("bits_per_byte", "nats_per_token", "perplexity", "nats_at_level"),
-        *("seconds_per_sample", "network_calls"),
+        *("seconds_per_sample", "seconds_alone", "network_calls"),
     }
 )
 _HIGHER = frozenset(
