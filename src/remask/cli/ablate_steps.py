@@ -12,7 +12,7 @@ from remask.cli import options as option
 if TYPE_CHECKING:
     from remask.config.schema import Recipe
     from remask.evaluation.measurement import Measurement
-    from remask.runs import RunFolder
+    from remask.runs import Registry, RunFolder, RunRecord
 
 SHOWN = {
     "seconds_per_sample": "s/sample",
@@ -59,6 +59,37 @@ def steps(
     recipe = option.changed_recipe(folder, shared)
     names = [name.strip() for name in samplers.split(",")] if samplers else [recipe.sampling.sampler]
     recipes = settings(folder, shared, samplers=names, steps=numbers, own=recipe.sampling.sampler)
+    found = measure(registry, record, recipes, recipe, judge=judge, features=features, repeats=repeats, device=device)
+    tell(found, as_json=as_json)
+    if html is not None:
+        from remask.report import write_report
+
+        write_report(folder.path, file=html)
+
+
+def measure(
+    registry: "Registry",
+    record: "RunRecord",
+    recipes: "Sequence[Recipe]",
+    recipe: "Recipe",
+    *,
+    judge: str | None,
+    features: str | None,
+    repeats: int,
+    device: str,
+) -> "list[Measurement]":
+    """Draws with each of `recipes`, and keeps all figures as one evaluation of the run.
+
+    Args:
+        registry: of the run.
+        record: the run's.
+        recipes: one a setting.
+        recipe: the run's, with what all settings share.
+        judge: of samples, where there is one.
+        features: for MAUVE, where there are some.
+        repeats: draws that are timed.
+        device: to draw on.
+    """
     from remask.config.build import resolve_device
     from remask.config.saved import load_model
     from remask.data.cache import cache_home
@@ -68,15 +99,15 @@ def steps(
     from remask.laboratory.steps import check_settings, step_measurements
 
     on = resolve_device(device)
-    model, _ = load_model(folder.model_path, device=on)
-    check_settings(model, recipe, samplers=names)
+    model, _ = load_model(registry.folder_of(record).model_path, device=on)
+    check_settings(model, recipe, samplers=list(dict.fromkeys(own.sampling.sampler for own in recipes)))
     text = open_judged_text(model, recipe, cache=cache_home(), data_hash=record.data_hash)
     check_samples(model, recipe, text)
     bench = Yardstick(
         model=model,
         recipe=recipe,
         text=text,
-        count=count,
+        count=recipe.sampling.count,
         length=judged_length(model, recipe),
         judge=None if judge is None else load_judge(judge, registry=registry, device=on),
         features=None if features is None else load_features(features, registry=registry, device=on),
@@ -88,11 +119,7 @@ def steps(
             judged.keep(measured)
             found += measured
             typer.echo(progress(own, measured), err=True)
-    tell(found, as_json=as_json)
-    if html is not None:
-        from remask.report import write_report
-
-        write_report(folder.path, file=html)
+    return found
 
 
 def read_steps(text: str) -> list[int]:

@@ -25,7 +25,6 @@ Sbatch = Annotated[
     list[str] | None, typer.Option(metavar="OPTION=VALUE", help="slurm: a further option of sbatch: account=NAME.")
 ]
 CLUSTERS = ("local", "slurm")
-COLUMNS = {"seconds": "seconds", "parameters": "parameters", "flops": "FLOPs"}
 
 
 def asked_of(
