@@ -325,3 +325,24 @@ def test_a_label_or_link_that_cannot_be_noted_changes_nothing(registry, argument
         invoke("show", "run", "--conclude", "x", *arguments)
     record = registry.get("run_W8_1")
     assert (record.conclusion, record.tags, record.links) == (None, [], {})
+
+
+def test_no_text_of_another_machines_run_steers_the_terminal(registry):
+    odd = "a\x1b[31m\nb"
+    record = add(registry, "odd_W8_1", error=odd, headline={odd: 1.0})
+    folder = registry.folder_of(record)
+    folder.append_metrics({"kind": odd, "step": 1, odd: odd})
+    figure = Measurement(name=odd, value=1.0, unit=odd, n=1, stderr=None, trivial={odd: 1.0}, protocol={odd: odd})
+    with registry.evaluating(record.id, task=odd, checkpoint=odd) as judged:
+        judged.keep([figure])
+    for arguments in (("runs",), ("show", "last"), ("show", judged.record.reference)):
+        shown = invoke(*arguments).stdout
+        assert "\x1b" not in shown
+        assert "a\N{REPLACEMENT CHARACTER}[31m" in shown
+
+
+def test_a_conclusion_with_bytes_that_are_no_text_is_stored_without_them(registry):
+    record = add(registry, "quickstart_W8_1")
+    assert "conclusion   bad ?\n" in invoke("show", "last", "--conclude", "bad \udcff").stdout.replace("\ufffd", "?")
+    assert Registry(registry.home).get(record.id).conclusion == "bad ?"
+    assert registry.disagreements(registry.get(record.id)) == []

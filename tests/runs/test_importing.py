@@ -109,6 +109,40 @@ def test_a_line_that_is_no_figure_is_passed_over_and_all_else_is_read(registry, 
     assert [row["value"] for row in registry.measurements()] == [3.0]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *({"tags": None}, {"tags": "abc"}, {"tags": [{"a": 1}]}, {"links": {"page": 5}}, {"headline": {"loss": "low"}}),
+        *({"seed": "one"}, {"step": 1 << 64}, {"step": None}, {"parameters": {"a": 1}}, {"git_dirty": "no"}),
+        *({"created": None}, {"created": 5}, {"conclusion": ["x"]}, {"trivial": None}, {"extra_losses": None}),
+    ],
+    ids=str,
+)
+def test_a_record_that_holds_what_no_record_does_is_refused_and_keeps_no_other_from_being_read(
+    registry, source, damage
+):
+    registry.create(RunRecord(id="b_W8_1", recipe="r", family="token", seed=1, created=CREATED, status="finished"))
+    values = json.loads((source / "run.json").read_text())
+    (source / "run.json").write_text(json.dumps(values | damage))
+    with pytest.raises(UserError, match=r"no readable run\.json"):
+        registry.take_in(source)
+    shutil.copytree(source, registry.home / "a_W8_1")
+    assert registry.rebuild().skipped == (registry.home / "a_W8_1",)
+    assert [record.id for record in registry.list()] == ["b_W8_1"]
+
+
+@pytest.mark.parametrize(
+    "damage", [{"tags": None}, {"step": "x"}, {"seconds": [1]}, {"created": 5}, {"links": []}], ids=str
+)
+def test_an_evaluation_that_holds_what_no_evaluation_does_is_known_by_its_figures_alone(registry, source, damage):
+    path = next(source.glob("evaluations/*/evaluation.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    record = registry.take_in(source).record
+    (evaluation,) = registry.evaluation_records()
+    assert (evaluation.id, evaluation.status, evaluation.machine) == (path.parent.name, "finished", None)
+    assert "missing or cannot be read" in registry.disagreements(record)[0]
+
+
 def test_the_same_folder_again_is_there_already_and_another_of_its_id_is_refused(registry, source):
     registry.take_in(source)
     before = files(registry.home / "a_W8_1")

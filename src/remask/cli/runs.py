@@ -77,7 +77,7 @@ def _rebuild(registry: "Registry") -> None:
 
 
 def _print(records: Sequence["RunRecord"]) -> None:
-    from remask.cli.text import age, number, one_line, print_table
+    from remask.cli.text import age, number, print_table
 
     now = datetime.now(UTC)
     header = ("run", "status", "steps", "bits/byte", "bigram", "age", "verdict")
@@ -89,7 +89,7 @@ def _print(records: Sequence["RunRecord"]) -> None:
             number(record.headline.get(_HEADLINE)),
             number(record.trivial.get(_BIGRAM)),
             age(record.created, now=now),
-            one_line(record.verdict or record.error or ""),
+            record.verdict or record.error or "",
         )
         for record in records
     ]

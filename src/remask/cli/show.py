@@ -121,7 +121,7 @@ def _print_page(record: "RunRecord", evaluations: Sequence["EvaluationRecord"], 
         heading("last metrics")
         for kind, line in page["metrics"].items():
             said = _alarm(line) if kind == "alarm" else _metrics(line)
-            typer.echo(f"{kind:<12} step {line.get('failed_step', line.get('step'))}: {said}")
+            typer.echo(one_line(f"{kind:<12} step {line.get('failed_step', line.get('step'))}: {said}"))
     if evaluations:
         heading(f"evaluations (remask show {record.id}:EVALUATION)")
         _print_evaluations(evaluations)
@@ -234,7 +234,7 @@ def _print_evaluations(records: Sequence["EvaluationRecord"]) -> None:
             record.checkpoint or "",
             age(record.created, now=now),
             duration(record.seconds) or "–",
-            one_line(record.conclusion or record.error or ""),
+            record.conclusion or record.error or "",
         )
         for record in records
     ]

@@ -25,6 +25,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: 
         rows: their cells; a status in the second column is coloured on a terminal.
         right: the columns that are flush right.
     """
+    rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     lines = []

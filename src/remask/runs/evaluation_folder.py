@@ -11,6 +11,7 @@ from remask.runs.evaluation_record import EvaluationRecord
 from remask.runs.files import json_line, new_folder, write_atomic
 from remask.runs.folder import RunFolder
 from remask.runs.home import folder_name, is_plain_name
+from remask.runs.kinds import check_kinds
 from remask.runs.lock import FolderLock
 
 
@@ -62,7 +63,9 @@ class EvaluationFolder:
         """The record that lies here, taken as that of this run's; None if there is none to read."""
         try:
             values = json.loads(self.record_path.read_bytes())
-            return EvaluationRecord.from_json(values | {"id": self.path.name, "run_id": run_id})
+            record = EvaluationRecord.from_json(values | {"id": self.path.name, "run_id": run_id})
+            check_kinds(record)
+            return record
         except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return None
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from remask.runs.files import plain
+from remask.runs.files import storable
 from remask.runs.record import STATUSES, Status
 
 
@@ -77,7 +77,7 @@ class EvaluationRecord:
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values; a non-finite number becomes None."""
-        return {field.name: plain(getattr(self, field.name)) for field in fields(self)}
+        return storable({field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "EvaluationRecord":

@@ -115,6 +115,14 @@ def plain(value: Any) -> Any:
     raise TypeError(f"no JSON form for a {type(value).__name__}")
 
 
+def storable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`plain` values, of whose texts a database can hold each: bytes that are no UTF-8 become question marks."""
+    return {
+        name: value.encode("utf-8", "replace").decode() if isinstance(value, str) and not value.isascii() else value
+        for name, value in plain(values).items()
+    }
+
+
 def json_line(record: Mapping[str, Any]) -> str:
     """A record as one line of JSON, without its line end and without NaN."""
     return json.dumps(plain(record), ensure_ascii=False, allow_nan=False)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from remask.runs import lineage
-from remask.runs.files import plain
+from remask.runs.files import storable
 
 Status = Literal["running", "finished", "failed", "killed", "interrupted"]
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -120,7 +120,7 @@ class RunRecord:
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values; a non-finite number becomes None."""
-        return {field.name: plain(getattr(self, field.name)) for field in fields(self)}
+        return storable({field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "RunRecord":

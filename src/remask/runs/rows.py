@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar, get_args, get_origin
 
 from remask.runs.evaluation_record import EvaluationRecord
 from remask.runs.files import json_line
+from remask.runs.kinds import LARGEST
 from remask.runs.record import RunRecord
 
 Record = TypeVar("Record", RunRecord, EvaluationRecord)
@@ -18,7 +19,6 @@ MEASUREMENT = ("name", "value", "unit", "n", "stderr", "trivial", "protocol", "t
 _WORDS = ("name", "unit", "task", "created")
 _NUMBERS = ("value", "stderr")
 _OBJECTS = ("trivial", "protocol")
-_LARGEST = 1 << 63  # whole numbers below it fit into a column
 
 
 class Table(Generic[Record]):
@@ -89,7 +89,7 @@ def is_figure(row: Mapping[str, Any]) -> bool:
     n, evaluation = row.get("n"), row.get("evaluation")
     return (
         all(isinstance(row.get(name), str) for name in _WORDS)
-        and (isinstance(n, int) and 0 <= n < _LARGEST)
+        and (isinstance(n, int) and 0 <= n < LARGEST)
         and all(row.get(name) is None or _is_number(row[name]) for name in _NUMBERS)
         and all(isinstance(row.get(name) or {}, dict) for name in _OBJECTS)
         and (evaluation is None or isinstance(evaluation, str))
@@ -97,7 +97,7 @@ def is_figure(row: Mapping[str, Any]) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, float) or (isinstance(value, int) and abs(value) < _LARGEST)
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < LARGEST)
 
 
 def insert_measurements(connection: sqlite3.Connection, run_id: str, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -13,6 +13,7 @@ from remask.runs.evaluation_folder import EvaluationFolder, evaluations_in
 from remask.runs.evaluation_record import EvaluationRecord
 from remask.runs.files import json_line, write_atomic
 from remask.runs.folder import RunFolder
+from remask.runs.kinds import check_kinds
 from remask.runs.record import RunRecord
 from remask.runs.references import unknown_run
 from remask.runs.rows import EVALUATIONS, RUNS, insert_measurements, remove_measurements
@@ -103,7 +104,9 @@ class Store:
         """The record in a run folder, placed where the folder lies now; None if there is none to read."""
         try:
             values = json.loads((folder / "run.json").read_bytes())
-            return replace(RunRecord.from_json(values), folder=self.relative(folder.resolve()))
+            record = replace(RunRecord.from_json(values), folder=self.relative(folder.resolve()))
+            check_kinds(record)
+            return record
         except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return None
 
