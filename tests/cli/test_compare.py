@@ -30,6 +30,15 @@ def test_the_verdict_comes_first_then_arms_figures_differences_and_flags(pair):
     assert sorted(parts, key=out.index) == parts
 
 
+def test_no_text_of_a_record_steers_the_terminal_or_makes_lines_of_its_own(pair):
+    lines = len(succeeds("compare", "mdlm_1", "udlm_1").out.splitlines())
+    pair.registry.update("mdlm_1", data="\x1b[31mred\nsecond", verdict="has not learned\x1b]0;title\x07")
+    out = succeeds("compare", "mdlm_1", "udlm_1").out
+    assert all(line.isprintable() for line in out.splitlines())
+    assert len(out.splitlines()) == lines + 1, "the verdict's flag alone"
+    assert "red second" in out
+
+
 def test_three_seeds_against_three_are_two_arms(records):
     runs = [*records.seeds("mdlm", [2.50, 2.52, 2.51]), *records.seeds("udlm", [2.60, 2.64, 2.63])]
     out = succeeds("compare", *(run.id for run in runs)).out

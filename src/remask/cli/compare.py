@@ -66,6 +66,7 @@ def _print(comparison: "Comparison", *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(comparison.to_json(), allow_nan=False) + "\n")
         return
+    from remask.cli.text import one_line
     from remask.comparison.text import comparison_lines
 
-    typer.echo("\n".join(comparison_lines(comparison)))
+    typer.echo("\n".join(map(one_line, comparison_lines(comparison))))
