@@ -81,3 +81,14 @@ def test_a_run_of_an_older_home_takes_new_evaluations(tmp_path):
     assert registry.evaluation_records()[0] == registry.find_evaluation(judged.record.reference)
     assert registry.evaluation_records()[0].data_hash == "d"
     assert len(registry.evaluation_records()) == 4
+
+
+def test_an_older_home_that_may_only_be_read_is_read_and_left_as_it_is(tmp_path, monkeypatch):
+    path = write_home(tmp_path / "home")
+    before = path.read_bytes()
+    monkeypatch.setattr("os.access", lambda *_: False)  # the administrator may write anywhere
+    registry = Registry(tmp_path / "home")
+    assert [(record.id, record.lineage) for record in registry.list()] == [("old_W8_1", LINEAGE)]
+    assert [record.id for record in registry.evaluation_records()] == IDS
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir() if file.name.startswith(path.name)] == [path.name]

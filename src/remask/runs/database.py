@@ -149,7 +149,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """A connection to an existing file, upgraded to the present schema.
+        """A connection to an existing file, upgraded to the present schema; one that cannot be written, in a copy.
 
         It works in a read-only folder and on a full disk too, where SQLite cannot make the files that it reads a
         write-ahead log by: if no log lies there, the file is read as it is.
@@ -160,8 +160,8 @@ class Database:
         """
         with self._errors(), closing(self._connect_to_read()) as connection:
             self._check_size(connection)
-            self._upgrade(connection)
-            yield connection
+            with self._upgraded(connection) as upgraded:
+                yield upgraded
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -261,6 +261,24 @@ class Database:
         with suppress(FileNotFoundError):
             return self.path.with_name(f"{self.path.name}-wal").stat().st_size
         return 0
+
+    @contextmanager
+    def _upgraded(self, connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+        """The connection after its upgrade; where the file may only be read, one to an upgraded copy in memory."""
+        try:
+            self._upgrade(connection)
+            copy = None
+        except sqlite3.OperationalError as error:
+            if _primary_code(error) != sqlite3.SQLITE_READONLY:
+                raise
+            copy = sqlite3.connect(":memory:", isolation_level=None)
+        if copy is None:
+            yield connection
+            return
+        with closing(copy):
+            connection.backup(copy)
+            self._upgrade(copy)
+            yield copy
 
     def _upgrade(self, connection: sqlite3.Connection) -> None:
         if self._version(connection) == len(MIGRATIONS):
