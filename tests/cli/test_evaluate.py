@@ -179,6 +179,7 @@ def test_the_loss_by_level_of_noise_stands_beside_trivial_predictors(trained):
     assert table.count("← no better than the unigram") == worse
     assert "skill" in table
     assert figures[0]["protocol"]["draws_a_level"] == 1
+    assert {f["protocol"]["noise"] for f in figures} == {"masking, schedule linear"}
     assert len(Registry(trained).measurements()) == 6
 
 
@@ -235,3 +236,19 @@ def test_words_of_the_training_text_are_collected_once(trained, tmp_path, monkey
 
     monkeypatch.setattr("remask.judgement.text.corpus_words", walk)
     assert succeeds("evaluate", "last", "--task", "quality", *FEW, "--json").objects == first
+
+
+@pytest.mark.parametrize(
+    ("option", "task", "reader"),
+    [
+        (["--levels", 5], "likelihood", "levels"),
+        (["--rows", 4], "quality", "likelihood, levels"),
+        (["--draws", 4], "quality", "likelihood, levels"),
+        (["--count", 4], "likelihood", "quality, answers, judged, mauve"),
+        (["--steps", 4], "likelihood", "quality, answers, judged, mauve"),
+    ],
+)
+def test_an_option_that_no_task_reads_is_refused(trained, option, task, reader):
+    said = refused("evaluate", "last", "--task", task, *option)
+    assert said.startswith(f"remask: {option[0]} is given, and of the tasks {task} none reads it")
+    assert said.endswith(f"Tasks that do: {reader}")

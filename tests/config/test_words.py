@@ -6,6 +6,7 @@ from remask.config.load import load_recipe, setup_hash
 from remask.config.words import (
     describe_architecture,
     describe_data,
+    describe_noise,
     describe_objective,
     describe_tokenizer,
     extra_losses,
@@ -66,3 +67,11 @@ def test_what_is_minimised_and_what_is_added_to_it_is_said_in_words(recipe, word
 )
 def test_a_network_is_told_in_words(recipe, changes, words):
     assert describe_architecture(load_recipe(recipe, changes)) == words
+
+
+def test_the_noise_is_told_with_all_of_its_settings():
+    assert describe_noise(load_recipe("mdlm")) == "masking, schedule linear"
+    hybrid = load_recipe("gidd", ["process.schedule.kind=polynomial", "process.schedule.power=3"])
+    share = hybrid.process.uniform_share  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+    assert describe_noise(hybrid) == f"hybrid, uniform share {share}, schedule polynomial, power 3.0"
+    assert describe_noise(load_recipe("ar")) is None

@@ -1,7 +1,9 @@
 """A recipe in the few words of a table: what it reads, what it minimises, and what is added to that."""
 
+from collections.abc import Mapping
 from functools import singledispatch
 from pathlib import PurePath
+from typing import Any
 
 from remask.config import schema
 
@@ -41,6 +43,17 @@ def describe_objective(recipe: schema.Recipe) -> str:
     """What is minimised, and under which noise: `likelihood bound, masking`."""
     kind = recipe.objective.kind.replace("_", " ")
     return kind if recipe.process is None else f"{kind}, {recipe.process.kind}"
+
+
+def describe_noise(recipe: schema.Recipe) -> str | None:
+    """The noise with all of its settings: `hybrid, uniform share 0.1, schedule cosine`; None where there is none."""
+    return None if recipe.process is None else _settings(recipe.process.model_dump(mode="json"))
+
+
+def _settings(section: Mapping[str, Any]) -> str:
+    others = {name.replace("_", " "): value for name, value in section.items() if name != "kind"}
+    told = [f"{name} {_settings(value) if isinstance(value, dict) else value}" for name, value in others.items()]
+    return ", ".join([str(section["kind"]).replace("_", " "), *told])
 
 
 def extra_losses(recipe: schema.Recipe) -> list[str]:

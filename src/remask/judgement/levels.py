@@ -1,6 +1,7 @@
 """The levels task: the bound's loss at each level of noise."""
 
 from remask.config.schema import Recipe
+from remask.config.words import describe_noise
 from remask.errors import UserError
 from remask.evaluation.levels import has_levels, level_measurements, row_levels
 from remask.evaluation.likelihood import evaluation_batches
@@ -45,6 +46,8 @@ def judge_levels(model: Model, recipe: Recipe, text: JudgedText, *, levels: int 
         sums,
         protocol={
             "likelihood": "diffusion term of the upper bound, by level of noise",
+            # under other noise, a level is another quantity; only the whole bound is the same one
+            "noise": describe_noise(recipe),
             "levels": levels,
             "draws_a_level": draws,
             "rows": len(sums.tokens),
