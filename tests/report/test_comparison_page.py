@@ -195,6 +195,10 @@ def test_two_figures_of_one_name_are_told_apart_by_what_differs():
         *("entropy (steps 20)", "entropy (steps 50)"),
     ]
     assert labels_of([one, one | {"task": "judged"}]) == ["entropy (quality)", "entropy (judged)"]
+    levels = [{"t": (low + 0.1009) / 2, "t_low": low, "t_high": low + 0.0999} for low in (0.001, 0.1009)]
+    assert labels_of([{"task": "levels", "name": "nats_at_level", "protocol": level} for level in levels]) == [
+        *("nats at level (t 0.00–0.10)", "nats at level (t 0.10–0.20)"),
+    ]
 
 
 def test_a_figure_without_a_better_side_is_higher_or_lower_and_never_better():

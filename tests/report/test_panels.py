@@ -124,6 +124,18 @@ def test_a_forest_draws_rows_from_the_top_with_their_words():
     assert height["A"] < height["B"]
 
 
+def test_a_long_title_of_a_forest_goes_over_to_another_line():
+    rows = [Estimate(name="A", value=2.0, low=1.9, high=2.1)]
+    words = "difference in judged nats per token (steps 64, sampler ancestral), nats/token of the judge"
+    long, short = (forest_figure(rows, title=title, levels=[], name="f") for title in (words, "x"))
+    lines = [line for line in texts(long) if line in words and " " in line]
+    assert " ".join(lines) == words
+    assert len(lines) > 1
+    assert all(len(line) < 60 for line in lines)
+    height = [float(re.search(r'viewBox="0 0 [\d.]+ ([\d.]+)"', svg)[1]) for svg in (long, short)]  # pyright: ignore[reportOptionalSubscript]
+    assert height[0] > height[1]
+
+
 def test_dots_without_any_spread_still_have_a_frame():
     rows = [Estimate(name="A", value=0.0), Estimate(name="B", value=0.0)]
     assert "<svg" in forest_figure(rows, title="x", levels=[], name="f")

@@ -8,6 +8,7 @@ from remask.report.arms import ArmView, lettered
 from remask.report.costs import Cell
 from remask.report.curves import predictor_name
 from remask.report.forest import Estimate, forest_figure
+from remask.report.levels import level_of
 from remask.report.panels import compact, look
 from remask.report.reading import Record, mapping, named_numbers, number, text_or_none
 from remask.report.tables import decimals_for, figure, flatten
@@ -17,6 +18,8 @@ _SHOWN_TRIVIAL = 3
 _ONE_LINE = 28  # letters
 _SAID_TWICE = {"perplexity": "nats_per_token", "judged_perplexity": "judged_nats_per_token"}
 """Figures that are another one in other units: where that is drawn, they are not."""
+_LEVEL = ("t", "t_low", "t_high")
+"""The keys of a protocol that say one thing, a level of noise."""
 _REFERENCES = ("held-out", "other held-out", "every text")
 """How the names of what samples should come near to begin; they are told first."""
 
@@ -121,7 +124,8 @@ def labels_of(figures: Sequence[Record]) -> list[str]:
         protocols = [flatten(mapping(other.get("protocol"))) for other in alike]
         own = flatten(mapping(each.get("protocol")))
         keys = [key for key in own if len({protocol.get(key) for protocol in protocols}) > 1]
-        told = [f"{key.replace('_', ' ')} {own[key]}" for key in keys]
+        level = [f"t {level_of(mapping(each.get('protocol')))}"] if {*_LEVEL} <= {*keys} else []
+        told = level + [f"{key.replace('_', ' ')} {own[key]}" for key in keys if not level or key not in _LEVEL]
         if len({other.get("task") for other in alike}) > 1:
             told.insert(0, str(each.get("task")))
         name = str(each.get("name")).replace("_", " ")

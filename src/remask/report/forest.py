@@ -1,5 +1,6 @@
 """Dots and intervals below each other: what arms get, and by how much they differ."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from remask.report.canvas import PANEL, Layout, hex_of, inline_svg, new_axes, sh
 from remask.report.panels import LOOKS, Look, compact, tick
 from remask.report.reading import printable
 
-_ROW, _BOTTOM = 0.36, 0.4  # inches
+_ROW, _BOTTOM, _LINE = 0.36, 0.4, 0.22  # inches
 _LETTER_WIDTH = 0.6
 _MOST_LETTERS = 18
 _SQUEEZE = 1.5  # a level may stretch what the dots need by so many times their own span
@@ -57,7 +58,8 @@ def forest_figure(
     names = [shortened(printable(estimate.name), letters=_MOST_LETTERS) for estimate in estimates]
     left = 0.15 + max(map(len, names)) * letter
     right = 0.1 + max(len(estimate.said) for estimate in estimates) * letter
-    top = 0.32 + (0.22 if inside else 0)
+    lines = textwrap.wrap(printable(title), max(int(layout.width / letter), _MOST_LETTERS))
+    top = 0.32 + _LINE * (len(lines) - 1) + (0.22 if inside else 0)
     height = top + _BOTTOM + _ROW * len(estimates)
     axes = new_axes(layout, height=height, top=top, right=right, left=left, bottom=_BOTTOM)
     for _, value in inside:
@@ -70,7 +72,7 @@ def forest_figure(
     axes.spines["left"].set_visible(False)
     _set_x(axes, estimates, inside)
     _name_levels(axes, inside, layout)
-    _title(axes, title, height=height, layout=layout)
+    _title(axes, "\n".join(lines), height=height, layout=layout)
     told = ", ".join(f"{estimate.name} {estimate.said or compact(estimate.value)}" for estimate in estimates)
     return inline_svg(axes, name=f"{name}-{layout.name}", described=f"{title}: {told}")
 
@@ -79,8 +81,9 @@ def _title(axes: Axes, title: str, *, height: float, layout: Layout) -> None:
     """Writes the title at the left edge of the figure, `height` inches high, above the names of the levels."""
     figure = axes.get_figure(root=True)
     assert figure is not None
-    place = (0.0, 1 - 0.2 / height)
-    figure.text(*place, printable(title), fontsize=layout.font, color=hex_of("ink"), parse_math=False)
+    place = (0.0, 1 - 0.04 / height)
+    ink = hex_of("ink")
+    figure.text(*place, title, fontsize=layout.font, color=ink, parse_math=False, verticalalignment="top")
 
 
 def levels_inside(estimates: Sequence[Estimate], levels: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:

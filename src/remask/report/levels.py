@@ -43,7 +43,13 @@ def level_pivot(evaluations: Sequence[Record]) -> Pivot | None:
         decimals = decimals_for([number(record.get("value")) or 0.5], stderr=number(record.get("stderr")))
         told = [figure(beside[name], stderr=None, decimals=decimals) if name in beside else "" for name in trivial]
         skill = skill_of(record)
-        cells.append((_level(record), "", (cell_of(record), *told, "" if skill is None else f"{skill:.3f}")))
+        cells.append(
+            (
+                level_of(mapping(record.get("protocol"))),
+                "",
+                (cell_of(record), *told, "" if skill is None else f"{skill:.3f}"),
+            )
+        )
     return Pivot(
         corner="noise level t",
         columns=tuple(heads),
@@ -62,11 +68,14 @@ def skill_of(record: Record) -> float | None:
 def no_better_levels(evaluations: Sequence[Record]) -> list[str]:
     """The noise levels at which the last levels evaluation is no better than the unigram, in words."""
     rows = [record for record in newest_of(evaluations, task="levels") if record.get("name") == "nats_at_level"]
-    return [_level(record) for record in rows if (skill := skill_of(record)) is not None and skill <= 0]
+    return [
+        level_of(mapping(record.get("protocol")))
+        for record in rows
+        if (skill := skill_of(record)) is not None and skill <= 0
+    ]
 
 
-def _level(record: Record) -> str:
+def level_of(protocol: Record) -> str:
     """`0.10–0.20`, or the middle of the level where its ends are not told."""
-    protocol = mapping(record.get("protocol"))
     low, high, middle = (number(protocol.get(key)) for key in ("t_low", "t_high", "t"))
     return f"{middle:.3g}" if low is None or high is None else f"{low:.2f}–{high:.2f}"
