@@ -158,6 +158,12 @@ def test_a_validation_that_is_not_finite_is_broken():
     assert (judged.level, names(judged)) == ("broken", ["non-finite numbers"])
 
 
+def test_an_evaluation_that_is_not_finite_is_broken_whatever_the_validations_said():
+    figure = {"name": "bits_per_byte", "task": "likelihood", "value": None}
+    assert verdict(run(), evaluations=[figure]).level == "broken"
+    assert verdict(run(), evaluations=[figure, {**figure, "value": 2.9}]).level != "broken"
+
+
 def test_a_gradient_that_ends_non_finite_is_broken_but_one_overflow_of_loss_scaling_is_not():
     metrics = run()
     metrics[3]["gradient_norm"] = math.inf

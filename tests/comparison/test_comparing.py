@@ -302,29 +302,16 @@ def test_other_rows_are_not_paired(home):
     assert difference["verdict"].startswith("no difference can be told: a − b = 0")
 
 
-def test_several_seeds_against_one_say_nothing_over_seeds(home):
+def test_one_run_against_several_seeds_is_judged_by_how_much_they_vary(home):
     several = home.seeds("mdlm", [2.5, 2.6])
     home.run("udlm")
     home.judge("udlm", 2.7)
     comparison = compare(home, several[0].id, several[1].id, "udlm")
     (difference,) = figure(comparison)["differences"]
-    assert difference["method"] == "unpaired over examples"
-    assert difference["stderr"] == pytest.approx(math.hypot(0.02, 0.02))
+    assert difference["method"] == "one run against several seeds (t)"
+    assert difference["stderr"] == pytest.approx(math.sqrt(0.005 * 1.5))
+    assert difference["winner"] is None
     assert "unequal numbers of seeds: mdlm 2, udlm 1" in comparison.to_json()["flags"]
-
-
-def test_several_seeds_against_one_on_the_same_rows_are_paired(home):
-    for seed in (1, 2):
-        home.run(f"mdlm_D64_2026112{seed}_080000", seed=seed, setup_hash="m")
-        value, examples = rows(2.5, shift=0.001 * seed)
-        home.judge(f"mdlm_D64_2026112{seed}_080000", value, examples=examples)
-    home.run("udlm")
-    value, examples = rows(2.5, shift=0.06)
-    home.judge("udlm", value, examples=examples)
-    runs = [run.id for run in home.registry.list()]
-    (difference,) = figure(compare(home, *runs))["differences"]
-    assert difference["method"] == "paired over examples"
-    assert difference["winner"] == "mdlm"
 
 
 def test_a_bound_below_an_exact_figure_decides_and_one_above_does_not(home):

@@ -1,6 +1,7 @@
 """Differences and their errors, against closed forms, scipy.stats, bootstrap and simulation."""
 
 import math
+import random
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import scipy.stats
 from remask.comparison.statistics import (
     holm,
     mean_sample,
+    one_against_seeds,
     over_seeds,
     paired_by_seed,
     paired_over_examples,
@@ -58,6 +60,24 @@ def test_three_seeds_against_three_by_hand():
     assert ours.df == pytest.approx((5 / 3) ** 2 / ((1 / 3) ** 2 / 2 + (4 / 3) ** 2 / 2))
     assert ours.method == "over seeds (Welch t)"
     assert ours.covers == "over 3 seeds each"
+
+
+def test_one_run_varies_as_the_others_do_and_their_mean_less():
+    ours = one_against_seeds([2.0], [1.0, 2.0, 3.0, 6.0])
+    assert (ours.difference, ours.df) == (-1.0, 3)
+    assert ours.stderr == pytest.approx(math.sqrt(14 / 3 * 1.25))
+    assert one_against_seeds([1.0, 2.0, 3.0, 6.0], [2.0]).difference == 1.0
+    with pytest.raises(ValueError, match="one run of one arm"):
+        one_against_seeds([1.0, 2.0], [1.0, 2.0])
+
+
+def test_the_interval_of_one_run_against_several_covers_what_it_says():
+    draw = random.Random(11)
+    inside = 0
+    for _ in range(1000):
+        low, high = one_against_seeds([draw.gauss(0, 1)], [draw.gauss(0, 1) for _ in range(3)]).interval(0.95)
+        inside += low <= 0 <= high
+    assert 930 <= inside <= 970
 
 
 def test_one_seed_gives_no_interval_over_seeds():

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from remask.evaluation.answers import Answer, answer_measurements, most_common_response
+from remask.evaluation.answers import Answer, answer_measurements, most_common_response, share_error
 
 
 def answer(prompt, response, reference, *, ended=True):
@@ -32,7 +32,7 @@ def measured(answers=ANSWERS, **options):
 def test_shares_and_errors_are_those_of_the_answers():
     figures = measured()
     assert figures["answers_right"].value == 0.5
-    assert figures["answers_right"].stderr == pytest.approx(math.sqrt(0.25 * 4 / 3 / 4))
+    assert figures["answers_right"].stderr == pytest.approx(math.sqrt(0.5 * 0.5 / (4 + 4)))
     assert figures["answers_equal"].value == 0.25
     assert figures["answers_ended"].value == 0.5
     assert all(figure.n == 4 and figure.protocol == {"steps": 4} for figure in figures.values())
@@ -42,8 +42,14 @@ def test_trivial_answers_are_judged_by_the_same_checker():
     assert measured()["answers_right"].trivial == {"most common response": 0.25, "guess": 0.25}
 
 
-def test_one_answer_has_no_error_and_none_is_refused():
-    assert measured(ANSWERS[:1])["answers_right"].stderr is None
+def test_one_answer_says_little_and_none_is_refused():
+    assert measured(ANSWERS[:1])["answers_right"].stderr == pytest.approx(share_error(1, 1))
+
+
+def test_none_right_of_a_few_is_not_said_to_be_none_for_certain():
+    assert share_error(0, 10) == pytest.approx(math.sqrt(2 / 14 * 12 / 14 / 14))
+    assert share_error(10, 10) == pytest.approx(share_error(0, 10))
+    assert 0 < share_error(0, 1000) < share_error(0, 10)
     with pytest.raises(ValueError, match="no answer"):
         measured([])
 

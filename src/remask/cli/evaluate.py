@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 TASKS = ("likelihood", "levels", "quality", "answers", "judged", "mauve")
 COUNTS = {"likelihood": None, "levels": None, "quality": 32, "answers": 256, "judged": 256, "mauve": 256}
 """Texts that a task draws where --count is not given."""
+LEVELS = 10
+_DRAWING = frozenset({"quality", "answers", "judged", "mauve"})
+_READ_BY = {
+    "evaluation.rows": frozenset({"likelihood", "levels"}),
+    "evaluation.draws": frozenset({"likelihood", "levels"}),
+    "levels": frozenset({"levels"}),
+    "count": _DRAWING,
+}
+"""The tasks that read an option; those of sampling are read by all that draw, and others by all."""
 
 
 @option.with_sampling_options
@@ -51,7 +60,7 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="validation or test.")] = None,
     rows: Annotated[int | None, typer.Option(help="Rows of held-out text to judge.")] = None,
     draws: Annotated[int | None, typer.Option(help="Noise draws a row, for a likelihood bound.")] = None,
-    levels: Annotated[int, typer.Option(help="Levels of noise (--task levels).", min=1)] = 10,
+    levels: Annotated[int | None, typer.Option(help="Levels of noise (--task levels) [default: 10].", min=1)] = None,
     count: Annotated[
         int | None,
         typer.Option(help="Texts to draw [default: 32 for quality, 256 for answers, judged and mauve].", min=2),
@@ -77,6 +86,7 @@ def evaluate(
     }
     recipe = option.changed_recipe(folder, options)
     wanted = wanted_tasks(task, recipe, judge=judge, features=features)
+    refuse_unread(wanted, {**options, "levels": levels, "count": count})
     from remask.config.build import resolve_device
     from remask.config.saved import load_model
     from remask.data.cache import cache_home
@@ -87,7 +97,7 @@ def evaluate(
     model, _ = load_model(folder.model_path, device=on)
     option.refuse_steps(model, sampling["sampling.steps"])
     text = open_judged_text(model, recipe, cache=cache_home(), data_hash=record.data_hash)
-    known = tasks(levels=levels, **_readers(registry, judge, features, device=on))
+    known = tasks(levels=levels or LEVELS, **_readers(registry, judge, features, device=on))
     recipes = {
         name: option.changed_recipe(folder, options | {"sampling.count": COUNTS[name] if count is None else count})
         for name in wanted
@@ -130,6 +140,28 @@ def wanted_tasks(
         if name not in chosen and reference is not None:
             raise UserError(f"{flag} {reference} is given, and no task needs it: add --task {name}")
     return chosen
+
+
+def refuse_unread(tasks: "Sequence[str]", options: "Mapping[str, Any]") -> None:
+    """Refuses an option that none of the tasks reads, rather than passing over it.
+
+    Args:
+        tasks: those that will run.
+        options: dotted keys with their values; None where an option was not given.
+
+    Raises:
+        UserError: naming the option and the tasks that read it.
+    """
+    from remask.errors import UserError
+
+    for key, value in options.items():
+        readers = _DRAWING if key.startswith("sampling.") else _READ_BY.get(key)
+        if value is not None and readers is not None and not readers & set(tasks):
+            flag = "--" + key.rpartition(".")[2].replace("_", "-")
+            named = ", ".join(name for name in TASKS if name in readers)
+            raise UserError(
+                f"{flag} is given, and of the tasks {', '.join(tasks)} none reads it. Tasks that do: {named}"
+            )
 
 
 def _readers(

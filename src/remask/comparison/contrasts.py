@@ -67,9 +67,11 @@ def pairs_of(figures: Mapping[str, Sequence[Figure]], *, examples_of: ExamplesOf
 
 
 def contrast(first: Sequence[Figure], second: Sequence[Figure], *, examples_of: ExamplesOf) -> Contrast:
-    """The difference of two arms: over seeds where both have several, else over examples, in pairs if they can be."""
+    """The difference of two arms: over seeds where one has several, else over examples, in pairs if they can be."""
     if min(len(first), len(second)) >= 2:
         return statistics.over_seeds(_values(first), _values(second))
+    if max(len(first), len(second)) >= 2:
+        return statistics.one_against_seeds(_values(first), _values(second))
     samples = [_sample(first, examples_of), _sample(second, examples_of)]
     if (a := samples[0]) and (b := samples[1]) and a.identity == b.identity:
         return statistics.paired_over_examples(a, b)

@@ -98,6 +98,26 @@ def over_seeds(first: Sequence[float], second: Sequence[float]) -> Contrast:
     )
 
 
+def one_against_seeds(first: Sequence[float], second: Sequence[float]) -> Contrast:
+    """The difference of one training run and the mean of several, whose spread s tells how much one run varies.
+
+    If runs of both setups vary alike, se² = s² (1 + 1/k) with k − 1 degrees of freedom (a prediction interval).
+
+    Raises:
+        ValueError: not one run on one side and two or more on the other.
+    """
+    single, several = sorted((first, second), key=len)
+    if len(single) != 1 or len(several) < 2:
+        raise ValueError("one run of one arm and several of the other are needed")
+    return Contrast(
+        difference=math.fsum(first) / len(first) - math.fsum(second) / len(second),
+        stderr=math.sqrt(_variance(several) * (1 + 1 / len(several))),
+        df=len(several) - 1,
+        method="one run against several seeds (t)",
+        covers=f"over {len(several)} seeds against one, taken to vary alike",
+    )
+
+
 def paired_by_seed(first: Mapping[int, float], second: Mapping[int, float]) -> Contrast | None:
     """The mean difference of runs of equal seeds; None where fewer than two seeds occur in both.
 

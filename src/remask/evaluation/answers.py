@@ -84,6 +84,15 @@ def answer_measurements(
     ]
 
 
+def share_error(count: float, n: int) -> float:
+    """The standard error of a share of n, after Agresti and Coull (The American Statistician 1998, 52, 119–126).
+
+    Two of each kind are added to those that were seen: none right of 10 does not show that none ever is.
+    """
+    share = (count + 2) / (n + 4)
+    return math.sqrt(share * (1 - share) / (n + 4))
+
+
 def _equal(prompt: str, response: str, reference: str) -> bool:
     del prompt
     return response == reference
@@ -103,7 +112,7 @@ def _share(
         value=float(values.mean()),
         unit="share",
         n=n,
-        stderr=float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else None,
+        stderr=share_error(float(values.sum()), n),
         trivial=dict(trivial),
         protocol=dict(protocol),
         examples=Examples(identity=identity, values=values.tolist()),

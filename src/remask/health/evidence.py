@@ -60,7 +60,8 @@ class Evidence:
 
     `comparable` says whether training losses compare over steps. One without bits per byte estimates no likelihood (a
     curriculum, a reweighting): it may rise while the model learns, and only the validations tell. `alarms` are the
-    lines that the watch over the training wrote.
+    lines that the watch over the training wrote. `unmeasured` says that the newest evaluation of the likelihood came to
+    no finite number.
     """
 
     losses: Sequence[tuple[int, float]]
@@ -73,6 +74,7 @@ class Evidence:
     uniform_nats: float | None
     figure: Figure | None
     alarms: Sequence[Record] = ()
+    unmeasured: bool = False
 
     @property
     def last_step(self) -> int:
@@ -110,7 +112,12 @@ def gather(metrics: Sequence[Record], evaluations: Sequence[Record]) -> Evidence
         uniform_nats=None if math.isnan(uniform) else uniform,
         figure=_figure(metrics, evaluations, trivial),
         alarms=[r for r in metrics if r.get("kind") == "alarm"],
+        unmeasured=any(math.isnan(number(r.get("value"))) for r in _named(evaluations, "bits_per_byte")[-1:]),
     )
+
+
+def _named(evaluations: Sequence[Record], name: str) -> list[Record]:
+    return [r for r in evaluations if r.get("name") == name]
 
 
 def _only_skipped(record: Record) -> bool:
@@ -140,7 +147,7 @@ def _last_value(
 ) -> tuple[float, float, Mapping[str, Any]]:
     """The newest figure of a source, its standard error, and trivial values that came with it."""
     if source == "evaluation":
-        found = [r for r in evaluations if r.get("name") == name]
+        found = _named(evaluations, name)
         record = found[-1] if found else {}
         return number(record.get("value")), number(record.get("stderr")), record.get("trivial") or {}
     key = "loss" if source == "train" and name == "nats_per_token" else name

@@ -31,14 +31,19 @@ def _non_finite(evidence: Evidence) -> list[Finding]:
     gradients = [step for step, value in evidence.gradients if math.isnan(value)]
     # Loss scaling for half precision overflows now and then by design: only many, or the last, say something.
     last = bool(gradients) and gradients[-1] == evidence.gradients[-1][0]
-    if not losses and not last and len(gradients) <= len(evidence.gradients) / 10:
+    if losses:
+        said = f"the loss was not finite at step {min(losses)}"
+    elif evidence.unmeasured:
+        said = "the likelihood that was last evaluated is not finite"
+    elif last or len(gradients) > len(evidence.gradients) / 10:
+        said = f"the gradient norm was not finite at step {min(gradients)}"
+    else:
         return []
-    what, steps = ("loss", losses) if losses else ("gradient norm", gradients)
     return [
         Finding(
             level="broken",
             name="non-finite numbers",
-            evidence=f"the {what} was not finite at step {min(steps)}",
+            evidence=said,
             cause="too high a learning rate, half precision without loss scaling, or the logarithm of 0",
             remedy="a learning rate ten times lower, training.precision=float32, a lower training.clip",
         )
