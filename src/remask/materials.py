@@ -39,7 +39,7 @@ class Materials:
     """What a recipe needs before a run can begin.
 
     Attributes:
-        recipe: the experiment.
+        recipe: the experiment, which names the model that it starts from as it is named at any time and from anywhere.
         text: corpus, tokenizer and token caches.
         device: where it is trained.
         model: untrained, and on `device` unless its weights are yet to be shared out.
@@ -101,7 +101,9 @@ def gather(
     if recipe.network.kind == "pretrained":
         origins.append({"how": CONVERTED, "from": recipe.network.name})
     if recipe.training.start_from is not None:
-        origins.append({"how": INITIALISED, "from": take_weights(model, recipe.training.start_from)})
+        start_from = lasting_name(recipe.training.start_from)
+        origins.append({"how": INITIALISED, "from": take_weights(model, start_from)})
+        recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"start_from": start_from})})
     build_sampler(recipe.sampling, model)
     check_length(recipe.sampling.length or recipe.data.length, model)
     predictors = fit_trivial(text.stores["train"], text.tokenizer, cache=cache)
@@ -124,6 +126,24 @@ def gather(
         end_share=predictors.end_share if held_out_rows.shows_ends else None,
         origins=origins,
     )
+
+
+def lasting_name(reference: str) -> str:
+    """A model by what names the same one later and from elsewhere: its run's id, or its folder's full path.
+
+    Args:
+        reference: as `take_weights` takes it; `last` is another run as soon as a training begins.
+
+    Raises:
+        UserError: no run fits, or more than one.
+    """
+    folder = Path(reference)
+    if (folder / "config.json").is_file():
+        return str(folder.resolve())
+    registry = Registry(runs_home())
+    record = registry.find(reference)
+    lies_elsewhere = Path(record.folder).is_absolute()
+    return str(registry.folder_of(record).path) if lies_elsewhere else record.id
 
 
 def take_weights(model: Model, reference: str) -> str:

@@ -11,8 +11,10 @@ import pytest
 from command import BYTES, TINY, newest, refused, remask, run_folders, succeeds, weights, write_text
 
 from remask.cli.progress import PlainWatcher
+from remask.config.load import load_recipe
 from remask.materials import gather
 from remask.runs import RunFolder
+from remask.runs.lineage import names_run
 
 RECIPES = ["quickstart", "mdlm", "ar", "mdlm-file", "ar-file"]
 SCHEDULES = ["linear", "cosine", "polynomial", "log_linear"]
@@ -171,6 +173,24 @@ def test_an_interrupted_run_keeps_its_last_step_says_how_to_go_on_and_ends_as_if
     assert [line["text"] for line in folder.samples()] == [line["text"] for line in whole.samples()]
     kept = [(line["kind"], line["step"], line.get("loss")) for line in folder.metrics()]
     assert kept == [(line["kind"], line["step"], line.get("loss")) for line in whole.metrics()]
+
+
+@pytest.mark.parametrize("named", ["last", "folder"])
+def test_a_run_that_starts_from_the_last_one_or_a_folder_goes_on_from_the_same_model(named, home, text, monkeypatch):
+    arguments = ["mdlm-file", *BYTES, *LONGER, f"data.source={text}"]
+    succeeds("train", *arguments)
+    first, folder = newest(home)
+    model = os.path.relpath(folder.model_path)
+    given = first.id if named == "last" else str(folder.model_path.resolve())
+    interrupt_at(
+        monkeypatch, 3, signal.SIGINT, *arguments, f"training.start_from={'last' if named == 'last' else model}"
+    )
+    record, folder = newest(home)
+    assert load_recipe(str(folder.recipe_path)).training.start_from == given
+    succeeds("train", "--resume", "last")
+    record, _ = newest(home)
+    assert [entry["how"] for entry in record.lineage] == ["initialised", "resumed"]
+    assert names_run(record.lineage, first.id)
 
 
 def test_a_run_stopped_after_its_last_step_still_ends_and_draws_no_sample_twice(home, text, monkeypatch):
