@@ -24,6 +24,14 @@ def test_another_seed_name_place_or_judgement_is_the_same_setup(change):
     )
 
 
+def test_the_texts_of_a_mixture_count_by_their_content_too():
+    here, there, heavier = (
+        load_recipe("mdlm-file", ["data.source=a.txt", f"data.mixture=[{{source: {folder}/b.txt, weight: {weight}}}]"])
+        for folder, weight in (("here", 0.5), ("/there", 0.5), ("here", 0.7))
+    )
+    assert setup_hash(here, data_hash="d") == setup_hash(there, data_hash="d") != setup_hash(heavier, data_hash="d")
+
+
 @pytest.mark.parametrize("change", OTHERWISE)
 def test_whatever_changes_the_training_is_another_setup(change):
     assert setup_hash(load_recipe("mdlm"), data_hash="d") != setup_hash(load_recipe("mdlm", [change]), data_hash="d")

@@ -101,12 +101,15 @@ def _short_hash(content: Mapping[str, Any]) -> str:
 
 _NO_PART_OF_A_SETUP = {
     **dict.fromkeys(("name", "description", "seed", "device", "tracking", "evaluation", "sampling"), True),
-    "data": {"source", "validation", "test", "workers"},
+    "data": {
+        **dict.fromkeys(("source", "validation", "test", "workers"), True),
+        "mixture": {"__all__": {"source"}},
+    },
     "training": {
         *("log_every", "evaluate_every", "evaluate_rows", "checkpoint_every", "keep_checkpoints", "sample_every")
     },
 }
-"""Keys that name a run, say where it is computed, or how it is watched and judged; the text counts by its content."""
+"""Keys that name a run, say where it is computed, or how it is watched and judged; texts count by their content."""
 
 
 def setup_hash(recipe: Recipe, *, data_hash: str) -> str:
@@ -114,7 +117,7 @@ def setup_hash(recipe: Recipe, *, data_hash: str) -> str:
 
     Args:
         recipe: how it is trained. Its name, seed and device, and how it is judged and sampled, do not count.
-        data_hash: the content of its text, wherever that lies.
+        data_hash: the content of its texts, wherever they lie.
     """
     return _short_hash({"recipe": recipe.model_dump(mode="json", exclude=_NO_PART_OF_A_SETUP), "data": data_hash})
 

@@ -32,8 +32,8 @@ class RunRecord:
         tokenizer: e.g. `bpe 4096`.
         objective: what is minimised, in words.
         extra_losses: terms that are added to the task's own loss, e.g. `remask task ×0.5`.
-        setup_hash: shared by runs whose recipes differ in seed, name, description, device and tracking alone:
-            repetitions of one setup.
+        setup_hash: shared by runs that are repetitions of one setup, with another seed: their recipes differ in no key
+            that changes what is trained, or how.
         data_hash: the corpus's content hash.
         tokenizer_hash: the tokenizer's content hash.
         config_hash: the resolved configuration's hash.
