@@ -15,8 +15,8 @@ from remask.laboratory.conducting import Conductor
 from remask.laboratory.results import RANKING, read_metric
 from remask.laboratory.search import Search
 from remask.laboratory.space import read_over
-from remask.laboratory.study import Metric, Study
-from remask.laboratory.sweeps import conclude_sweep, new_sweep
+from remask.laboratory.study import Metric, Study, Trial
+from remask.laboratory.sweeps import best_in_words, conclude_sweep, new_sweep
 from remask.runs import Registry
 
 BITS = Metric(name="bits_per_byte", task=None, better="lower", unit="bits/byte")
@@ -84,7 +84,7 @@ def test_all_combinations_are_trained_ranked_and_tagged(tmp_path):
     assert (
         "best of 3: trial 1, bits_per_byte 3.000 ± 0.100 bits/byte at training.learning_rate=1e-3" in found["says"][0]
     )
-    assert "byte 2-gram gets 4.000" in found["says"][0]
+    assert "; it beats the byte bigram (4.000). The second" in found["says"][0]
     assert "more than two standard errors" in found["says"][0]
     assert any("looks better than it is" in sentence for sentence in found["says"])
     assert found["says"][-1].startswith(f"next: remask evaluate {study.trials[1].run} --task likelihood --split test")
@@ -252,3 +252,18 @@ def test_every_figure_that_ranks_has_a_direction():
         for name in names:
             assert read_metric(name, task=task).better == {"answers": "higher"}.get(task, "lower")
     assert read_metric(None, task="answers").name == "answers_right"
+
+
+@pytest.mark.parametrize(
+    ("trivial", "said"),
+    [
+        ({"unigram": 2.9, "byte 2-gram": 3.8}, "; it has not learned: not better than the token unigram (2.900)"),
+        ({"unigram": 3.4, "byte 2-gram": 3.8, "byte 3-gram": 2.9}, "; it beats the token unigram (3.400), but not the"),
+        ({"byte 3-gram": 2.9}, "; it does not beat the byte trigram (2.900)"),
+    ],
+)
+def test_the_best_trial_is_held_against_what_is_trivial(tmp_path, trivial, said):
+    trial = Trial(
+        number=0, arm="a", recipe="r", overrides=(), state="finished", value=3.0, stderr=0.01, trivial=trivial
+    )
+    assert said in best_in_words(make(tmp_path, f"{RATE}=1e-3"), [trial])

@@ -17,7 +17,7 @@ _SPOKEN = {
     "byte 3-gram": "the byte trigram",
     "random guess": "a random guess",
 }
-_FLOORS = ("uniform", "unigram", "byte 1-gram")
+FLOORS = ("uniform", "unigram", "byte 1-gram")
 """What is reached without looking at any context: who does not beat all of them has not learned."""
 
 
@@ -42,13 +42,13 @@ def against_trivial(
     references = {name: value for name, value in shared[0].items() if all(name in each for each in shared)}
     hardest_last = sorted(references, key=references.__getitem__, reverse=way == "lower")
     losers = {name: _losers(name, values, trivial, way=way) for name in hardest_last}
-    floors = [name for name in hardest_last if name in _FLOORS and losers[name]]
+    floors = [name for name in hardest_last if name in FLOORS and losers[name]]
     found = [_unlearned(losers[floors[-1]], _spoken(floors[-1], losers[floors[-1]], trivial))] if floors else []
     for name in hardest_last:
         if len(losers[name]) == len(values) and name not in floors[-1:]:
             some = "neither" if len(values) == 2 else "none"
             return [*found, f"{some} beats {_spoken(name, losers[name], trivial)}"]
-        if losers[name] and name not in _FLOORS:
+        if losers[name] and name not in FLOORS:
             found.append(f"{listed(losers[name])} {_do(losers[name])} not beat {_spoken(name, losers[name], trivial)}")
     return found
 

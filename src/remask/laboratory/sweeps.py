@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from remask.comparison.directions import beats, is_better, to_be_beaten
+from remask.comparison.words import FLOORS, spoken
 from remask.config.schema import Recipe
 from remask.laboratory.search import Search
 from remask.laboratory.space import Varied
@@ -68,7 +69,7 @@ def conclude_sweep(study: Study, registry: Registry) -> dict[str, Any]:
         return {"best": None, "says": [f"none of {len(study.trials)} trials gave a figure", *_endings(study)]}
     best = finished[0]
     importances = Search(study).importances()
-    says = [_best_in_words(study, finished), *_endings(study), *_cautions(study, registry, finished)]
+    says = [best_in_words(study, finished), *_endings(study), *_cautions(study, registry, finished)]
     if importances:
         shares = ", ".join(f"{key} {share:.0%}" for key, share in importances.items())
         says.append(f"of the differences between finished trials, {shares} (functional analysis of variance)")
@@ -104,18 +105,36 @@ def figure_words(value: float | None, stderr: float | None, unit: str = "") -> s
     return f"{value:.3f}{error}{' ' if unit else ''}{unit}"
 
 
-def _best_in_words(study: Study, finished: Sequence[Trial]) -> str:
+def best_in_words(study: Study, finished: Sequence[Trial]) -> str:
+    """The best trial, what trivial predictors get beside it, and how far the second is behind.
+
+    Args:
+        study: says what is ranked.
+        finished: trials with a value, the best first; at least one.
+    """
     metric, best = study.metric, finished[0]
     said = f"best of {len(finished)}: trial {best.number}, {metric.name} "
     said += f"{figure_words(best.value, best.stderr, metric.unit)} at {best.arm}"
-    if (trivial := best_trivial(best, metric)) is not None:
-        name, value = trivial
-        said += f"; {name} gets {value:.3f}"
-        if not beats(best.value or 0.0, best.stderr, value, way=metric.better):
-            said += ", which not even the best beats"
+    said += "".join(f"; {words}" for words in _against_trivial(best, metric))
     if len(finished) > 1:
         said += f". {_against_the_second(best, finished[1])}"
     return said
+
+
+def _against_trivial(best: Trial, metric: Metric) -> list[str]:
+    """Between which trivial predictors the best trial stands; none where no value stands beside it."""
+    assert best.value is not None, "a finished trial has a value"
+    known = to_be_beaten(best.trivial)
+    easiest_first = sorted(known, key=known.__getitem__, reverse=metric.better == "lower")
+    unbeaten = [n for n in easiest_first if not beats(best.value, best.stderr, known[n], way=metric.better)]
+    floors = [name for name in unbeaten if name in FLOORS]
+    if floors:
+        return [f"it has not learned: not better than {spoken(floors[-1], known[floors[-1]])}"]
+    beaten = [spoken(name, known[name]) for name in easiest_first if name not in unbeaten][-1:]
+    others = [spoken(name, known[name]) for name in unbeaten][:1]
+    if beaten:
+        return [f"it beats {', but not '.join(beaten + others)}"]
+    return [f"it does not beat {other}" for other in others]
 
 
 def _against_the_second(best: Trial, second: Trial) -> str:
