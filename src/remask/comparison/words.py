@@ -53,10 +53,13 @@ def against_trivial(
     return found
 
 
+def spoken(name: str, *values: float) -> str:
+    """A trivial predictor with its value, or with all that differ: `the byte trigram (2.965)`."""
+    return f"{_SPOKEN.get(name, f'the {name}')} ({listed(list(dict.fromkeys(map(number, values))))})"
+
+
 def _spoken(name: str, arms: Sequence[str], trivial: Mapping[str, Mapping[str, float]]) -> str:
-    """A trivial predictor with its value, or its values where those of the arms differ: `the byte trigram (2.965)`."""
-    values = dict.fromkeys(number(trivial[arm][name]) for arm in arms)
-    return f"{_SPOKEN.get(name, f'the {name}')} ({listed(list(values))})"
+    return spoken(name, *(trivial[arm][name] for arm in arms))
 
 
 def _losers(
