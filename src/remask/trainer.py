@@ -299,6 +299,7 @@ class Run:
         self.book.note(
             step=self.state.step,
             headline={"bits_per_byte": bits.value, "nats_per_token": figures["nats_per_token"].value},
+            **self._cost(),  # a run that dies before its next checkpoint has cost as much
         )
         self._emit(
             {

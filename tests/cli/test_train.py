@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from command import BYTES, TINY, newest, refused, remask, run_folders, succeeds, weights, write_text
 
+from remask.book import RunBook
 from remask.cli.progress import PlainWatcher
 from remask.config.load import load_recipe
 from remask.materials import gather
@@ -207,6 +208,20 @@ def test_a_run_stopped_after_its_last_step_still_ends_and_draws_no_sample_twice(
     record, folder = newest(home)
     assert record.status == "finished"
     assert len(folder.samples()) == 2
+
+
+def test_what_a_run_has_cost_is_on_record_with_each_validation(home, text, monkeypatch):
+    noted, note = [], RunBook.note
+
+    def watch(self, **changes):
+        noted.append(changes)
+        note(self, **changes)
+
+    monkeypatch.setattr(RunBook, "note", watch)
+    succeeds("train", "mdlm-file", *BYTES, *LONGER, f"data.source={text}")
+    judged = [changes for changes in noted if "headline" in changes]
+    assert judged
+    assert all(changes["tokens_seen"] > 0 and changes["seconds"] > 0 for changes in judged)
 
 
 def test_ctrl_c_before_the_run_begins_leaves_no_run_and_no_traceback(home, text, monkeypatch):
