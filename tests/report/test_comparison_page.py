@@ -250,6 +250,11 @@ def test_runs_that_cannot_be_compared_are_shown_with_the_reason_first(runs):
     assert len(page.boxes) == 2
 
 
+def test_arms_of_several_runs_are_called_so_where_nothing_compares_too(runs):
+    assert "<h1>2 arms beside each other</h1>" in render_comparison(comparison(figures=[]), runs)
+    assert "<h1>2 runs beside each other</h1>" in render_comparison({"verdict": "nothing compares"}, runs[:2])
+
+
 def test_text_from_records_cannot_become_markup(tmp_path):
     attack = "</p><script>alert(1)</script><img src=x onerror=alert(2)>$x$\"'"
     odd = comparison(verdict=attack, flags=[attack])
