@@ -162,7 +162,7 @@ def _first_record(materials: Materials, folder: RunFolder, world: World) -> RunR
         flops_per_token=_flops_per_token(materials),
         train_tokens=materials.feed.targets,
         steps=recipe.training.steps,
-        lineage=list(materials.origins),
+        lineage=[dict(origin) for origin in materials.origins],
         trivial=dict(materials.trivial["bits_per_byte"]),
         **collect_provenance().record_fields(),
     )

@@ -1,7 +1,9 @@
 """A study on disk: what is asked, the trainings that answer it, and how far they have come."""
 
 import json
+import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -19,6 +21,7 @@ ENDED: tuple[TrialState, ...] = ("finished", "pruned", "failed")
 COSTS = ("parameters", "active_parameters", "tokens_seen", "flops_per_token", "flops", "seconds", "steps")
 """What of a run's record stands beside its figure."""
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+_NEEDED = ("format", "name", "kind", "status", "metric", "jobs", "cluster", "evaluate")
 _LOCK_WAIT = 1.0  # seconds
 
 
@@ -115,34 +118,42 @@ class Study:
         self._trials = list(trials)
 
     @classmethod
-    def create(cls, home: Path, name: str, *, recipes: Mapping[str, str], **facts: Any) -> "Study":
-        """Makes a study's folder.
+    def create(
+        cls, home: Path, name: str, *, recipes: Mapping[str, str], trials: Sequence[Trial] = (), **facts: Any
+    ) -> "Study":
+        """Makes a study's folder in one step: whoever looks sees none, or all of it.
 
         Args:
             home: of runs.
             name: of the study.
             recipes: file name → the text of a recipe that its trials start from.
+            trials: that are known from the start.
             **facts: what study.json says.
 
         Raises:
             UserError: the name is no folder's, or there is such a study.
+            RunError: the folder cannot be made.
         """
         if not _NAME.match(name):
             raise UserError(f"--name {name}: give letters, digits, '.', '_' and '-', the first a letter or digit")
         path = studies_folder(home) / name
+        begun = path.with_name(f".{name}.{os.getpid()}")
+        study = cls(begun, {"format": FORMAT, "name": name, **facts}, trials)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.mkdir()
-        except FileExistsError:
-            raise UserError(
-                f"there is a study {name} already: go on with it by --resume {name}, or choose another --name"
-            ) from None
+            begun.mkdir(parents=True)
+            for file, text in recipes.items():
+                write_atomic(begun / file, text)
+            study.save()
+            begun.rename(path)  # over an empty folder, if any
         except OSError as error:
+            if path.exists():
+                raise UserError(
+                    f"there is a study {name} already: go on with it by --resume {name}, or choose another --name"
+                ) from None
             raise disk_error(path, error) from error
-        for file, text in recipes.items():
-            write_atomic(path / file, text)
-        study = cls(path, {"format": FORMAT, "name": name, **facts}, [])
-        study.save()
+        finally:
+            shutil.rmtree(begun, ignore_errors=True)
+        study.path = path
         return study
 
     @classmethod
@@ -154,7 +165,8 @@ class Study:
         """
         path = studies_folder(home) / name
         if not (_NAME.match(name) and (path / "study.json").is_file()):
-            known = sorted(each.parent.name for each in studies_folder(home).glob("*/study.json"))
+            names = (each.parent.name for each in studies_folder(home).glob("*/study.json"))
+            known = sorted(filter(_NAME.match, names))
             hint = did_you_mean(name, known) if known else "there are none yet: remask sweep makes one"
             raise UserError(f"there is no study {name} in {studies_folder(home)}; {hint}")
         study = cls(path, {}, [])
@@ -171,6 +183,12 @@ class Study:
         try:
             facts = json.loads(path.read_bytes())
             trials = [Trial.from_json(each) for each in facts.pop("trials")]
+            missing = [name for name in _NEEDED if name not in facts]
+            if missing or facts["format"] != FORMAT:
+                raise ValueError(
+                    f"it says nothing of {missing[0]}" if missing else "another version of remask wrote it"
+                )
+            _ = Metric(**facts["metric"]), int(facts["jobs"])  # that they can be read
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"{path} cannot be read: {error}") from None
         self.facts, self._trials = facts, trials

@@ -47,7 +47,9 @@ def task_readers(task: Task, *, cache: Path, max_documents: int | None = None) -
         max_documents: how many pairs to make and read of each split at most: the first ones of all there are.
     """
     few = "" if max_documents is None else f"-first-{max_documents}"
-    sizes = {split: size if max_documents is None else min(size, max_documents) for split, size in task.sizes.items()}
+    sizes: Mapping[Split, int] = {
+        split: size if max_documents is None else min(size, max_documents) for split, size in task.sizes.items()
+    }
     folder = cache / "texts" / f"{task.name}-{FORMAT}{few}"
 
     def make(target: Path) -> None:
