@@ -3,11 +3,13 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from command import refused, succeeds
 
 from pretended_runs import PretendedRunner
+from remask import judgement
 from remask.config.schema import Recipe
 from remask.laboratory import conducting, jobs, matching
 from remask.report import study_page
@@ -82,6 +84,8 @@ def test_the_samples_that_are_timed_are_those_of_remask_evaluate(trained):
         (["--steps", "20,x"], "--steps 20,x"),
         (["--steps", "0"], "--steps 0"),
         (["--samplers", "ancestrel"], "ancestrel"),
+        (["--samplers", "ancestral,"], "empty value"),
+        (["--html", "gone/page.html"], "there is no folder gone"),
         (["--samplers", "entropy_bounded"], "as many steps as the text needs"),
         (["--judge", "nobody"], "nobody"),
         (["--length", 99], "length 99"),
@@ -90,6 +94,12 @@ def test_the_samples_that_are_timed_are_those_of_remask_evaluate(trained):
 def test_a_mistake_in_steps_is_found_before_anything_is_kept(arguments, said, trained):
     assert said in refused("ablate", "steps", "last", *arguments)
     assert Registry(trained).evaluation_records() == []
+
+
+def test_a_model_that_answers_prompts_is_sent_to_the_task_that_judges_answers(trained, monkeypatch):
+    pairs = SimpleNamespace(corpus=SimpleNamespace(paired=True))
+    monkeypatch.setattr(judgement, "open_judged_text", lambda *asked, **more: pairs)
+    assert "--task answers --steps N" in refused("ablate", "steps", "last", "--steps", 2)
 
 
 def test_an_autoregressive_model_has_no_steps_to_vary(trained_ar):
@@ -126,6 +136,9 @@ def test_one_seed_is_said_to_tell_nothing_of_chance_and_a_change_to_nothing_is_r
     component = ["ablate", "component", "mdlm-file"]
     assert "changes nothing" in refused(*component, "network.layers=1", *both)
     assert "the changes are missing" in refused(*component, *both)
+    assert "changes nothing" in refused(*component, "name=other", *both)
+    assert "give --seeds" in refused(*component, "seed=3", *both)
+    assert "give --seeds" in refused(*component, "network.layers=2", *both, "--both", "seed=3")
     assert "--seeds 1,1" in refused(*component, "network.layers=2", *both, "--seeds", "1,1")
     assert not home.exists()
     succeeds(*component, "network.layers=2", *both, "--seeds", 5, "--name", "s")
@@ -143,6 +156,7 @@ def test_sizes_are_compared_with_their_costs(home, text, pretend):
     row = next(line for line in done.out.splitlines() if line.startswith("network.layers=3"))
     assert row.split()[:6] == ["network.layers=3", "0", "2.800", "±", "0.050", "3,000"]
     assert "sizes are missing" in refused(*size)
+    assert "give --seeds" in refused(*size, "--over", "seed=1,2")
     assert "sizes are lists" in refused(*size, "--over", "network.layers=1..3")
 
 
@@ -174,6 +188,7 @@ def test_the_second_of_a_matched_pair_gets_the_steps_that_the_first_ones_operati
     assert "was trained 135 steps, mdlm-file-layers-3 90, for equal training FLOPs" in found["says"][0]
     assert "1.5 times the seconds" in found["says"][0]
     assert "not equal" not in found["says"][0]
+    assert "--jobs 2: trainings side by side" in refused("ablate", "--resume", "s", "--jobs", 2)
 
 
 def test_time_is_measured_by_short_trainings_in_turns_and_a_miss_is_said(home, text, pretend):

@@ -13,6 +13,7 @@ from command import BYTES, refused, remask, run_folders, succeeds
 
 from pretended_runs import PretendedRunner
 from remask.laboratory import conducting, jobs
+from remask.laboratory.results import read_metric
 from remask.report import study_page
 from remask.runs import Registry
 
@@ -56,6 +57,9 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         ([*RATES, "--jobs", 0], "--jobs"),
         ([*RATES, "data.source=gone.txt"], "there is no text 'gone.txt'"),
         (["--resume", "s"], "leave RECIPE and KEY=VALUE out"),
+        (["--over", "training.learning_rate=1e-3,0.001"], "are one experiment"),
+        (["--over", "name=a,b"], "are one experiment"),
+        ([*RATES, "--html", "gone/page.html"], "there is no folder gone"),
     ],
 )
 def test_a_mistake_is_said_in_one_line_and_nothing_is_made(arguments, said, home, text):
@@ -65,9 +69,53 @@ def test_a_mistake_is_said_in_one_line_and_nothing_is_made(arguments, said, home
 
 def test_a_study_that_is_not_there_is_named_and_one_that_is_there_is_not_made_again(home, text, pretended, undrawn):
     assert "there is no study s" in refused("sweep", "--resume", "s")
+    (home / "studies" / "s").mkdir(parents=True)  # an empty folder is no study
     succeeds(*SWEEP, f"data.source={text}", *RATES, "--name", "s")
     assert "there is a study s already" in refused(*SWEEP, f"data.source={text}", *RATES, "--name", "s")
     assert "Valid: s." in refused("sweep", "--resume", "t")
+    assert [path.name for path in (home / "studies").iterdir()] == ["s"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"format": 7}, "another version of remask wrote it"),
+        ({"kind": "sweeep"}, "of kind sweeep, which this version"),
+        ({"metric": {}}, "cannot be read"),
+        ({"jobs": "many"}, "cannot be read"),
+        ({"status": None}, "it says nothing of status"),
+        ({"trials": 3}, "cannot be read"),
+    ],
+)
+def test_a_damaged_study_is_refused_in_one_line(facts, said, home):
+    whole = {"format": 1, "name": "s", "kind": "sweep", "status": "running", "jobs": 1, "cluster": None, "evaluate": []}
+    whole |= {"metric": vars(read_metric(None, task=None)), "trials": []} | facts
+    (home / "studies" / "s").mkdir(parents=True)
+    written = {name: value for name, value in whole.items() if value is not None or name == "cluster"}
+    (home / "studies" / "s" / "study.json").write_text(json.dumps(written))
+    assert said in refused("sweep", "--resume", "s")
+
+
+def test_a_text_that_is_gone_stops_the_study_and_fails_no_training(home, text, pretended, undrawn, monkeypatch):
+    here = Path("own.txt")
+    here.write_text(text.read_text())
+    with monkeypatch.context() as patch:
+        patch.setattr(pretended, "start", raises_interrupt)
+        done = remask(*SWEEP, f"data.source={here}", *RATES, "--name", "s")
+    assert done.code == 130
+    here.rename("elsewhere.txt")
+    said = refused("sweep", "--resume", "s")
+    assert "there is no text 'own.txt'" in said
+    assert "the folder that it is resumed in" in said
+    Path("elsewhere.txt").rename(here)
+    assert "--seed" in refused("sweep", "--resume", "s", "--seed", 3, "--cluster", "slurm")
+    found = succeeds("sweep", "--resume", "s", "--json").objects
+    assert [each["trial"]["state"] for each in found[:-1]] == ["finished", "finished"]
+    assert found[-1]["command"].endswith("--sampler grid --metric bits_per_byte --prune none --seed 0")
+
+
+def raises_interrupt(job: jobs.Job) -> None:
+    raise KeyboardInterrupt
 
 
 def test_without_optuna_the_extra_is_named(home, text, monkeypatch):

@@ -211,6 +211,20 @@ def test_a_draw_that_was_cut_short_is_drawn_again(tmp_path, monkeypatch):
     assert study.trials[0].drawn == 1
 
 
+def test_a_run_that_was_removed_fails_its_own_trial_and_is_missed_in_no_conclusion(tmp_path):
+    study, runner = make(tmp_path, f"{RATE}=1e-4,1e-3,1e-2"), PretendedRunner(tmp_path, curve=flat)
+    assert conductor(study, runner).conduct(Patience(1000))
+    registry = Registry(tmp_path)
+    for trial in study.trials[:2]:
+        registry.forget(trial.run)
+    study.change_trial(0, state="running", value=None)
+    assert conductor(study, runner).conduct(Patience(1000))
+    assert study.trials[0].error == f"its run {study.trials[0].run} was removed"
+    found = conclude_sweep(study, registry)
+    assert found["best"]["trial"] == 1
+    assert not any(sentence.startswith("next:") for sentence in found["says"]), "there is no run to judge"
+
+
 def test_another_seed_of_the_search_draws_other_values(tmp_path):
     drawn = []
     for seed in (0, 0, 1):

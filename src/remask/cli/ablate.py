@@ -9,6 +9,8 @@ from remask.cli import studies
 from remask.cli.ablate_steps import steps
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from remask.config.schema import Recipe
 
 app = typer.Typer(
@@ -64,6 +66,7 @@ def component(
 ) -> None:
     """Train a recipe with and without changes over several seeds, and say what the changes are worth."""
     from remask.cli.train import split_arguments
+    from remask.config.load import recipe_hash
     from remask.errors import UserError
     from remask.laboratory.ablations import new_component, read_seeds
     from remask.runs import runs_home
@@ -73,7 +76,7 @@ def component(
         raise UserError("the changes are missing: remask ablate component RECIPE KEY=VALUE")
     numbers = read_seeds(seeds)
     recipe = checked(recipe_name, both or [])
-    if checked(recipe_name, [*(both or []), *changes]) == recipe:
+    if recipe_hash(checked(recipe_name, [*(both or []), *changes])) == recipe_hash(recipe):
         raise UserError(f"{' '.join(changes)} changes nothing in {recipe_name}: the recipe says so already")
     study = new_component(
         runs_home(),
@@ -88,7 +91,11 @@ def component(
             cluster, name=name or "component", minutes=minutes, partition=partition, gpus=gpus, sbatch=sbatch
         ),
         evaluate=["--task", "likelihood"],
-        command=studies.typed("ablate", "component", recipe_name, *changes, "--seeds", seeds),
+        command=studies.typed(
+            *("ablate", "component", recipe_name, *changes),
+            *(word for each in both or [] for word in ("--both", each)),
+            *("--seeds", seeds),
+        ),
     )
     studies.conduct(study, as_json=as_json, html=html)
 
@@ -123,6 +130,7 @@ def size(
     recipe_name, overrides = split_arguments(arguments or [])
     recipe = checked(recipe_name, overrides)
     varied = read_over(over, recipe=recipe)
+    refuse_seeds(each.key for each in varied)
     lists = [each for each in varied if isinstance(each, Choice)]
     if len(lists) < len(varied):
         raise UserError("sizes are lists: write --over network.width=64,128,256")
@@ -166,6 +174,7 @@ def matched(
     html: studies.Html = None,
 ) -> None:
     """Train two recipes at equal cost: the second gets the steps that the first one's operations or time allow."""
+    from remask.config.load import recipe_hash
     from remask.errors import UserError, did_you_mean
     from remask.laboratory.ablations import read_seeds
     from remask.laboratory.matching import COSTS, both_sides, new_matched
@@ -173,17 +182,14 @@ def matched(
 
     if by not in COSTS:
         raise UserError(f"--by {by}: {did_you_mean(by, COSTS)}")
-    if jobs not in (None, 1):
-        raise UserError(
-            f"--jobs {jobs}: trainings side by side slow each other down, and would be no match. Leave it out"
-        )
+    studies.refuse_side_by_side(jobs)
     numbers = read_seeds(seeds)
     first, second, words = split_pair(arguments)
     sides = [
         (checked(recipe, changes), studies.recipe_text(recipe), changes)
         for recipe, changes in ((first, words["a"]), (second, words["b"]))
     ]
-    if sides[0][0] == sides[1][0]:
+    if recipe_hash(sides[0][0]) == recipe_hash(sides[1][0]):
         raise UserError(f"{first} and {second} are the same recipe: change one of them with b:KEY=VALUE")
     study = new_matched(
         runs_home(),
@@ -225,15 +231,28 @@ def split_pair(arguments: list[str]) -> tuple[str, str, dict[str, list[str]]]:
     return recipes[0], recipes[1], words
 
 
+def refuse_seeds(keys: "Iterable[str]") -> None:
+    """Looks whether a seed is among changed keys: each arm is trained with those of `--seeds`.
+
+    Raises:
+        UserError: one is.
+    """
+    from remask.errors import UserError
+
+    if any(key.strip() == "seed" for key in keys):
+        raise UserError("an ablation trains each arm with the same seeds: leave seed out, and give --seeds 0,1,2")
+
+
 def checked(recipe: str, overrides: list[str]) -> "Recipe":
     """A recipe whose texts are there.
 
     Raises:
-        UserError: something about it is wrong.
+        UserError: something about it is wrong, or a seed is among the overrides, which every arm gets its own of.
     """
     from remask.config.load import load_recipe
     from remask.laboratory.space import refuse_missing_texts
 
+    refuse_seeds(word.partition("=")[0] for word in overrides)
     loaded = load_recipe(recipe, overrides)
     refuse_missing_texts(loaded)
     return loaded

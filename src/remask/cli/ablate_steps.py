@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remask.cli import options as option
+from remask.cli import studies
 
 if TYPE_CHECKING:
     from remask.config.schema import Recipe
@@ -46,9 +47,12 @@ def steps(
     seed: option.Seed = None,
     device: option.Device = "auto",
     as_json: option.AsJson = False,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the run's page to FILE.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", callback=studies.page_place, help="Write the run's page to FILE.")
+    ] = None,
 ) -> None:
     """Draw from a run's model with several numbers of steps: time and network calls against quality."""
+    from remask.laboratory.space import split_list
     from remask.runs import Registry, runs_home
 
     numbers = read_steps(steps)
@@ -57,7 +61,7 @@ def steps(
     folder = registry.folder_of(record)
     shared = {"sampling.length": length, "seed": seed, "sampling.count": count}
     recipe = option.changed_recipe(folder, shared)
-    names = [name.strip() for name in samplers.split(",")] if samplers else [recipe.sampling.sampler]
+    names = list(dict.fromkeys(split_list(samplers))) if samplers else [recipe.sampling.sampler]
     recipes = settings(folder, shared, samplers=names, steps=numbers, own=recipe.sampling.sampler)
     found = measure(registry, record, recipes, recipe, judge=judge, features=features, repeats=repeats, device=device)
     tell(found, as_json=as_json)
@@ -93,6 +97,7 @@ def measure(
     from remask.config.build import resolve_device
     from remask.config.saved import load_model
     from remask.data.cache import cache_home
+    from remask.errors import UserError
     from remask.experiment import describe_device
     from remask.judgement import Yardstick, judged_length, load_features, load_judge, open_judged_text
     from remask.judgement.samples import check_samples
@@ -102,6 +107,11 @@ def measure(
     model, _ = load_model(registry.folder_of(record).model_path, device=on)
     check_settings(model, recipe, samplers=list(dict.fromkeys(own.sampling.sampler for own in recipes)))
     text = open_judged_text(model, recipe, cache=cache_home(), data_hash=record.data_hash)
+    if text.corpus.paired:
+        raise UserError(
+            f"run {record.id} answers prompts, and samples from nothing say little of it. For its answers with each "
+            f"number of steps: remask evaluate {record.id} --task answers --steps N"
+        )
     check_samples(model, recipe, text)
     bench = Yardstick(
         model=model,

@@ -14,7 +14,24 @@ if TYPE_CHECKING:
 
 Jobs = Annotated[int | None, typer.Option(min=1, help="Trainings at once [default: 1].")]
 Name = Annotated[str | None, typer.Option(help="Name of the study [default: its recipe and the time].")]
-Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the study's page to FILE, too.")]
+
+
+def page_place(file: Path | None) -> Path | None:
+    """The page's file, looked at before the work whose result it shows.
+
+    Raises:
+        UserError: no page can be written there.
+    """
+    if file is not None:
+        from remask.report.rendering import check_place
+
+        check_place(file)
+    return file
+
+
+Html = Annotated[
+    Path | None, typer.Option(metavar="FILE", callback=page_place, help="Write the study's page to FILE, too.")
+]
 Resume = Annotated[str | None, typer.Option(metavar="NAME", help="Go on with a study that was stopped or killed.")]
 Seeds = Annotated[str, typer.Option(help="Each arm is trained with each of these seeds.")]
 Cluster = Annotated[str, typer.Option(help="local: processes of this machine; slurm: a job for each training.")]
@@ -85,9 +102,10 @@ def reopened(name: str, *, jobs: int | None, given: Mapping[str, object]) -> "St
         given: other options by name, none of which may be there.
 
     Raises:
-        UserError: one is, or there is no such study.
+        UserError: one is, there is no such study, or what it trains on is not there.
     """
     from remask.errors import UserError
+    from remask.laboratory.kinds import KINDS, refuse_gone
     from remask.laboratory.study import Study
     from remask.runs import runs_home
 
@@ -95,9 +113,29 @@ def reopened(name: str, *, jobs: int | None, given: Mapping[str, object]) -> "St
     if extra:
         raise UserError(f"--resume takes all of a study from its folder: leave {', '.join(extra)} out")
     study = Study.open(runs_home(), name)
+    if study.facts["kind"] not in KINDS:
+        raise UserError(f"study {name} is of kind {study.facts['kind']}, which this version of remask does not know")
     if jobs is not None:
+        if study.facts["kind"] == "matched":
+            refuse_side_by_side(jobs)
         study.facts["jobs"] = jobs
+    if study.facts["status"] != "finished":
+        refuse_gone(study)
     return study
+
+
+def refuse_side_by_side(jobs: int | None) -> None:
+    """Looks at `--jobs` of a matched pair.
+
+    Raises:
+        UserError: there are several.
+    """
+    from remask.errors import UserError
+
+    if jobs not in (None, 1):
+        raise UserError(
+            f"--jobs {jobs}: trainings side by side slow each other down, and would be no match. Leave it out"
+        )
 
 
 def conduct(study: "Study", *, as_json: bool, html: Path | None) -> None:

@@ -51,7 +51,9 @@ def sweep(
     if resume is not None:
         given = {
             **{"RECIPE and KEY=VALUE": arguments, "--over": over, "--sampler": sampler, "--trials": trials},
-            **{"--metric": metric, "--evaluate": evaluate, "--prune": prune, "--name": name},
+            **{"--metric": metric, "--evaluate": evaluate, "--prune": prune, "--name": name, "--seed": seed},
+            **{"--cluster": cluster != "local", "--minutes": minutes != 60, "--partition": partition},
+            **{"--gpus-per-job": gpus, "--sbatch": sbatch},
         }
         study = studies.reopened(resume, jobs=jobs, given=given)
     else:
@@ -101,6 +103,8 @@ def _new(
     varied = read_over(over, recipe=recipe)
     total = planned(varied, sampler=sampler, trials=trials)
     check(recipe_name, overrides, varied)
+    asked = {"--sampler": sampler, "--trials": trials, "--metric": metric.name, "--evaluate": metric.task}
+    asked |= {"--prune": prune, "--seed": seed}
     return new_sweep(
         runs_home(),
         studies.study_name(name, kind="sweep", recipe=recipe.name),
@@ -116,7 +120,11 @@ def _new(
         jobs=jobs,
         cluster=cluster,
         evaluate=[] if metric.task is None else ["--task", metric.task],
-        command=studies.typed("sweep", recipe_name, *overrides, *(word for each in over for word in ("--over", each))),
+        command=studies.typed(
+            *("sweep", recipe_name, *overrides),
+            *(word for each in over for word in ("--over", each)),
+            *(word for each, value in asked.items() if value is not None for word in (each, value)),
+        ),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from remask.config.schema import Recipe
 from remask.errors import UserError
+from remask.laboratory.results import kept_runs
 from remask.laboratory.space import Choice, combinations
 from remask.laboratory.study import Metric, Study, Trial, new_facts
 from remask.runs import Registry
@@ -51,10 +52,9 @@ def new_component(
         changes=list(changes),
         **more,
     )
-    study = Study.create(home, name, recipes={"recipe.yaml": source}, **facts)
     arms = {AS_IT_IS: list(both), words: [*both, *changes, f"name={arm_name(recipe.name, changes)}"]}
-    study.add(_repeated(arms, values={AS_IT_IS: {}, words: _values(changes)}, seeds=seeds))
-    return study
+    trials = _repeated(arms, values={AS_IT_IS: {}, words: _values(changes)}, seeds=seeds)
+    return Study.create(home, name, recipes={"recipe.yaml": source}, trials=trials, **facts)
 
 
 def new_size(
@@ -91,15 +91,14 @@ def new_size(
         **{"over": [each.to_json() for each in over]},
         **more,
     )
-    study = Study.create(home, name, recipes={"recipe.yaml": source}, **facts)
     arms, values = {}, {}
     for combination in combinations(over):
         changes = [f"{key}={value}" for key, value in combination.items()]
         arm = " ".join(changes)
         arms[arm] = [*overrides, *changes, f"name={arm_name(recipe.name, changes)}"]
         values[arm] = combination
-    study.add(_repeated(arms, values=values, seeds=seeds))
-    return study
+    trials = _repeated(arms, values=values, seeds=seeds)
+    return Study.create(home, name, recipes={"recipe.yaml": source}, trials=trials, **facts)
 
 
 def arm_name(recipe: str, changes: Sequence[str]) -> str:
@@ -145,9 +144,9 @@ def compared(study: Study, registry: Registry) -> tuple[dict[str, Any] | None, l
     """The finished runs in a fair comparison, and its verdict and flags in words."""
     from remask.comparison import compare_runs
 
-    finished = [each for each in study.trials if each.state == "finished" and not each.calibration and each.run]
+    finished = [each for each in study.trials if each.state == "finished" and not each.calibration]
+    records = list(kept_runs(registry, finished).values())
     names = {str(trial.run): trial.arm for trial in finished}
-    records = [registry.get(run) for run in names]
     metric = study.metric
     try:
         found = compare_runs(registry, records, metrics=[metric.name], tasks=[metric.task or ""], names=names).to_json()

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from remask.config.load import dump_recipe, load_recipe
 from remask.errors import UserError
 from remask.laboratory.jobs import Job, Runner, last_words
-from remask.laboratory.results import Figure, costs_of, figure_in_training, figure_of_task, validations
+from remask.laboratory.results import Figure, costs_of, figure_in_training, figure_of_task, kept_runs, validations
 from remask.laboratory.study import ENDED, Study, Trial
 from remask.runs import Registry, RunFolder, RunRecord, write_atomic
 
@@ -184,11 +184,15 @@ class Conductor:
         run = path.read_text(encoding="utf-8").strip() if path.exists() else ""
         if not run:
             return trial
-        tags = self.registry.get(run).tags
+        record = self._record(replace(trial, run=run))
         own = [self.study.tag, *(["calibration"] if trial.calibration else [])]
-        if not set(own) <= set(tags):
-            self.registry.update(run, tags=list(dict.fromkeys([*tags, *own])))
+        if record is not None and not set(own) <= set(record.tags):
+            self.registry.update(run, tags=list(dict.fromkeys([*record.tags, *own])))
         return self.study.change_trial(trial.number, run=run)
+
+    def _record(self, trial: Trial) -> RunRecord | None:
+        """The record of a trial's run; None where it was removed since."""
+        return kept_runs(self.registry, [trial]).get(trial.run or "")
 
     def _prune(
         self, trial: Trial, watched: Watched, step: int, value: float, curve: list[tuple[int, float | None]]
@@ -203,7 +207,10 @@ class Conductor:
     def _move_on(self, trial: Trial, watched: Watched) -> None:
         """Starts what comes next for a trial of which nothing runs."""
         trial = self._note_run(trial) if trial.run is None else trial
-        record = None if trial.run is None else self.registry.get(trial.run)
+        record = self._record(trial)
+        if record is None and trial.run is not None:
+            self._fail(trial, f"its run {trial.run} was removed")
+            return
         if record is None or record.status != "finished":
             if record is not None and record.status == "failed":
                 self._fail(trial, record.error or "failed")
@@ -283,10 +290,10 @@ class Conductor:
 
     def _close(self, trial: Trial) -> None:
         """A pruned run is marked as one when it has stopped."""
-        if trial.state == "pruned" and trial.run is not None:
-            record = self.registry.get(trial.run)
+        record = self._record(trial) if trial.state == "pruned" else None
+        if record is not None:
             tags = [*record.tags, *({"pruned"} - set(record.tags))]
-            self.registry.update(trial.run, tags=tags, error=f"pruned by study {self.study.name}")
+            self.registry.update(record.id, tags=tags, error=f"pruned by study {self.study.name}")
 
 
 _STAGES = ("train", "evaluate")

@@ -4,12 +4,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from remask.config.load import load_recipe
+from remask.errors import UserError
 from remask.laboratory.ablations import conclude_arms, conclude_size
 from remask.laboratory.conducting import Conductor, Interrupt, Say, Searching
 from remask.laboratory.jobs import Runner
 from remask.laboratory.matching import Matching, conclude_matched
 from remask.laboratory.planned import Planned
 from remask.laboratory.search import Search
+from remask.laboratory.space import check, from_json, refuse_missing_texts
 from remask.laboratory.study import ENDED, Study
 from remask.laboratory.sweeps import conclude_sweep
 from remask.runs import Registry, timestamp
@@ -74,6 +77,23 @@ def carry_out(study: Study, *, registry: Registry, runner: Runner, interrupt: In
         if done:
             study.change(**kind.conclude(study, registry), status="finished", finished=timestamp())
         return done
+
+
+def refuse_gone(study: Study) -> None:
+    """Looks whether all that the trainings to come read is there still: one that fails has failed for good.
+
+    Raises:
+        UserError: a text or a recipe is not.
+    """
+    try:
+        for trial in study.trials:
+            if trial.state not in ENDED:
+                refuse_missing_texts(load_recipe(str(study.path / trial.recipe), trial.overrides))
+        if len(study.trials) < int(study.facts.get("trials_planned", 0)):
+            check(str(study.path / "recipe.yaml"), study.facts["overrides"], list(map(from_json, study.facts["over"])))
+    except UserError as error:
+        line = str(error).splitlines()[0]
+        raise UserError(f"{line} A study reads paths from the folder that it is resumed in") from None
 
 
 def remaining(study: Study) -> int:

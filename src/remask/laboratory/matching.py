@@ -14,6 +14,7 @@ from remask.config.load import load_recipe
 from remask.config.schema import Recipe
 from remask.errors import RunError, UserError
 from remask.laboratory.ablations import LIKELIHOOD, arm_name, compared, failures
+from remask.laboratory.results import kept_runs
 from remask.laboratory.study import Study, Trial, new_facts
 from remask.runs import Registry, RunFolder
 
@@ -135,9 +136,9 @@ def new_matched(
         sides=[{"arm": side.arm, "recipe": side.file, "overrides": list(side.overrides)} for side in sides],
         **more,
     )
-    study = Study.create(home, name, recipes={side.file: side.source for side in sides}, **facts)
-    study.add(list(_calibrations(sides, COSTS[by], seed=seeds[0])))
-    return study
+    recipes = {side.file: side.source for side in sides}
+    trials = list(_calibrations(sides, COSTS[by], seed=seeds[0]))
+    return Study.create(home, name, recipes=recipes, trials=trials, **facts)
 
 
 def both_sides(
@@ -212,7 +213,7 @@ def conclude_matched(study: Study, registry: Registry) -> dict[str, Any]:
     comparison, said = compared(study, registry)
     cost = COSTS[study.facts["by"]]
     arms = [side["arm"] for side in study.facts["sides"]]
-    runs = {arm: [registry.get(trial.run) for trial in _finished(study, arm) if trial.run] for arm in arms}
+    runs = {arm: list(kept_runs(registry, _finished(study, arm)).values()) for arm in arms}
     if not all(runs.values()):
         return {"comparison": comparison, "says": [*said, *failures(study)]}
     rows = [_row(arm, runs[arm], analytic=_analytic(registry, runs[arm][0])) for arm in arms]
@@ -284,9 +285,11 @@ def _measured(study: Study, registry: Registry, arm: str, cost: Cost) -> float:
     for trial in study.trials:
         if trial.arm != arm or not trial.calibration:
             continue
-        if trial.state == "failed" or trial.run is None:
+        if trial.state == "failed":
             raise RunError(f"{arm} cannot be measured: its short training failed: {trial.error}")
-        record = registry.get(trial.run)
+        record = kept_runs(registry, [trial]).get(trial.run or "")
+        if record is None:
+            raise RunError(f"{arm} cannot be measured: the run {trial.run} of its short training was removed")
         value = cost.of_step(record, registry.folder_of(record))
         if not value:
             raise RunError(f"the {cost.words} of {arm} could not be measured by run {trial.run}: match them --by time")

@@ -1,13 +1,13 @@
 """What a trial's run shows: its validations as they come, and the figure that it is judged by."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from remask.comparison.directions import better
 from remask.errors import UserError, did_you_mean
-from remask.laboratory.study import COSTS, Metric
+from remask.laboratory.study import COSTS, Metric, Trial
 from remask.runs import Registry, RunFolder, RunRecord
 
 IN_TRAINING: Mapping[str, str] = {"bits_per_byte": "bits/byte", "nats_per_token": "nats/token"}
@@ -102,6 +102,12 @@ def figure_of_task(registry: Registry, run: str, metric: Metric) -> Figure | Non
     return Figure(
         value=_finite(row["value"]), stderr=row["stderr"], n=row["n"], trivial=row["trivial"], unit=row["unit"]
     )
+
+
+def kept_runs(registry: Registry, trials: Iterable[Trial]) -> dict[str, RunRecord]:
+    """The records of the trials' runs by id, in the trials' order, without those that were removed."""
+    records = {record.id: record for record in registry.list()}
+    return {trial.run: records[trial.run] for trial in trials if trial.run in records}
 
 
 def costs_of(record: RunRecord) -> dict[str, Any]:

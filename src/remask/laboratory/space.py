@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 from remask.config.keys import alternatives, field_at, valid_values
-from remask.config.load import load_recipe
+from remask.config.load import load_recipe, recipe_hash
 from remask.config.schema import Recipe
 from remask.errors import UserError
 
@@ -181,7 +181,8 @@ def check(recipe: str, overrides: Sequence[str], over: Sequence[Varied]) -> None
         over: what is varied.
 
     Raises:
-        UserError: the first combination that is no recipe, in one line; a text that is not there; too many of them.
+        UserError: the first combination that is no recipe, in one line; a text that is not there; too many of them;
+            two that differ in how a value is written, or in the name alone.
     """
     fixed = {word.partition("=")[0].strip() for word in overrides}
     for each in over:
@@ -190,14 +191,22 @@ def check(recipe: str, overrides: Sequence[str], over: Sequence[Varied]) -> None
     count = math.prod(len(each.values) if isinstance(each, Choice) else 2 for each in over)
     if count > MOST:
         raise UserError(f"--over makes {count:,} combinations, and {MOST:,} is the most. Give fewer values")
+    seen: dict[str, str] = {}
     for values in corners(over):
         changed = [f"{key}={value}" for key, value in values.items()]
+        words = " ".join(changed)
         try:
-            refuse_missing_texts(load_recipe(recipe, [*overrides, *changed]))
+            loaded = load_recipe(recipe, [*overrides, *changed])
+            refuse_missing_texts(loaded)
         except UserError as error:
             first, *more = str(error).splitlines()
             others = f" (and {len(more)} more)" if more else ""
-            raise UserError(f"with {' '.join(changed)}: {first}{others}" if changed else str(error)) from None
+            raise UserError(f"with {words}: {first}{others}" if changed else str(error)) from None
+        other = seen.setdefault(recipe_hash(loaded), words)
+        if other != words:
+            raise UserError(
+                f"{other} and {words} are one experiment, and would be trained twice: leave one of them out"
+            )
 
 
 def refuse_missing_texts(recipe: Recipe) -> None:

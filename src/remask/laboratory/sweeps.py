@@ -8,6 +8,7 @@ from typing import Any
 from remask.comparison.directions import beats, is_better, to_be_beaten
 from remask.comparison.words import FLOORS, spoken
 from remask.config.schema import Recipe
+from remask.laboratory.results import kept_runs
 from remask.laboratory.search import Search
 from remask.laboratory.space import Varied
 from remask.laboratory.study import Metric, Study, Trial, new_facts
@@ -76,7 +77,7 @@ def conclude_sweep(study: Study, registry: Registry) -> dict[str, Any]:
     return {
         "best": {"trial": best.number, "run": best.run, "sentence": says[0]},
         "importances": importances,
-        "says": [*says, *_next_steps(study, best)],
+        "says": [*says, *(_next_steps(study, best) if kept_runs(registry, [best]) else [])],
     }
 
 
@@ -172,7 +173,7 @@ def _cautions(study: Study, registry: Registry, finished: Sequence[Trial]) -> li
             f"the best of {len(finished)} on {where} looks better than it is, because it was chosen by them: "
             "judge it on text that chose nothing"
         )
-    records = [registry.get(trial.run) for trial in finished if trial.run is not None]
+    records = kept_runs(registry, finished).values()
     if len({record.data_hash for record in records}) > 1:
         said.append("the trials were trained and judged on different texts, so their figures do not compare")
     if metric.name == "nats_per_token" and len({record.tokenizer_hash for record in records}) > 1:
