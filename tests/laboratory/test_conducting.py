@@ -209,6 +209,12 @@ def test_a_draw_that_was_cut_short_is_drawn_again(tmp_path, monkeypatch):
     assert conductor(study, PretendedRunner(tmp_path / "b", curve=flat)).conduct(Patience(1000))
     assert told(study) == told(whole)
     assert study.trials[0].drawn == 1
+    (study.path / "optuna.sqlite").write_text("no database" * 100)
+    with pytest.raises(UserError, match=r"optuna\.sqlite cannot be read: .*not a database"):
+        Search(study)
+    monkeypatch.setattr(search, "storage_of", lambda folder: InMemoryStorage())
+    with pytest.raises(UserError, match="does not have all trials of this study"):
+        Search(study)
 
 
 def test_a_run_that_was_removed_fails_its_own_trial_and_is_missed_in_no_conclusion(tmp_path):

@@ -21,6 +21,7 @@ from remask.laboratory.study import Study, Trial
 if TYPE_CHECKING:
     import optuna
 
+FILE = "optuna.sqlite"
 STARTUP = 4
 """Finished trials before the median prunes any."""
 REDUCTION = 3
@@ -44,10 +45,14 @@ class Search:
 
     Args:
         study: of kind sweep.
+
+    Raises:
+        UserError: what Optuna knew of the study is damaged or gone.
     """
 
     def __init__(self, study: Study) -> None:
         import optuna
+        from sqlalchemy.exc import SQLAlchemyError
 
         self._optuna, self._study = optuna, study
         facts = study.facts
@@ -56,21 +61,30 @@ class Search:
         self._lower = study.metric.better == "lower"
         # validations in training are of bits per byte where the figure itself comes only at the end
         self._sign = 1.0 if study.metric.task is None or self._lower else -1.0
-        with _quiet():
-            self._kept = optuna.create_study(
-                study_name=study.name,
-                storage=storage_of(study.path),
-                direction="minimize" if self._lower else "maximize",
-                pruner=_PRUNERS[facts["prune"]](int(facts["first_validation"])),
-                load_if_exists=True,
-            )
+        try:
+            with _quiet():
+                self._kept = optuna.create_study(
+                    study_name=study.name,
+                    storage=storage_of(study.path),
+                    direction="minimize" if self._lower else "maximize",
+                    pruner=_PRUNERS[facts["prune"]](int(facts["first_validation"])),
+                    load_if_exists=True,
+                )
+                self._discard_half_drawn()
+        except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+            raise UserError(f"{study.path / FILE} cannot be read: {str(error).splitlines()[0]}") from error
         self._live: dict[int, optuna.Trial] = {}
-        self._discard_half_drawn()
 
     def _discard_half_drawn(self) -> None:
         """Trials of which the study does not know: the controller was killed while it drew them."""
         known = {trial.drawn for trial in self._study.trials}
-        for trial in self._kept.get_trials(deepcopy=False):
+        kept = self._kept.get_trials(deepcopy=False)
+        if not known <= {trial.number for trial in kept}:
+            raise UserError(
+                f"{self._study.path / FILE} does not have all trials of this study: it was deleted, or is another's. "
+                "Put it back, or begin another study"
+            )
+        for trial in kept:
             if trial.number not in known and not trial.state.is_finished():
                 self._kept.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
 
@@ -162,7 +176,7 @@ class Search:
 
 def storage_of(folder: Path) -> Any:
     """Where Optuna keeps what it knows of a sweep: a file in the study's folder."""
-    return f"sqlite:///{folder / 'optuna.sqlite'}"
+    return f"sqlite:///{folder / FILE}"
 
 
 def planned(over: Sequence[Varied], *, sampler: str, trials: int | None) -> int:
