@@ -2,7 +2,7 @@
 
 import ast
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -112,7 +112,7 @@ def import_nodes(tree: ast.AST, *, late: bool) -> Iterator[ast.Import | ast.Impo
             yield from import_nodes(node, late=late)
 
 
-@lru_cache(maxsize=None)
+@cache
 def nodes_of(source: str, *, late: bool) -> tuple[ast.Import | ast.ImportFrom, ...]:
     return tuple(import_nodes(ast.parse(source), late=late))
 

@@ -30,8 +30,8 @@ from remask.materials import Materials
 from remask.objectives.prompt_dropout import unwrapped
 from remask.optimisation import MovingAverage
 from remask.parallel import World, company
-from remask.runs import RunFolder, RunRecord, timestamp
-from remask.runs.lineage import RESUMED
+from remask.runs import RunFolder, RunRecord, collect_provenance, timestamp
+from remask.runs.lineage import resumed
 from remask.sharding import Layered, shard
 from remask.training import Steered, Step, TrainingState, drop_gradient, load_figures, train
 from remask.window import Window
@@ -147,7 +147,8 @@ class Run:
         self.book.open(step=self.state.step, trivial=self.materials.trivial)
         lineage = list(self.book.record.lineage)
         if self.state.step:
-            lineage.append({"how": RESUMED, "from": f"{self.book.record.id}/checkpoints/step-{self.state.step}"})
+            here = collect_provenance().record_fields()
+            lineage.append(resumed(self.book.record.id, step=self.state.step, recorded=self.book.record, here=here))
         self.book.note(status="running", finished=None, error=None, lineage=lineage, step=self.state.step)
         self.book.say(f"resuming {self.book.record.id} at step {self.state.step} of {self.recipe.training.steps}")
 
@@ -352,8 +353,13 @@ class Run:
             "flops": None if each is None else each * self.state.tokens,
             "steps_per_second": self.state.step / seconds,
             "tokens_per_second": self.state.tokens / seconds,
-            "peak_memory_bytes": peak_memory_bytes(self.model.device),
+            "peak_memory_bytes": self._peak_memory(),
         }
+
+    def _peak_memory(self) -> int | None:
+        """The most memory that any part of a resumed run had in use, bytes."""
+        known = [self.book.record.peak_memory_bytes, peak_memory_bytes(self.model.device)]
+        return max((size for size in known if size is not None), default=None)
 
     def _finish(self) -> None:
         with self.state.average.applied(self.model.network):

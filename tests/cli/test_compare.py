@@ -128,3 +128,11 @@ def test_trained_models_are_paired_over_the_rows_that_both_were_judged_on(traine
     assert [value["bound"] for value in figure["values"]] == [True, False]
     assert "have not learned" in found["verdict"]  # after three steps
     assert any("the likelihood is exact or a bound" in flag for flag in found["flags"])
+
+
+def test_a_run_without_evaluations_is_left_out_of_a_comparison_of_others(pair):
+    pair.run("bare", recipe="other")
+    (comparison,) = succeeds("compare", "mdlm_1", "bare", "udlm_1", "--json").objects
+    whole = succeeds("compare", "mdlm_1", "udlm_1", "--json").objects[0]
+    assert "bare is left out: it has no evaluations (`remask evaluate bare`)" in comparison["flags"]
+    assert comparison["figures"][0]["differences"] == whole["figures"][0]["differences"]

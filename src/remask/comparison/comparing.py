@@ -114,13 +114,15 @@ def compare_runs(
         names: what to call the arms, by the id of one of their runs.
 
     Raises:
-        UserError: fewer than two runs, one given twice or without evaluations, an unknown metric or task, or nothing
-            that can be compared, naming what differs.
+        UserError: fewer than two runs, or than two with evaluations, one given twice, an unknown metric or task, or
+            nothing that can be compared, naming what differs.
     """
     if not 0 < level < 1:
         raise UserError(f"--level {level}: give a share above 0 and below 1, e.g. 0.95")
     arms, said = arms_of(records, names=names)
-    figures = newest(_wanted(_figures(registry, records), metrics=metrics, tasks=tasks))
+    measured = _figures(registry, records)
+    said += _left_out(records, measured)
+    figures = newest(_wanted(measured, metrics=metrics, tasks=tasks))
     said += [f"{figure.name} of {figure.run.id} is not finite" for figure in figures if figure.value is None]
     found = columns(arms, figures)
     by_name = {arm.name: arm for arm in arms}
@@ -154,11 +156,18 @@ def _figures(registry: "Registry", records: Sequence[RunRecord]) -> list[Figure]
     found = []
     for run in records:
         rows, evaluations = registry.figures(run.id)
-        if not rows:
-            raise UserError(f"run {run.id} has no evaluations to compare: run `remask evaluate {run.id}` first")
         known = {record.id: record for record in evaluations}
         found += [Figure(run=run, row=row, evaluation=known.get(str(row.get("evaluation")))) for row in rows]
     return found
+
+
+def _left_out(records: Sequence[RunRecord], figures: Sequence[Figure]) -> list[str]:
+    """What is said of runs without a figure, where two others have some."""
+    evaluated = {figure.run.id for figure in figures}
+    bare = [run.id for run in records if run.id not in evaluated]
+    if bare and len(evaluated) < 2:
+        raise UserError(f"run {bare[0]} has no evaluations to compare: run `remask evaluate {bare[0]}` first")
+    return [f"{run} is left out: it has no evaluations (`remask evaluate {run}`)" for run in bare]
 
 
 def _wanted(figures: Sequence[Figure], *, metrics: Sequence[str] | None, tasks: Sequence[str] | None) -> list[Figure]:

@@ -12,6 +12,8 @@ _CHECKPOINTS = "/checkpoints/step-"
 def understand(entries: Sequence[Any], *, run_id: str) -> list[dict[str, str]]:
     """A lineage as `{"how", "from"}` entries, oldest first, of entries that may be plain strings of an older remask.
 
+    An entry may also hold `git_commit` and `machine`, where the run went on with others than its record names.
+
     A plain string that names a checkpoint of the run itself was a resume, any other a start from other weights.
 
     Args:
@@ -25,9 +27,31 @@ def understand(entries: Sequence[Any], *, run_id: str) -> list[dict[str, str]]:
     return [_entry(entry, run_id=run_id) for entry in entries]
 
 
+def resumed(run_id: str, *, step: int, recorded: object, here: Mapping[str, Any]) -> dict[str, str]:
+    """The entry of a resume: the checkpoint, and the code and the machine where they are others by now.
+
+    Args:
+        run_id: the run that goes on.
+        step: of the checkpoint.
+        recorded: has the `git_commit` and `machine` that the run began with, a `RunRecord`.
+        here: those of this process, None where unknown.
+    """
+    changed = {
+        name: here[name] for name in ("git_commit", "machine") if here[name] not in (None, getattr(recorded, name))
+    }
+    return {"how": RESUMED, "from": f"{run_id}{_CHECKPOINTS}{step}", **changed}
+
+
 def in_words(lineage: Sequence[Mapping[str, str]]) -> str:
     """A lineage as a phrase, e.g. `initialised from A/model, resumed from B/checkpoints/step-200`."""
-    return ", ".join(f"{entry['how']} from {entry['from']}" for entry in lineage)
+    return ", ".join(f"{entry['how']} from {entry['from']}{_elsewhere(entry)}" for entry in lineage)
+
+
+def _elsewhere(entry: Mapping[str, str]) -> str:
+    """On what code and machine the run went on, where an entry says that they were others than its record's."""
+    told = [f"by commit {entry['git_commit'][:7]}"] if entry.get("git_commit") else []
+    told += [f"on {entry['machine']}"] if entry.get("machine") else []
+    return f" ({' '.join(told)})" if told else ""
 
 
 def names_run(lineage: Sequence[Mapping[str, str]], run_id: str) -> bool:
