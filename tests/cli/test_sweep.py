@@ -103,6 +103,7 @@ def test_a_text_that_is_gone_stops_the_study_and_fails_no_training(home, text, p
         patch.setattr(pretended, "start", raises_interrupt)
         done = remask(*SWEEP, f"data.source={here}", *RATES, "--name", "s")
     assert done.code == 130
+    assert "2 trainings to go. To go on: remask sweep --resume s" in done.err
     here.rename("elsewhere.txt")
     said = refused("sweep", "--resume", "s")
     assert "there is no text 'own.txt'" in said

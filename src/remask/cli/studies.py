@@ -154,9 +154,12 @@ def conduct(study: "Study", *, as_json: bool, html: Path | None) -> None:
     if study.facts["status"] != "finished":
         say(f"study {study.name}: {remaining(study)} trainings to go, {study.facts['jobs']} at once; {study.path}")
         with InterruptRequest() as interrupt:
-            done = carry_out(
-                study, registry=Registry(study.home), runner=make_runner(study), interrupt=interrupt, say=say
-            )
+            try:
+                done = carry_out(
+                    study, registry=Registry(study.home), runner=make_runner(study), interrupt=interrupt, say=say
+                )
+            except KeyboardInterrupt:  # the second Ctrl-C: trainings that were asked to stop do so alone
+                done = False
         if not done:
             say(f"stopped with {remaining(study)} trainings to go. To go on: remask {command} --resume {study.name}")
             raise KeyboardInterrupt
