@@ -93,7 +93,7 @@ def refuse_gone(study: Study) -> None:
             check(str(study.path / "recipe.yaml"), study.facts["overrides"], list(map(from_json, study.facts["over"])))
     except UserError as error:
         line = str(error).splitlines()[0]
-        raise UserError(f"{line} A study reads paths from the folder that it is resumed in") from None
+        raise UserError(f"{line.rstrip('.')}. A study reads paths from the folder that it is resumed in") from None
 
 
 def remaining(study: Study) -> int:
