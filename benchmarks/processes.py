@@ -123,9 +123,9 @@ def train_and_tell(place: Path, arguments: list[str]) -> None:
     step, plain_noise, plain_begin = [0], likelihood.add_noise, training._begin_step
     seen = (place / f"noise-{os.environ.get('RANK', 0)}.jsonl").open("a")
 
-    def begin_step(network: object, index: int) -> None:
+    def begin_step(network: object, index: int, *rest: Any) -> None:
         step[0] = index
-        plain_begin(network, index)
+        plain_begin(network, index, *rest)
 
     def add_noise(process: Any, batch: Any, **draws: Any) -> Any:
         noisy = plain_noise(process, batch, **draws)

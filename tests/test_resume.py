@@ -13,7 +13,13 @@ import pytest
 from remask.runs import Registry, RunFolder
 
 STEPS = 60
-SMALL = ["network.width=64", "network.layers=2", "training.batch_size=8", "training.evaluate_rows=16"]
+SMALL = [
+    "tokenizer.kind=byte",
+    "network.width=64",
+    "network.layers=2",
+    "training.batch_size=8",
+    "training.evaluate_rows=16",
+]
 SMALL += ["training.checkpoint_every=15", "training.evaluate_every=15", "sampling.steps=8"]
 COMMAND = [sys.executable, "-m", "remask", "train", "quickstart", f"training.steps={STEPS}", "seed=1", *SMALL]
 PATIENCE = 300.0  # seconds until a hung process is given up; no statement about speed

@@ -103,7 +103,7 @@ def test_a_checker_is_asked_about_the_prompt_as_the_source_has_it(home, tmp_path
     small = [part for part in SMALL if not part.startswith("data.length")]
     pairs = ["data.source=puzzles.jsonl", "data.prompt_key=puzzle", "data.response_key=solution", "data.separator=':'"]
     succeeds("train", "sudoku-mdlm", *small, *pairs, "evaluation.checker=sudoku4")
-    monkeypatch.setattr("remask.judgement.generate", answer)
+    monkeypatch.setattr("remask.judgement.answers.generate", answer)
     answers = succeeds("evaluate", "last", "--task", "answers", "--split", "validation", "--json").objects
     assert {line["name"]: line["value"] for line in answers} == {
         "answers_right": 1.0,
