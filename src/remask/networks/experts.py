@@ -55,8 +55,6 @@ class Experts(nn.Module):
         # not a buffer: copies of a network on several processes are made to have equal buffers
         self._counted: Int[Tensor, "E"] | None = None
 
-    # how many tokens an expert gets changes with every batch, and a compiler would make a program for each number
-    @torch.compiler.disable
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, x: Float[Tensor, "B L D"], *, real: Bool[Tensor, "B L"] | None = None
     ) -> Float[Tensor, "B L D"]:
@@ -69,6 +67,12 @@ class Experts(nn.Module):
             x: what the experts read.
             real: the tokens that count towards the load; None: all of them. Padding is computed like any other token.
         """
+        # How many tokens an expert gets changes with every batch, and a compiler would make a program for each number.
+        # As a decorator `disable` would load the compiler wherever this module is imported.
+        mix = torch.compiler.disable(self._mix) if torch.compiler.is_compiling() else self._mix
+        return mix(x, real)
+
+    def _mix(self, x: Float[Tensor, "B L D"], real: Bool[Tensor, "B L"] | None) -> Float[Tensor, "B L D"]:
         tokens = x.flatten(0, -2)
         scores, chosen = self.choose(tokens)
         if self.training and torch.is_grad_enabled():
