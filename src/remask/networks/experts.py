@@ -17,7 +17,7 @@ optimiser step is moved by a fixed rate γ towards an even load, with n_e the to
 Shape letters: B batch, L length, N = B·L tokens, D width, E experts, K experts a token.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -69,7 +69,9 @@ class Experts(nn.Module):
         """
         # How many tokens an expert gets changes with every batch, and a compiler would make a program for each number.
         # As a decorator `disable` would load the compiler wherever this module is imported.
-        mix = torch.compiler.disable(self._mix) if torch.compiler.is_compiling() else self._mix
+        mix: Callable[..., Tensor] = self._mix
+        if torch.compiler.is_compiling():
+            mix = torch.compiler.disable(self._mix)
         return mix(x, real)
 
     def _mix(self, x: Float[Tensor, "B L D"], real: Bool[Tensor, "B L"] | None) -> Float[Tensor, "B L D"]:
