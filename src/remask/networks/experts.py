@@ -18,6 +18,7 @@ Shape letters: B batch, L length, N = B·L tokens, D width, E experts, K experts
 """
 
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -71,7 +72,7 @@ class Experts(nn.Module):
         # As a decorator `disable` would load the compiler wherever this module is imported.
         mix: Callable[..., Tensor] = self._mix
         if torch.compiler.is_compiling():
-            mix = torch.compiler.disable(self._mix)
+            mix = cast(Callable[..., Tensor], torch.compiler.disable(self._mix))
         return mix(x, real)
 
     def _mix(self, x: Float[Tensor, "B L D"], real: Bool[Tensor, "B L"] | None) -> Float[Tensor, "B L D"]:
