@@ -60,6 +60,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         (["--over", "training.learning_rate=1e-3,0.001"], "are one experiment"),
         (["--over", "name=a,b"], "are one experiment"),
         ([*RATES, "--html", "gone/page.html"], "there is no folder gone"),
+        ([*RATES, "--retry"], "give --resume NAME with it"),
     ],
 )
 def test_a_mistake_is_said_in_one_line_and_nothing_is_made(arguments, said, home, text):

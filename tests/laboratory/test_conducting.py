@@ -12,6 +12,7 @@ from remask.config.load import load_recipe
 from remask.errors import UserError
 from remask.laboratory import conducting, kinds, search
 from remask.laboratory.conducting import Conductor
+from remask.laboratory.kinds import try_again
 from remask.laboratory.results import RANKING, read_metric
 from remask.laboratory.search import Search
 from remask.laboratory.space import read_over
@@ -113,6 +114,25 @@ def test_a_failed_trial_and_one_without_a_finite_figure_are_never_the_best(tmp_p
     assert any("failed" in sentence for sentence in found["says"])
     states = [trial.state.name for trial in Search(study)._kept.get_trials()]
     assert states == ["FAIL", "FAIL", "FAIL" if last is None else "COMPLETE"]
+
+
+def test_failed_trials_are_tried_again_when_that_is_asked_from_where_they_stopped(tmp_path):
+    study, curves = make(tmp_path, f"{RATE}=1e-4,1e-3,1e-2"), {1e-4: [], 1e-3: [3.2, 3.1], 1e-2: [3.4, 3.3]}
+    runner = PretendedRunner(tmp_path, curve=lambda recipe: curves[recipe.training.learning_rate])
+    assert conductor(study, runner).conduct(Patience(1000))
+    registry = Registry(tmp_path)
+    removed, kept = study.trials[1].run, study.trials[2].run
+    registry.forget(removed)
+    registry.update(kept, status="failed", error="the disk is full")
+    for number in (1, 2):
+        study.change_trial(number, state="failed", error="the disk is full")
+    curves[1e-4] = [2.9, 2.8]
+    assert try_again(study, registry) == 3
+    again = PretendedRunner(tmp_path, curve=runner.curve)
+    assert conductor(study, again).conduct(Patience(1000))
+    assert [(trial.state, trial.value) for trial in study.trials] == [("finished", v) for v in (2.8, 3.1, 3.3)]
+    assert (len(again.begun), again.resumed) == (2, [kept])
+    assert try_again(study, registry) == 0
 
 
 def test_a_figure_of_a_task_is_measured_after_training_and_its_best_is_the_highest(tmp_path):

@@ -29,6 +29,7 @@ app.command()(steps)
 def ablate(
     context: typer.Context,
     resume: studies.Resume = None,
+    retry: studies.Retry = False,
     jobs: studies.Jobs = None,
     as_json: option.AsJson = False,
     html: studies.Html = None,
@@ -39,8 +40,10 @@ def ablate(
     if resume is not None and context.invoked_subcommand is not None:
         raise UserError(f"--resume takes all of a study from its folder: leave {context.invoked_subcommand} out")
     if resume is not None:
-        studies.conduct(studies.reopened(resume, jobs=jobs, given={}), as_json=as_json, html=html)
-    elif context.invoked_subcommand is None:
+        studies.conduct(studies.reopened(resume, jobs=jobs, retry=retry, given={}), as_json=as_json, html=html)
+        return
+    studies.refuse_retry(retry)
+    if context.invoked_subcommand is None:
         raise UserError("remask ablate needs to know what: steps, component, size or matched, or --resume NAME")
 
 

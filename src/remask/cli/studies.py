@@ -33,6 +33,9 @@ Html = Annotated[
     Path | None, typer.Option(metavar="FILE", callback=page_place, help="Write the study's page to FILE, too.")
 ]
 Resume = Annotated[str | None, typer.Option(metavar="NAME", help="Go on with a study that was stopped or killed.")]
+Retry = Annotated[
+    bool, typer.Option("--retry", help="With --resume: try failed trainings again, from their checkpoints.")
+]
 Seeds = Annotated[str, typer.Option(help="Each arm is trained with each of these seeds.")]
 Cluster = Annotated[str, typer.Option(help="local: processes of this machine; slurm: a job for each training.")]
 Minutes = Annotated[int, typer.Option(min=3, help="slurm: time of a job; a training that needs more queues again.")]
@@ -93,21 +96,22 @@ def typed(*words: object) -> str:
     return shlex.join(["remask", *map(str, words)])
 
 
-def reopened(name: str, *, jobs: int | None, given: Mapping[str, object]) -> "Study":
+def reopened(name: str, *, jobs: int | None, retry: bool, given: Mapping[str, object]) -> "Study":
     """A study to go on with.
 
     Args:
         name: of the study.
         jobs: at once from now on; None: as many as before.
+        retry: whether failed trials are to be tried again.
         given: other options by name, none of which may be there.
 
     Raises:
         UserError: one is, there is no such study, or what it trains on is not there.
     """
     from remask.errors import UserError
-    from remask.laboratory.kinds import KINDS, refuse_gone
+    from remask.laboratory.kinds import KINDS, refuse_gone, try_again
     from remask.laboratory.study import Study
-    from remask.runs import runs_home
+    from remask.runs import Registry, runs_home
 
     extra = [option for option, value in given.items() if value]
     if extra:
@@ -115,13 +119,27 @@ def reopened(name: str, *, jobs: int | None, given: Mapping[str, object]) -> "St
     study = Study.open(runs_home(), name)
     if study.facts["kind"] not in KINDS:
         raise UserError(f"study {name} is of kind {study.facts['kind']}, which this version of remask does not know")
-    if jobs is not None:
-        if study.facts["kind"] == "matched":
-            refuse_side_by_side(jobs)
-        study.facts["jobs"] = jobs
-    if study.facts["status"] != "finished":
+    if jobs is not None and study.facts["kind"] == "matched":
+        refuse_side_by_side(jobs)
+    if retry or study.facts["status"] != "finished":
         refuse_gone(study)
+    if retry:
+        say(f"{try_again(study, Registry(study.home))} failed trainings are tried again")
+    if jobs is not None:
+        study.facts["jobs"] = jobs
     return study
+
+
+def refuse_retry(retry: bool) -> None:
+    """Looks whether `--retry` is given without `--resume`.
+
+    Raises:
+        UserError: it is.
+    """
+    from remask.errors import UserError
+
+    if retry:
+        raise UserError("--retry tries the failed trainings of a study again: give --resume NAME with it")
 
 
 def refuse_side_by_side(jobs: int | None) -> None:

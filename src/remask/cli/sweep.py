@@ -35,6 +35,7 @@ def sweep(
     seed: Annotated[int, typer.Option(min=0, help="Of the search; that of the trainings is the recipe's.")] = 0,
     name: studies.Name = None,
     resume: studies.Resume = None,
+    retry: studies.Retry = False,
     cluster: studies.Cluster = "local",
     minutes: studies.Minutes = 60,
     partition: studies.Partition = None,
@@ -55,8 +56,9 @@ def sweep(
             **{"--cluster": cluster != "local", "--minutes": minutes != 60, "--partition": partition},
             **{"--gpus-per-job": gpus, "--sbatch": sbatch},
         }
-        study = studies.reopened(resume, jobs=jobs, given=given)
+        study = studies.reopened(resume, jobs=jobs, retry=retry, given=given)
     else:
+        studies.refuse_retry(retry)
         cluster_asked = {"minutes": minutes, "partition": partition, "gpus": gpus, "sbatch": sbatch}
         study = _new(
             arguments or [],

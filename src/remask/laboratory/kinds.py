@@ -11,6 +11,7 @@ from remask.laboratory.conducting import Conductor, Interrupt, Say, Searching
 from remask.laboratory.jobs import Runner
 from remask.laboratory.matching import Matching, conclude_matched
 from remask.laboratory.planned import Planned
+from remask.laboratory.results import kept_runs
 from remask.laboratory.search import Search
 from remask.laboratory.space import check, from_json, refuse_missing_texts
 from remask.laboratory.study import ENDED, Study
@@ -37,6 +38,37 @@ KINDS: Mapping[str, Kind] = {
     "size": Kind(searching=Planned, conclude=conclude_size),
     "matched": Kind(searching=Matching, conclude=conclude_matched),
 }
+
+
+def try_again(study: Study, registry: Registry) -> int:
+    """Has the failed trials of a study tried again when it is carried out next: from their checkpoints, if they have any.
+
+    What a sweep draws next does not depend on how they end then: Optuna has them as failed.
+
+    Args:
+        study: of any kind.
+        registry: of the home of runs.
+
+    Returns:
+        How many there are.
+
+    Raises:
+        UserError: another process conducts it.
+    """
+    with study.lock():
+        study.read()
+        failed = [trial for trial in study.trials if trial.state == "failed"]
+        kept = kept_runs(registry, failed)
+        for trial in failed:
+            run = trial.run if trial.run in kept else None
+            if run is None:
+                (study.folder_of(trial) / "run").unlink(missing_ok=True)  # it names a run that was removed
+            elif kept[run].status == "failed":
+                registry.update(run, status="interrupted")
+            study.change_trial(trial.number, state="running", error=None, run=run)
+        if failed:
+            study.change(status="interrupted", finished=None)
+    return len(failed)
 
 
 def carry_out(study: Study, *, registry: Registry, runner: Runner, interrupt: Interrupt, say: Say) -> bool:
