@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from remask import slurm
-from remask.laboratory.jobs import ClusterJobs, Job, Processes, last_words
+from remask.laboratory.jobs import ClusterJobs, Job, Processes, last_words, visible_gpus
 
 PATIENCE = 60.0  # seconds until a hung test is given up; no statement about speed
 
@@ -64,6 +65,32 @@ def test_a_job_says_its_last_words_and_cores_are_divided_unless_threads_are_give
     assert threads(2 * cores) == f"threads 1 {tmp_path}"
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     assert threads(1) == f"threads 7 {tmp_path}"
+
+
+def test_jobs_are_shared_out_over_gpus_and_the_next_one_takes_the_gpu_that_is_free(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-7")
+    runner = Processes(home=tmp_path, at_once=2, gpus=visible_gpus())
+    show = "import os; print('remask:', os.environ['CUDA_VISIBLE_DEVICES'], flush=True)"
+    jobs = [job(tmp_path / str(k), f"{show}; import time; time.sleep({seconds})") for k, seconds in enumerate((120, 0))]
+    jobs.append(job(tmp_path / "2", show))
+    for what in jobs:
+        what.folder.mkdir()
+    runner.start(jobs[0])
+    for what in jobs[1:]:
+        runner.start(what)
+        assert ended(runner, what)
+    runner.stop(jobs[0])
+    assert ended(runner, jobs[0])
+    seen = [what.log_path.read_text().split("remask: ")[1].split()[0] for what in jobs]
+    assert seen == ["3", "GPU-7", "GPU-7"]
+
+
+def test_where_no_gpu_is_named_torch_says_which_there_are(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert visible_gpus() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus() == []
 
 
 def test_a_job_hears_ctrl_c_of_a_controller_that_does_not(tmp_path):

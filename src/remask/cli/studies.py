@@ -189,13 +189,23 @@ def conduct(study: "Study", *, as_json: bool, html: Path | None) -> None:
 
 def make_runner(study: "Study") -> "Runner":
     """What carries its trainings out."""
-    from remask.laboratory.jobs import ClusterJobs, Processes
+    from remask.laboratory.jobs import ClusterJobs, Processes, visible_gpus
     from remask.slurm import Job
 
-    asked = study.facts["cluster"]
+    asked, at_once = study.facts["cluster"], int(study.facts["jobs"])
     if asked is None:
-        return Processes(home=study.home, at_once=int(study.facts["jobs"]))
+        gpus = visible_gpus() if at_once > 1 and _names_no_gpu(study) else []
+        return Processes(home=study.home, at_once=at_once, gpus=gpus)
     return ClusterJobs(home=study.home, asked=Job(**asked))
+
+
+def _names_no_gpu(study: "Study") -> bool:
+    """Whether its trainings leave open which of several GPUs they use."""
+    from remask.config.load import load_recipe
+
+    drawn_later = [("recipe.yaml", study.facts.get("overrides", ()))]
+    recipes = [(trial.recipe, trial.overrides) for trial in study.trials] or drawn_later
+    return all(load_recipe(str(study.path / file), changes).device in ("auto", "cuda") for file, changes in recipes)
 
 
 def say(line: str) -> None:

@@ -77,9 +77,11 @@ class Processes:
     Args:
         home: of runs, for REMASK_HOME.
         at_once: jobs that share the cores.
+        gpus: as CUDA_VISIBLE_DEVICES names them; each job sees the one that the fewest others use. None: all see all.
     """
 
-    def __init__(self, *, home: Path, at_once: int) -> None:
+    def __init__(self, *, home: Path, at_once: int, gpus: Sequence[str] = ()) -> None:
+        self._gpus, self._used = gpus, dict[Path, str]()
         threads = str(max(1, _cores() // at_once))
         self._environment = {"OMP_NUM_THREADS": threads, **os.environ, "REMASK_HOME": str(home.resolve())}
         self._children: dict[Path, subprocess.Popen[bytes]] = {}
@@ -95,7 +97,7 @@ class Processes:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env=self._environment,
+                    env=self._environment | self._share_of_gpus(job),
                     start_new_session=True,
                     pass_fds=(lock,),
                     # a controller in the background may ignore Ctrl-C, and its jobs would have that from it
@@ -105,6 +107,15 @@ class Processes:
             os.close(lock)  # the job has it still
         self._children[job.lock_path] = child
         write_atomic(job.number_path, f"{child.pid}\n")
+
+    def _share_of_gpus(self, job: Job) -> dict[str, str]:
+        """What tells a job which GPU it may use."""
+        if not self._gpus:
+            return {}
+        busy = [gpu for lock, gpu in self._used.items() if self._children[lock].poll() is None]
+        chosen = min(self._gpus, key=busy.count)
+        self._used[job.lock_path] = chosen
+        return {"CUDA_VISIBLE_DEVICES": chosen}
 
     def runs(self, job: Job) -> bool:
         """Whether the job runs."""
@@ -164,6 +175,16 @@ class ClusterJobs:
         """Lets them go on."""
         del jobs
         return ()
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES has for them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    import torch  # only where several jobs share a machine
+
+    return [str(number) for number in range(torch.cuda.device_count())]
 
 
 def last_words(job: Job) -> str:

@@ -41,7 +41,7 @@ KINDS: Mapping[str, Kind] = {
 
 
 def try_again(study: Study, registry: Registry) -> int:
-    """Has the failed trials of a study tried again when it is carried out next: from their checkpoints, if they have any.
+    """Has failed trials tried again when the study is carried out next: from their checkpoints, if they have any.
 
     What a sweep draws next does not depend on how they end then: Optuna has them as failed.
 
