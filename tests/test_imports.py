@@ -48,7 +48,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "runs": RECORDS,
     "report": {*RECORDS, "health"},
     "sinks": RECORDS,
-    "comparison": RECORDS,
+    "comparison": {*RECORDS, "health"},
     "logbook": {*RECORDS, "comparison"},
     "slurm": {"errors"},
     "recipes": {"errors"},

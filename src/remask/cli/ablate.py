@@ -1,6 +1,6 @@
 """`remask ablate`: what a step, a component, a size or a cost is worth."""
 
-from typing import TYPE_CHECKING, Annotated, no_type_check
+from typing import TYPE_CHECKING, Annotated, Any, no_type_check
 
 import typer
 
@@ -9,7 +9,7 @@ from remask.cli import studies
 from remask.cli.ablate_steps import steps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from remask.config.schema import Recipe
 
@@ -48,6 +48,7 @@ def ablate(
 
 
 @app.command()
+@studies.with_place
 def component(
     arguments: Annotated[
         list[str],
@@ -59,13 +60,10 @@ def component(
     seeds: studies.Seeds = "0,1,2",
     jobs: studies.Jobs = None,
     name: studies.Name = None,
-    cluster: studies.Cluster = "local",
-    minutes: studies.Minutes = 60,
-    partition: studies.Partition = None,
-    gpus: studies.Gpus = 0,
-    sbatch: studies.Sbatch = None,
     as_json: option.AsJson = False,
     html: studies.Html = None,
+    *,
+    place: "Mapping[str, Any]",
 ) -> None:
     """Train a recipe with and without changes over several seeds, and say what the changes are worth."""
     from remask.cli.train import split_arguments
@@ -90,9 +88,7 @@ def component(
         changes=changes,
         seeds=numbers,
         jobs=jobs or 1,
-        cluster=studies.asked_of(
-            cluster, name=name or "component", minutes=minutes, partition=partition, gpus=gpus, sbatch=sbatch
-        ),
+        cluster=studies.asked_of(name=name or "component", **place),
         evaluate=["--task", "likelihood"],
         command=studies.typed(
             *("ablate", "component", recipe_name, *changes),
@@ -104,6 +100,7 @@ def component(
 
 
 @app.command()
+@studies.with_place
 def size(
     arguments: option.RecipeWords = None,
     over: Annotated[
@@ -112,13 +109,10 @@ def size(
     seeds: studies.Seeds = "0",
     jobs: studies.Jobs = None,
     name: studies.Name = None,
-    cluster: studies.Cluster = "local",
-    minutes: studies.Minutes = 60,
-    partition: studies.Partition = None,
-    gpus: studies.Gpus = 0,
-    sbatch: studies.Sbatch = None,
     as_json: option.AsJson = False,
     html: studies.Html = None,
+    *,
+    place: "Mapping[str, Any]",
 ) -> None:
     """Train a recipe at several sizes: quality against parameters, operations and time."""
     from remask.cli.train import split_arguments
@@ -147,9 +141,7 @@ def size(
         over=lists,
         seeds=numbers,
         jobs=jobs or 1,
-        cluster=studies.asked_of(
-            cluster, name=name or "size", minutes=minutes, partition=partition, gpus=gpus, sbatch=sbatch
-        ),
+        cluster=studies.asked_of(name=name or "size", **place),
         evaluate=["--task", "likelihood"],
         command=studies.typed(
             *("ablate", "size", recipe_name, *overrides),

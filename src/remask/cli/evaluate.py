@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from remask.evaluation.measurement import Measurement
     from remask.health import Verdict
     from remask.judgement.readers import Reader
-    from remask.runs import OpenEvaluation, Registry
+    from remask.judgement.tasks import Task
+    from remask.runs import OpenEvaluation, Registry, RunRecord
 
 TASKS = ("likelihood", "levels", "quality", "answers", "judged", "mauve")
 COUNTS = {"likelihood": None, "levels": None, "quality": 32, "answers": 256, "judged": 256, "mauve": 256}
@@ -88,30 +89,46 @@ def evaluate(
     wanted = wanted_tasks(task, recipe, judge=judge, features=features)
     refuse_unread(wanted, {**options, "levels": levels, "count": count})
     from remask.config.build import resolve_device
-    from remask.config.saved import load_model
-    from remask.data.cache import cache_home
-    from remask.judgement import open_judged_text
     from remask.judgement.tasks import tasks
 
     on = resolve_device(device)
-    model, _ = load_model(folder.model_path, device=on)
-    option.refuse_steps(model, sampling["sampling.steps"])
-    text = open_judged_text(model, recipe, cache=cache_home(), data_hash=record.data_hash)
     known = tasks(levels=levels or LEVELS, **_readers(registry, judge, features, device=on))
     recipes = {
         name: option.changed_recipe(folder, options | {"sampling.count": COUNTS[name] if count is None else count})
         for name in wanted
     }
-    for name, own in recipes.items():  # before any is recorded
-        known[name].check(model, own, text)
-    for name, own in recipes.items():
-        with _recorded(registry, record.id, task=name, device=on) as judged:
-            measurements = known[name].measure(model, own, text)
-            judged.keep(measurements)
+    for measurements in _measured(registry, record, recipes, known=known, device=on, steps=sampling["sampling.steps"]):
         if (split, rows, draws, seed) == (None, None, None, None):  # another protocol is no headline among other runs'
             keep_headline(registry, record.id, measurements)
         report(measurements, as_json=as_json)
     settle_verdict(registry, record.id)
+
+
+def _measured(
+    registry: "Registry",
+    record: "RunRecord",
+    recipes: "Mapping[str, Recipe]",
+    *,
+    known: "Mapping[str, Task]",
+    device: "torch.device",
+    steps: int | None,
+) -> "Iterator[list[Measurement]]":
+    """The figures of each task, recorded as an evaluation of its own; what any of them refuses is found before."""
+    from remask.config.saved import load_model
+    from remask.data.cache import cache_home
+    from remask.judgement import open_judged_text
+
+    model, _ = load_model(registry.folder_of(record).model_path, device=device)
+    option.refuse_steps(model, steps)
+    recipe = next(iter(recipes.values()))  # they differ in how many texts are drawn
+    text = open_judged_text(model, recipe, cache=cache_home(), data_hash=record.data_hash)
+    for name, own in recipes.items():
+        known[name].check(model, own, text)
+    for name, own in recipes.items():
+        with _recorded(registry, record.id, task=name, device=device) as judged:
+            measurements = known[name].measure(model, own, text)
+            judged.keep(measurements)
+        yield measurements
 
 
 def wanted_tasks(

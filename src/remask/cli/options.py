@@ -52,20 +52,42 @@ def with_sampling_options(command: Callable[..., None]) -> Callable[..., None]:
 
     `sampling` has the recipe's dotted keys, with None for an option that was not given.
     """
-    signature = inspect.signature(command)
-    own = [parameter for name, parameter in signature.parameters.items() if name != "sampling"]
-    kind = inspect.Parameter.KEYWORD_ONLY
-    added = [inspect.Parameter(name, kind, default=None, annotation=option) for name, option in SAMPLING.items()]
+    return with_options("sampling", SAMPLING, key="sampling.{}".format)(command)
 
-    @wraps(command)
-    def run(**values: Any) -> None:
-        sampling = {f"sampling.{name}": values.pop(name) for name in SAMPLING}
-        command(**values, sampling=sampling)
 
-    # typer reads both
-    run.__signature__ = signature.replace(parameters=[*own, *added])  # pyright: ignore[reportAttributeAccessIssue]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *added]}
-    return run
+def with_options(
+    bundle: str,
+    options: Mapping[str, Any],
+    *,
+    usual: Mapping[str, Any] | None = None,
+    key: Callable[[str], str] = str,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives commands options that several of them share, and hands them the values in one argument.
+
+    Args:
+        bundle: that argument's name.
+        options: name → type and help of each.
+        usual: values of those that are not None where they are not given.
+        key: name → key in the bundle.
+    """
+
+    def give(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command)
+        own = [parameter for name, parameter in signature.parameters.items() if name != bundle]
+        kind, defaults = inspect.Parameter.KEYWORD_ONLY, usual or {}
+        added = [inspect.Parameter(n, kind, default=defaults.get(n), annotation=each) for n, each in options.items()]
+
+        @wraps(command)
+        def run(**values: Any) -> None:
+            together = {key(name): values.pop(name) for name in options}
+            command(**values, **{bundle: together})
+
+        # typer reads both
+        run.__signature__ = signature.replace(parameters=[*own, *added])  # pyright: ignore[reportAttributeAccessIssue]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *added]}
+        return run
+
+    return give
 
 
 def changed_recipe(folder: "RunFolder", options: Mapping[str, Any]) -> "Recipe":

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from remask.cli import options as option
+
 if TYPE_CHECKING:
     from remask.laboratory.jobs import Runner
     from remask.laboratory.study import Study, Trial
@@ -45,10 +47,17 @@ Sbatch = Annotated[
     list[str] | None, typer.Option(metavar="OPTION=VALUE", help="slurm: a further option of sbatch: account=NAME.")
 ]
 CLUSTERS = ("local", "slurm")
+USUAL_PLACE: Mapping[str, Any] = {"cluster": "local", "minutes": 60, "gpus": 0}
+with_place = option.with_options(
+    "place",
+    {"cluster": Cluster, "minutes": Minutes, "partition": Partition, "gpus": Gpus, "sbatch": Sbatch},
+    usual=USUAL_PLACE,
+)
+"""Gives a command the options of where trainings run, as its argument `place`, for `asked_of`."""
 
 
 def asked_of(
-    cluster: str, *, name: str, minutes: int, partition: str | None, gpus: int, sbatch: list[str] | None
+    *, name: str, cluster: str, minutes: int, partition: str | None, gpus: int, sbatch: list[str] | None
 ) -> Any:
     """What study.json says of where trainings run: None for this machine.
 
@@ -71,6 +80,12 @@ def asked_of(
         "partition": partition,
         "options": sbatch_options(sbatch or []),
     }
+
+
+def place_given(place: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of where trainings run by name, with their values where they are not the usual ones."""
+    flags = {"gpus": "--gpus-per-job"}
+    return {flags.get(k, f"--{k}"): v if v != USUAL_PLACE.get(k) else None for k, v in place.items()}
 
 
 def study_name(name: str | None, *, kind: str, recipe: str) -> str:

@@ -1,6 +1,6 @@
 """`remask sweep`: one recipe, many values of some of its keys."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -8,9 +8,12 @@ from remask.cli import options as option
 from remask.cli import studies
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from remask.laboratory.study import Metric, Study
 
 
+@studies.with_place
 def sweep(
     arguments: option.RecipeWords = None,
     over: Annotated[
@@ -36,13 +39,10 @@ def sweep(
     name: studies.Name = None,
     resume: studies.Resume = None,
     retry: studies.Retry = False,
-    cluster: studies.Cluster = "local",
-    minutes: studies.Minutes = 60,
-    partition: studies.Partition = None,
-    gpus: studies.Gpus = 0,
-    sbatch: studies.Sbatch = None,
     as_json: option.AsJson = False,
     html: studies.Html = None,
+    *,
+    place: "Mapping[str, Any]",
 ) -> None:
     """Train a recipe with many values of some keys, and rank them; a killed sweep goes on with --resume."""
     from remask.laboratory.results import read_metric
@@ -53,13 +53,11 @@ def sweep(
         given = {
             **{"RECIPE and KEY=VALUE": arguments, "--over": over, "--sampler": sampler, "--trials": trials},
             **{"--metric": metric, "--evaluate": evaluate, "--prune": prune, "--name": name, "--seed": seed},
-            **{"--cluster": cluster != "local", "--minutes": minutes != 60, "--partition": partition},
-            **{"--gpus-per-job": gpus, "--sbatch": sbatch},
+            **studies.place_given(place),
         }
         study = studies.reopened(resume, jobs=jobs, retry=retry, given=given)
     else:
         studies.refuse_retry(retry)
-        cluster_asked = {"minutes": minutes, "partition": partition, "gpus": gpus, "sbatch": sbatch}
         study = _new(
             arguments or [],
             over=over or [],
@@ -70,7 +68,7 @@ def sweep(
             prune=prune or "none",
             seed=seed,
             name=name,
-            cluster=studies.asked_of(cluster, name=name or "sweep", **cluster_asked),
+            cluster=studies.asked_of(name=name or "sweep", **place),
         )
     studies.conduct(study, as_json=as_json, html=html)
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Literal
 
+from remask.health.evidence import BEATS
+
 Better = Literal["lower", "higher"]
 
 _LOWER = frozenset(
@@ -19,9 +21,6 @@ _HIGHER = frozenset(
 )
 _GOALS = ("held-out", "other held-out", "every text")
 """How names of references begin that good samples come near to: text of people, which no predictor made."""
-
-BEATS = 0.01
-"""Share of a trivial value by which it must be beaten, and more than the figure's standard error; as for verdicts."""
 
 
 def better(name: str) -> Better | None:

@@ -8,15 +8,8 @@ from remask.comparison.comparable import Figure
 from remask.comparison.contrasts import Pair
 from remask.comparison.directions import Better, beats, is_better, to_be_beaten
 from remask.comparison.fairness import EQUAL, amount, equal_budgets, ratio_of
+from remask.health.evidence import SPOKEN
 
-_SPOKEN = {
-    "uniform": "a uniform guess",
-    "unigram": "the token unigram",
-    "byte 1-gram": "the byte unigram",
-    "byte 2-gram": "the byte bigram",
-    "byte 3-gram": "the byte trigram",
-    "random guess": "a random guess",
-}
 FLOORS = ("uniform", "unigram", "byte 1-gram")
 """What is reached without looking at any context: who does not beat all of them has not learned."""
 
@@ -55,7 +48,7 @@ def against_trivial(
 
 def spoken(name: str, *values: float) -> str:
     """A trivial predictor with its value, or with all that differ: `the byte trigram (2.965)`."""
-    return f"{_SPOKEN.get(name, f'the {name}')} ({listed(list(dict.fromkeys(map(number, values))))})"
+    return f"{SPOKEN.get(name, f'the {name}')} ({listed(list(dict.fromkeys(map(number, values))))})"
 
 
 def _spoken(name: str, arms: Sequence[str], trivial: Mapping[str, Mapping[str, float]]) -> str:

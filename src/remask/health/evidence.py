@@ -17,13 +17,15 @@ EARLY_STEPS = 100
 OTHER_TASKS = ("likelihood", "answers", "judged", "steps")
 """Tasks of `remask evaluate` whose figures say nothing of how samples look."""
 
-_SPOKEN = {
+SPOKEN = {
     "uniform": "a uniform guess",
     "unigram": "the token unigram",
     "byte 1-gram": "the byte unigram",
     "byte 2-gram": "the byte bigram",
     "byte 3-gram": "the byte trigram",
+    "random guess": "a random guess",
 }
+"""Trivial predictors in words; others are `the NAME`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,7 @@ class Figure:
 
     def named(self, name: str) -> str:
         """A trivial predictor in words, with its value."""
-        return f"{_SPOKEN.get(name, f'the {name}')} ({self.trivial[name]:.2f})"
+        return f"{SPOKEN.get(name, f'the {name}')} ({self.trivial[name]:.2f})"
 
     def floor(self) -> str | None:
         """The better of the two unigrams: what is reached without looking at any context."""
