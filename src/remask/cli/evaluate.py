@@ -34,6 +34,22 @@ _READ_BY = {
 """The tasks that read an option; those of sampling are read by all that draw, and others by all."""
 
 
+Judge = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN|FOLDER",
+        help="What judges samples (--task judged): an autoregressive run, or a folder with a causal language model "
+        "of Hugging Face.",
+    ),
+]
+Features = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN|FOLDER", help="Whose hidden states stand for texts (--task mauve): any run, or such a folder."
+    ),
+]
+
+
 @option.with_sampling_options
 def evaluate(
     run: option.RunReference = "last",
@@ -44,20 +60,8 @@ def evaluate(
             "quality, for pairs likelihood and answers]."
         ),
     ] = None,
-    judge: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN|FOLDER",
-            help="What judges samples (--task judged): an autoregressive run, or a folder with a causal language model "
-            "of Hugging Face.",
-        ),
-    ] = None,
-    features: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN|FOLDER", help="Whose hidden states stand for texts (--task mauve): any run, or such a folder."
-        ),
-    ] = None,
+    judge: Judge = None,
+    features: Features = None,
     split: Annotated[str | None, typer.Option(help="validation or test.")] = None,
     rows: Annotated[int | None, typer.Option(help="Rows of held-out text to judge.")] = None,
     draws: Annotated[int | None, typer.Option(help="Noise draws a row, for a likelihood bound.")] = None,
