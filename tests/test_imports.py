@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 
 TEXT = {"errors", "tokenizers", "data"}
-NOISE = {*TEXT, "randomness", "schedules", "processes"}
+NOISE = {*TEXT, "randomness", "schedules", "processes", "orders"}
 MODEL = {*NOISE, "objectives", "model"}
 SAMPLING = {*MODEL, "samplers", "generation"}
 TRAINING = {*TEXT, "randomness", "objectives", "optimisation", "training", "checkpoints", "parallel", "sharding"}
@@ -37,6 +37,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "randomness": {"data"},
     "schedules": {"data", "randomness"},
     "processes": {"data", "randomness", "schedules"},
+    "orders": {"randomness"},
     "objectives": NOISE,
     "samplers": NOISE,
     "model": MODEL,
