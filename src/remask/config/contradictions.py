@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import gcd
 
-from remask.config.schema import DEFAULT_LANES, BlockDiffusionSpec, LikelihoodBoundSpec, Recipe
+from remask.config.schema import DEFAULT_LANES, BijectiveSpec, BlockDiffusionSpec, LikelihoodBoundSpec, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +183,7 @@ def _sampler_keys(recipe: Recipe) -> Iterator[Contradiction]:
             but = f"only sampler {owner} reads it, and sampling.sampler is {recipe.sampling.sampler}"
             give = f"sampling.{key}=null, or sampling.sampler={owner}"
             yield _clash("sampling.sampler", f"sampling.{key}", given=given, but=but, give=give)
-    if recipe.sampling.grid != "equal" and (drawn == "entropy_bounded" or recipe.sampling.remasking == "loop"):
+    if recipe.sampling.grid != "equal" and (drawn in _OWN_TIMES or recipe.sampling.remasking == "loop"):
         but = "this sampler makes its own times"
         yield _clash(
             "sampling.sampler", "sampling.grid", given=recipe.sampling.grid, but=but, give="sampling.grid=equal"
@@ -254,7 +254,9 @@ def _pretrained(recipe: Recipe) -> Iterator[Contradiction]:
 
 def _curriculum(recipe: Recipe) -> Iterator[Contradiction]:
     objective = recipe.objective
-    if not isinstance(objective, LikelihoodBoundSpec | BlockDiffusionSpec) or not objective.curriculum_ratio:
+    if not isinstance(objective, LikelihoodBoundSpec | BijectiveSpec | BlockDiffusionSpec):
+        return
+    if not objective.curriculum_ratio:
         return
     if objective.curriculum_start <= objective.t_min:
         but = f"a curriculum starts above objective.t_min={objective.t_min}"
@@ -326,11 +328,14 @@ def _micro_batch(recipe: Recipe) -> Iterator[Contradiction]:
 _NOISES = {
     "score_entropy": ("masking", "uniform"),
     "masked_language_model": ("masking",),
+    "bijective": ("masking",),
     "proofreading": ("masking",),
 }
-_MASKS_ONLY = ("confidence", "margin", "entropy", "entropy_bounded", "remdm")
+_MASKS_ONLY = ("confidence", "margin", "entropy", "entropy_bounded", "remdm", "bijective")
+_OWN_TIMES = ("entropy_bounded", "bijective")
 SAMPLER_KEYS = {  # key of `sampling` → the one sampler that reads it
     "budget": "entropy_bounded",
+    "reveal": "bijective",
     "remasking": "remdm",
     "eta": "remdm",
     "corrector_steps": "predictor_corrector",

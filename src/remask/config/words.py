@@ -69,8 +69,21 @@ def _extra(objective: object) -> list[str]:
 
 @_extra.register
 def _(objective: schema.LikelihoodBoundSpec | schema.BlockDiffusionSpec) -> list[str]:
-    found = [] if objective.weighting == "bound" else [f"{objective.weighting} weighting"]
-    return found + ([f"curriculum {objective.curriculum_ratio:g}"] if objective.curriculum_ratio else [])
+    return _reweighted(objective)
+
+
+def _reweighted(bound: schema.LikelihoodBoundSpec | schema.BlockDiffusionSpec | schema.BijectiveSpec) -> list[str]:
+    found = [] if bound.weighting == "bound" else [f"{bound.weighting} weighting"]
+    return found + ([f"curriculum {bound.curriculum_ratio:g}"] if bound.curriculum_ratio else [])
+
+
+@_extra.register
+def _(objective: schema.BijectiveSpec) -> list[str]:
+    found = _reweighted(objective)
+    if not objective.likelihood_weight:
+        return found
+    reveal = objective.likelihood_reveal.replace("_", " ")
+    return [*found, f"sampler nats × {objective.likelihood_weight:g} ({reveal}, {objective.likelihood_steps} rounds)"]
 
 
 @_extra.register

@@ -1,6 +1,7 @@
 """What is minimised: each objective turns a network and a clean batch into nats and weights, never into a mean."""
 
 from remask.objectives.base import BlockNetwork, Loss, Network, Objective
+from remask.objectives.bijective import BijectiveLikelihood, all_steps, one_step
 from remask.objectives.block_diffusion import BlockDiffusion
 from remask.objectives.likelihood import (
     LikelihoodBound,
@@ -18,6 +19,7 @@ from remask.objectives.proposals import own_proposals, uniform_proposals
 from remask.objectives.score_entropy import ScoreEntropy, absorbing_score_entropy, uniform_score_entropy
 
 __all__ = [
+    "BijectiveLikelihood",
     "BlockDiffusion",
     "BlockNetwork",
     "LikelihoodBound",
@@ -29,8 +31,10 @@ __all__ = [
     "Proofreading",
     "ScoreEntropy",
     "absorbing_score_entropy",
+    "all_steps",
     "generic_integrand",
     "masking_integrand",
+    "one_step",
     "own_proposals",
     "rising_range",
     "root_weight",

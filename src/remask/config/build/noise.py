@@ -4,14 +4,18 @@ import torch
 
 from remask import processes, schedules
 from remask.config import schema
+from remask.config.build.orders import build_order
 from remask.objectives import (
+    BijectiveLikelihood,
     BlockDiffusion,
     LikelihoodBound,
     MaskedLanguageModel,
     NextToken,
     ScoreEntropy,
+    all_steps,
     generic_integrand,
     masking_integrand,
+    one_step,
     rising_range,
     root_weight,
     spread_integrand,
@@ -70,6 +74,8 @@ def build_plain_objective(
     match spec:
         case schema.LikelihoodBoundSpec():
             return build_bound(spec, process, steps=steps)
+        case schema.BijectiveSpec():
+            return build_bijective(spec, process, steps=steps, seed=recipe.seed)
         case schema.BlockDiffusionSpec():
             return BlockDiffusion(bound=build_bound(spec, process, steps=steps), block_length=spec.block_length)
         case schema.ScoreEntropySpec():
@@ -82,7 +88,7 @@ def build_plain_objective(
 
 
 def build_bound(
-    spec: schema.LikelihoodBoundSpec | schema.BlockDiffusionSpec,
+    spec: schema.LikelihoodBoundSpec | schema.BijectiveSpec | schema.BlockDiffusionSpec,
     process: processes.CategoricalProcess,
     *,
     steps: int,
@@ -100,6 +106,20 @@ def build_bound(
         t_min=spec.t_min,
         reweight={"bound": torch.ones_like, "root": root_weight}[spec.weighting],
         curriculum=rising if spec.curriculum_ratio else whole_range,
+    )
+
+
+def build_bijective(
+    spec: schema.BijectiveSpec, process: processes.CategoricalProcess, *, steps: int, seed: int
+) -> BijectiveLikelihood:
+    """The bound and a sampler's likelihood over a masking process, the warm-up in optimiser steps."""
+    return BijectiveLikelihood(
+        bound=build_bound(spec, process, steps=steps),
+        order=build_order(spec.likelihood_reveal, seed=seed),
+        steps=spec.likelihood_steps,
+        weight=spec.likelihood_weight,
+        warmup=round(spec.likelihood_warmup_ratio * steps),
+        estimate={"one_step": one_step, "all_steps": all_steps}[spec.likelihood_estimate],
     )
 
 

@@ -9,6 +9,7 @@ on its own here; `remask.config.contradictions` says which keys do not go togeth
 from remask.config.schema.health import HealthSpec
 from remask.config.schema.networks import NetworkSpec, PretrainedSpec, TransformerSpec
 from remask.config.schema.noise import (
+    BijectiveSpec,
     BlockDiffusionSpec,
     CosineScheduleSpec,
     HybridSpec,
@@ -22,6 +23,7 @@ from remask.config.schema.noise import (
     PolynomialScheduleSpec,
     ProcessSpec,
     ProofreadingSpec,
+    Reveal,
     ScheduleSpec,
     ScoreEntropySpec,
     UniformSpec,
@@ -44,6 +46,7 @@ from remask.config.schema.tracking import TrackingSpec
 __all__ = [
     "DEFAULT_LANES",
     "BPETokenizerSpec",
+    "BijectiveSpec",
     "BlockDiffusionSpec",
     "ByteTokenizerSpec",
     "CharacterTokenizerSpec",
@@ -66,6 +69,7 @@ __all__ = [
     "ProcessSpec",
     "ProofreadingSpec",
     "Recipe",
+    "Reveal",
     "SamplingSpec",
     "ScheduleSpec",
     "ScoreEntropySpec",

@@ -108,6 +108,31 @@ class LikelihoodBoundSpec(_WeightedBound):
     )
 
 
+Reveal = Literal["left_to_right", "random", "spread", "confidence", "margin", "entropy"]
+"""Orders in which a sampler reveals tokens: three fixed ones, and three that take the place the model is surest of."""
+
+
+class BijectiveSpec(_WeightedBound):
+    """The diffusion bound, and the exact likelihood of a named sampler at a weight."""
+
+    kind: Literal["bijective"] = Field(
+        default="bijective", description="the diffusion bound, plus a share of a named sampler's exact -log p(x)"
+    )
+    likelihood_weight: float = Field(
+        default=0.1, ge=0, le=100, description="weight of the sampler's -log p(x), once risen; 0: the bound alone"
+    )
+    likelihood_warmup_ratio: float = Field(
+        default=0.1, ge=0, le=1, description="share of the steps over which likelihood_weight rises to its value"
+    )
+    likelihood_steps: Whole = Field(
+        default=32, ge=1, le=1_000_000, description="rounds in which that sampler reveals a row"
+    )
+    likelihood_reveal: Reveal = Field(default="spread", description="which tokens that sampler reveals first")
+    likelihood_estimate: Literal["one_step", "all_steps"] = Field(
+        default="one_step", description="-log p(x) from one random round a row, or all of them (a pass each)"
+    )
+
+
 class BlockDiffusionSpec(_WeightedBound):
     """The diffusion bound block by block, each given the clean blocks before it (BD3LM)."""
 
@@ -173,6 +198,7 @@ class NextTokenSpec(Section):
 
 ObjectiveSpec = Annotated[
     LikelihoodBoundSpec
+    | BijectiveSpec
     | BlockDiffusionSpec
     | ScoreEntropySpec
     | MaskedLanguageModelSpec
