@@ -90,7 +90,7 @@ def draw(model: Model, recipe: Recipe, changes: Mapping[str, Any], *, count: int
     spec = sampling_with(recipe, changes)
     prompt = blank_prompt(count, spec.length or recipe.data.length, device=model.device)
     with counted(model.network) as work:
-        ids = generate(model, build_sampler(spec, model), prompt, seed=recipe.seed)
+        ids = generate(model, build_sampler(spec, model, seed=recipe.seed), prompt, seed=recipe.seed)
     return ids.cpu().numpy(), work
 
 

@@ -199,7 +199,7 @@ def test_a_character_outside_the_alphabet_is_an_error_and_not_dropped():
 def test_a_text_is_the_one_that_remask_s_own_sampler_draws(model):
     drawn = model.generate(steps=5, temperature=0.7, seed=9, gen_length=LENGTH, num_return_sequences=3)
     spec = sampling_with(model.recipe, {"steps": 5, "temperature": 0.7})
-    sampler = build_sampler(spec, model.parts)
+    sampler = build_sampler(spec, model.parts, seed=9)
     own = generate(model.parts, sampler, blank_prompt(3, LENGTH), seed=derive_seed(9, "generate", 0))
     assert torch.equal(drawn, own)
     assert not torch.equal(drawn, model.generate(steps=5, temperature=0.7, seed=10, num_return_sequences=3))

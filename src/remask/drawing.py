@@ -59,7 +59,7 @@ def draw_samples(
     fixed = prompt.fixed.tolist()
     course = Trajectory(model.tokenizer, sampling_steps(spec, length), fixed[0])
     watch = together(course.record, on_step)
-    ids = generate(model, build_sampler(spec, model), prompt, seed=recipe.seed, on_step=watch)
+    ids = generate(model, build_sampler(spec, model, seed=recipe.seed), prompt, seed=recipe.seed, on_step=watch)
     facts = {"sampler": spec.sampler, "steps": course.taken, "seed": recipe.seed}
     shared = {"run": run, "step": step, **facts, **own_keys(spec), "length": length}
     records = [

@@ -104,7 +104,7 @@ def gather(
         start_from = lasting_name(recipe.training.start_from)
         origins.append({"how": INITIALISED, "from": take_weights(model, start_from)})
         recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"start_from": start_from})})
-    build_sampler(recipe.sampling, model)
+    build_sampler(recipe.sampling, model, seed=recipe.seed)
     check_length(recipe.sampling.length or recipe.data.length, model)
     predictors = fit_trivial(text.stores["train"], text.tokenizer, cache=cache)
     nats = predictors.nats(held_out)

@@ -81,7 +81,7 @@ def training(draw):
 
 
 OF_ANY_NOISE = ["ancestral", "analytic", "tau_leaping", "predictor_corrector"]
-OF_MASKS = [*OF_ANY_NOISE, "confidence", "margin", "entropy", "entropy_bounded", "remdm"]
+OF_MASKS = [*OF_ANY_NOISE, "confidence", "margin", "entropy", "entropy_bounded", "remdm", "bijective"]
 
 
 @st.composite

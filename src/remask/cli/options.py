@@ -37,6 +37,10 @@ SAMPLING: dict[str, Any] = {
     "guidance": Annotated[float | None, typer.Option(help="Away from what is likely without the prompt; 0: none.")],
     "stop": Annotated[bool | None, typer.Option("--stop/--no-stop", help="End each text at its first end of text.")],
     "budget": Annotated[float | None, typer.Option(help="entropy_bounded: nats revealed a step.")],
+    "reveal": Annotated[
+        str | None,
+        typer.Option(help="bijective: left_to_right, random, spread, confidence, margin or entropy."),
+    ],
     "remasking": Annotated[str | None, typer.Option(help="remdm: cap, rescale, confidence or loop.")],
     "eta": Annotated[float | None, typer.Option(help="remdm: strength of masking again, 0 to 1.")],
     "corrector_steps": Annotated[int | None, typer.Option(help="predictor_corrector: corrections a step.")],

@@ -239,7 +239,7 @@ class RemaskForDiffusion(PreTrainedModel):
         if bool(fixed.all(-1).any()):
             raise UserError("nothing is left to draw: ask for max_new_tokens above 0, or put masks into the prompt")
         spec = request.sampling_of(length, length=length + new)
-        sampler = build_sampler(spec, parts)
+        sampler = build_sampler(spec, parts, seed=request.seed)
         told, finish = (silent, silent_end) if streamer is None else _telling(streamer, fixed)
         seed = derive_seed(request.seed, "generate", length)
         texts = generate(parts, sampler, Prompt(ids=ids, fixed=fixed), seed=seed, on_step=told)

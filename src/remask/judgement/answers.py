@@ -81,7 +81,7 @@ def _answers(
         ids[row, :size] = torch.from_numpy(store.ids[start : start + size].astype(np.int64))
         fixed[row, :size] = True
     prompt = Prompt(ids=ids.to(model.device), fixed=fixed.to(model.device))
-    drawn = generate(model, build_sampler(recipe.sampling, model), prompt, seed=recipe.seed).tolist()
+    drawn = generate(model, build_sampler(recipe.sampling, model, seed=recipe.seed), prompt, seed=recipe.seed).tolist()
     behind = recipe.data.separator or ""  # a checker is asked about the prompt as the source has it
     prompts = [pair.prompt.removesuffix(behind) for _, pair in pairs]
     empty = partial(Answer, response=None, ended=False)

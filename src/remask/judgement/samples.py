@@ -57,7 +57,9 @@ def draw_for_judging(model: Model, recipe: Recipe, text: JudgedText) -> npt.NDAr
     """
     check_samples(model, recipe, text)
     prompt = blank_prompt(recipe.sampling.count, judged_length(model, recipe), device=model.device)
-    return generate(model, build_sampler(recipe.sampling, model), prompt, seed=recipe.seed).cpu().numpy()
+    return (
+        generate(model, build_sampler(recipe.sampling, model, seed=recipe.seed), prompt, seed=recipe.seed).cpu().numpy()
+    )
 
 
 def judged_length(model: Model, recipe: Recipe) -> int:

@@ -129,7 +129,7 @@ def timed_draws(
     model: Model, recipe: Recipe, prompt: Prompt, *, repeats: int, clock: Callable[[], float] = time.perf_counter
 ) -> Timed:
     """Draws the same samples several times, with the clock held against them, after one draw to warm up."""
-    sampler = build_sampler(recipe.sampling, model)
+    sampler = build_sampler(recipe.sampling, model, seed=recipe.seed)
     first = Prompt(ids=prompt.ids[:1], fixed=prompt.fixed[:1])
 
     def draw(given: Prompt) -> tuple[float, Any]:

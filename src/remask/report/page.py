@@ -162,7 +162,7 @@ def _trajectory(facts: RunFacts) -> dict[str, Any] | None:
     }
 
 
-_HOW = ("grid", "block_length", "guidance", "stop", "budget", "remasking", "eta", "corrector_steps")
+_HOW = ("grid", "block_length", "guidance", "stop", "budget", "reveal", "remasking", "eta", "corrector_steps")
 _HOW += ("threshold", "order", "finish")
 """Keys of `sampling` that a sample's record has where they are not the usual ones."""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from remask import processes, samplers, schedules
 from remask.config import schema
+from remask.config.build.orders import build_order
 from remask.errors import UserError
 from remask.generation import Sampler
 from remask.model import Model
@@ -20,11 +21,18 @@ Walk = Callable[..., Any]
 ANY_NOISE = ("ancestral", "analytic", "tau_leaping", "predictor_corrector")
 LOOP_TIME, LOOP_SHARE = 0.05, 0.5
 """Where ReMDM's loop stands still, and the share of the steps that it does (arXiv:2503.00307, section 4)."""
-MASKS_ONLY = ("confidence", "margin", "entropy", "entropy_bounded", "remdm")
+USUAL_REVEAL = "random"
+"""The order of the sampler `bijective` where `reveal` is null."""
+MASKS_ONLY = ("confidence", "margin", "entropy", "entropy_bounded", "remdm", "bijective")
 
 
-def build_sampler(spec: schema.SamplingSpec, model: Model) -> Sampler:
+def build_sampler(spec: schema.SamplingSpec, model: Model, *, seed: int) -> Sampler:
     """The way to draw from a model that a spec names.
+
+    Args:
+        spec: names it.
+        model: to draw from.
+        seed: the recipe's; it decides the order of revealing that is called random, and no draw.
 
     Raises:
         UserError: when the model cannot be drawn from in this way, with the ways that it can.
@@ -39,8 +47,8 @@ def build_sampler(spec: schema.SamplingSpec, model: Model) -> Sampler:
         return lambda prompt, generator, on_step: samplers.left_to_right(
             model, prompt=prompt, generator=generator, transform=transform, on_step=on_step, stop=stop
         )
-    walk, times = _walk(spec), _times(spec)
-    if spec.block_length is not None:
+    walk, times = _walk(spec, seed=seed), _times(spec)
+    if spec.block_length is not None and spec.sampler != "bijective":  # which counts its own blocks
         walk = partial(samplers.blockwise, block_length=spec.block_length, walk=walk, stop=stop)
     if spec.guidance == 0:
         return lambda prompt, generator, on_step: walk(
@@ -56,13 +64,39 @@ def build_sampler(spec: schema.SamplingSpec, model: Model) -> Sampler:
     )
 
 
-def _walk(spec: schema.SamplingSpec) -> Walk:
+def build_bijection(spec: schema.SamplingSpec, model: Model, *, seed: int) -> samplers.Bijection:
+    """The sampler `bijective` of a spec, to be run both ways: by the model's own probabilities, at temperature 1.
+
+    Args:
+        spec: says order, steps and blocks; it may name another sampler.
+        model: of masking noise.
+        seed: the recipe's; it decides the order of revealing that is called random.
+
+    Raises:
+        UserError: when the model's noise is not masking, or its blocks are others.
+    """
+    if not isinstance(model.process, processes.Masking):
+        noise = "autoregressive" if model.process is None else f"of {type(model.process).__name__.lower()} noise"
+        raise UserError(f"this model is {noise}, and only masked tokens are revealed in an order: give one of masking")
+    check_blocks(spec, model)
+    return samplers.Bijection(
+        model=model,
+        order=build_order(spec.reveal or USUAL_REVEAL, seed=seed),
+        steps=spec.steps,
+        block_length=spec.block_length,
+    )
+
+
+def _walk(spec: schema.SamplingSpec, *, seed: int) -> Walk:
     """The sampler of a spec as a function of model, times, prompt, generator, transform and on_step."""
     match spec.sampler:
         case "entropy_bounded":
             return _without_times(partial(samplers.entropy_bounded, budget=0.5 if spec.budget is None else spec.budget))
         case "remdm":
             return partial(samplers.remdm, strategy=_remasking(spec))
+        case "bijective":
+            order = build_order(spec.reveal or USUAL_REVEAL, seed=seed)
+            return partial(samplers.bijective, order=order, block_length=spec.block_length)
         case "predictor_corrector":
             steps = 1 if spec.corrector_steps is None else spec.corrector_steps
             return partial(samplers.predictor_corrector, corrector_steps=steps)

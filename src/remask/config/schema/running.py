@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from remask.config.schema.noise import Reveal
 from remask.config.schema.section import Section, Share, Whole, as_tuple
 
 # --- training, evaluation, sampling -------------------------------------------------------------------------
@@ -92,6 +93,7 @@ class SamplingSpec(Section):
         "entropy",
         "entropy_bounded",
         "remdm",
+        "bijective",
         "proofreading",
         "left_to_right",
     ] = Field(default="ancestral", description="the way from noise to text; docs/token.md says which is exact")
@@ -119,6 +121,11 @@ class SamplingSpec(Section):
     stop: bool = Field(default=False, description="end each text at its first end-of-text token")
     budget: float | None = Field(
         default=None, ge=0, le=1000, description="entropy_bounded: nats of entropy revealed a step; null: 0.5"
+    )
+    reveal: Reveal | None = Field(
+        default=None,
+        description="bijective: which tokens are revealed first; random: an order that is a function of seed; null: "
+        "random",
     )
     remasking: Literal["cap", "rescale", "confidence", "loop"] | None = Field(
         default=None, description="remdm: how much is masked again; null: cap"
