@@ -23,7 +23,6 @@ Shape letters: B batch, L length, V vocabulary, K rounds, M positions at which l
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -33,7 +32,7 @@ from remask.data.batch import Batch
 from remask.objectives.base import Loss, Network, scatter_positions
 from remask.objectives.likelihood import LikelihoodBound
 from remask.orders import FixedOrder, Order, block_counts
-from remask.processes import Masking
+from remask.processes import CategoricalProcess, Masking
 from remask.randomness import widest_float
 from remask.schedules import batch_times
 
@@ -54,7 +53,7 @@ class Revealed:
         ValueError: when the noise is not masking, or `steps` is below 1.
     """
 
-    process: Masking
+    process: CategoricalProcess
     order: Order
     steps: int
 
@@ -149,19 +148,26 @@ def round_at(u: Float[Tensor, "B"], counts: Int[Tensor, "B K"]) -> DrawnRound:
     number = (ends <= place[:, None]).sum(-1).clamp_max(counts.shape[1] - 1)
     count = counts.gather(-1, number[:, None]).squeeze(-1)
     revealed = ends.gather(-1, number[:, None]).squeeze(-1) - count
-    return DrawnRound(number=number, revealed=revealed, count=count, weight=targets / count.clamp_min(1))
+    return DrawnRound(number=number, revealed=revealed, count=count, weight=targets.to(u.dtype) / count.clamp_min(1))
 
 
 def one_step(sampler: Revealed, network: Network, batch: Batch, *, generator: torch.Generator) -> Float[Tensor, "B L"]:
     """One drawn round of each row at its weight: (1) in mean, for one pass with a gradient; nats of each target.
 
     The draws are one in each of G equal strata for the G rows of the global batch, all turned by one further draw: so
-    rounds are spread evenly over the batch, and each row's draw is uniform for itself. An order that asks the model
-    costs K − 1 passes without a gradient besides. Arguments as for `all_steps`.
+    rounds are spread evenly over the batch, and each row's draw is uniform for itself. Arguments as for `all_steps`.
     """
     strata = batch_times(generator, batch, t_min=0.0)
     turn = torch.rand((), generator=generator, device=strata.device, dtype=strata.dtype)
-    drawn = round_at((strata + turn) % 1.0, sampler.counts(batch))
+    return step_at((strata + turn) % 1.0, sampler, network, batch)
+
+
+def step_at(u: Float[Tensor, "B"], sampler: Revealed, network: Network, batch: Batch) -> Float[Tensor, "B L"]:
+    """One round of each row at its weight, `round_at(u)`; for u uniform in [0, 1) its mean is (1).
+
+    An order that asks the model costs K − 1 passes without a gradient besides the one with it.
+    """
+    drawn = round_at(u, sampler.counts(batch))
     hidden = sampler.hidden_before(network, batch, drawn)
     nats, _ = sampler.nats(network, batch, hidden=hidden, count=drawn.count)
     return nats * drawn.weight.to(nats.dtype)[:, None]
@@ -219,7 +225,7 @@ class BijectiveLikelihood:
     @property
     def sampler(self) -> Revealed:
         """What (1) is the likelihood of."""
-        return Revealed(process=cast(Masking, self.bound.process), order=self.order, steps=self.steps)
+        return Revealed(process=self.bound.process, order=self.order, steps=self.steps)
 
     @property
     def exact(self) -> bool:
