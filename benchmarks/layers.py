@@ -22,6 +22,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from remask.networks import BIDIRECTIONAL, Transformer
 from remask.networks.blocks import Residual, Timeless
 from remask.networks.running import Compiled, Recomputed, direct, run_in_training
+from remask.networks.stacks import straight
 from remask.optimisation import adamw
 from remask.randomness import keyed_generator
 
@@ -50,7 +51,7 @@ def build(args: argparse.Namespace) -> Transformer:
         mlp_width=8 * args.width // 3,
         direction=BIDIRECTIONAL,
         time=Timeless(),
-        residual=partial(Residual, dropout=0.0),
+        stack=partial(straight, residual=partial(Residual, dropout=0.0)),
     )
     network.initialise(keyed_generator(1))
     return network.train()

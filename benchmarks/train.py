@@ -12,6 +12,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -20,6 +21,7 @@ from torch.nn import functional
 from remask.data.batch import Batch
 from remask.guard import cautious
 from remask.networks.blocks import Residual, Timeless
+from remask.networks.stacks import straight
 from remask.networks.transformer import BIDIRECTIONAL, Transformer
 from remask.objectives import LikelihoodBound, masking_integrand
 from remask.optimisation import MovingAverage, adamw, constant
@@ -40,7 +42,7 @@ def make_network(vocab: int, width: int, layers: int) -> Transformer:
         mlp_width=32 * round(8 * width / 3 / 32),
         direction=BIDIRECTIONAL,
         time=Timeless(),
-        residual=lambda width, inner: Residual(width, inner, dropout=0.0),
+        stack=partial(straight, residual=partial(Residual, dropout=0.0)),
     )
     network.initialise(torch.Generator().manual_seed(0))
     return network

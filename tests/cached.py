@@ -7,6 +7,7 @@ import torch
 from remask.model import Model
 from remask.networks import Direction, Transformer
 from remask.networks.blocks import Residual, Timeless
+from remask.networks.stacks import straight
 from remask.objectives import NextToken
 from remask.processes import CategoricalProcess, Masking
 from remask.randomness import keyed_generator
@@ -28,7 +29,7 @@ def make_model(direction: Direction, process: CategoricalProcess | None, *, seed
         mlp_width=32,
         direction=direction,
         time=Timeless(),
-        residual=partial(Residual, dropout=0.0),
+        stack=partial(straight, residual=partial(Residual, dropout=0.0)),
     )
     network.initialise(keyed_generator(seed))
     generator = keyed_generator(seed, "stir")

@@ -14,6 +14,7 @@ from remask.guard import cautious
 from remask.networks import BIDIRECTIONAL, CAUSAL, Transformer
 from remask.networks.blocks import GatedMLP, Residual, Timeless
 from remask.networks.experts import Experts
+from remask.networks.stacks import straight
 from remask.objectives import LikelihoodBound, NextToken, masking_integrand
 from remask.optimisation import MovingAverage, adamw, constant, muon
 from remask.parallel import ALONE, World
@@ -47,7 +48,7 @@ def tiny_network(
         mlp_width=2 * width,
         direction=CAUSAL if causal else BIDIRECTIONAL,
         time=Timeless(),
-        residual=partial(Residual, dropout=dropout),
+        stack=partial(straight, residual=partial(Residual, dropout=dropout)),
         mlp=mlp,
     )
     network.initialise(keyed_generator(seed, "weights"))

@@ -11,7 +11,8 @@ places cost forward (arXiv:2001.08361, section 2.1; arXiv:2203.15556, appendix F
 
     B·S · layers · (8 D² + 4 S D + 6 D F + 2 D E)  +  B · (layers · 12 C D + 4 C²)  +  M · (2 D V + 4 C D)      (1)
 
-and backward twice that, where every weight is trained.
+and backward twice that, where every weight is trained. Reversible blocks cost what standard ones do, and 4 D² a place
+more each where their couplings are affine.
 
 Shape letters: B rows, L tokens a row.
 """
@@ -31,6 +32,7 @@ from remask.data.batch import Batch
 from remask.model import Model
 from remask.networks import Transformer
 from remask.networks.blocks import GatedMLP, ModulatedFinal
+from remask.networks.couplings import Affine
 from remask.networks.experts import Experts
 from remask.objectives.base import Loss
 from remask.randomness import keyed_generator
@@ -249,15 +251,15 @@ def call_flops(network: Transformer, call: Call) -> int:
     hidden, experts = _mlp_sizes(network)
     condition = width if isinstance(network.norm, ModulatedFinal) else 0
     place = layers * (8 * width**2 + 4 * call.places * width + 6 * width * hidden + 2 * width * experts)
+    place += 2 * width**2 * sum(isinstance(module, Affine) for module in network.blocks.modules())
     row = layers * 12 * condition * width + 4 * condition**2
     return call.rows * (call.places * place + row) + call.asked * (2 * width * vocabulary + 4 * condition * width)
 
 
 def _mlp_sizes(network: Transformer) -> tuple[int, int]:
     """F, the hidden features that a token uses in a block, and E, the experts it chooses from (0 without)."""
-    block = next(network.repeated_layers())
-    experts = next((module for module in block.modules() if isinstance(module, Experts)), None)
-    mlp = next(module for module in block.modules() if isinstance(module, GatedMLP))
+    experts = next((module for module in network.blocks.modules() if isinstance(module, Experts)), None)
+    mlp = next(module for module in network.blocks.modules() if isinstance(module, GatedMLP))
     chosen, number = (experts.per_token, len(experts.experts)) if experts is not None else (1, 0)
     return chosen * mlp.out.in_features, number
 

@@ -7,6 +7,7 @@ import torch
 
 from remask.networks import BIDIRECTIONAL, CAUSAL, Direction, Transformer, block_causal
 from remask.networks.blocks import Residual, Timeless
+from remask.networks.stacks import straight
 from remask.randomness import keyed_generator
 
 V, MASK, LENGTH = 12, 11, 11
@@ -24,7 +25,7 @@ def make(direction: Direction) -> Transformer:
         mlp_width=64,
         direction=direction,
         time=Timeless(),
-        residual=partial(Residual, dropout=0.0),
+        stack=partial(straight, residual=partial(Residual, dropout=0.0)),
     )
     network.initialise(keyed_generator(1))
     with torch.no_grad():

@@ -24,6 +24,7 @@ from remask.networks.blocks import (
 from remask.networks.experts import Experts
 from remask.networks.mask_bias import MaskBias
 from remask.networks.running import InTraining, Recomputed, run_in_training
+from remask.networks.stacks import straight
 from remask.randomness import keyed_generator
 
 V, MASK, B, L, WIDTH = 20, 19, 3, 12, 16
@@ -42,6 +43,7 @@ each_variant = pytest.mark.parametrize("variant", VARIANTS)
 def make(*, direction, time, dropout=0.0, layers=3, mlp=GatedMLP) -> Transformer:
     modulated = {"condition_width": WIDTH, "bound": bounded}
     conditioned = time == "adaln"
+    residual = partial(ModulatedResidual, **modulated) if conditioned else Residual
     network = Transformer(
         vocab_size=V,
         mask_id=MASK,
@@ -51,7 +53,7 @@ def make(*, direction, time, dropout=0.0, layers=3, mlp=GatedMLP) -> Transformer
         mlp_width=2 * WIDTH,
         direction=direction,
         time=TimeEmbedding(WIDTH) if conditioned else Timeless(),
-        residual=partial(partial(ModulatedResidual, **modulated) if conditioned else Residual, dropout=dropout),
+        stack=partial(straight, residual=partial(residual, dropout=dropout)),
         final=partial(ModulatedFinal, **modulated) if conditioned else Final,
         mlp=mlp,
     )

@@ -22,6 +22,7 @@ from remask.networks.blocks import (
 )
 from remask.networks.normalisation import unit_rms
 from remask.networks.rotary import rotary, rotate
+from remask.networks.stacks import straight
 from remask.randomness import keyed_generator
 
 V, MASK = 50, 49
@@ -56,7 +57,7 @@ def make(
         mlp_width=2 * width,
         direction=DIRECTIONS[direction],
         time=TimeEmbedding(width) if conditioned else Timeless(),
-        residual=partial(residual, dropout=dropout),
+        stack=partial(straight, residual=partial(residual, dropout=dropout)),
         final=partial(ModulatedFinal, **modulated) if conditioned else Final,
     )
     if head == "tied":

@@ -39,10 +39,12 @@ def size(recipe: "Recipe") -> str:
     """How large a recipe's network and training are, in words."""
     network, training = recipe.network, recipe.training
     shape = (
-        f"{network.layers} layers of width {network.width}"
-        if network.kind == "transformer"
-        else f"{'all' if network.adaptation == 'full' else 'low-rank updates'} of {network.name}"
+        f"{'all' if network.adaptation == 'full' else 'low-rank updates'} of {network.name}"
+        if network.kind == "pretrained"
+        else f"{network.layers} layers of width {network.width}"
     )
+    if network.kind == "reversible":
+        shape += f", {network.reversible_blocks} reversible"
     tokens = training.steps * training.batch_size * recipe.data.length
     return (
         f"{shape}; {training.steps:,} steps of "
@@ -57,8 +59,8 @@ def _as_json(recipe: "Recipe", **more: Any) -> str:
     record: dict[str, Any] = {
         "name": recipe.name,
         "description": recipe.description,
-        "layers": network.layers if network.kind == "transformer" else None,
-        "width": network.width if network.kind == "transformer" else None,
+        "layers": None if network.kind == "pretrained" else network.layers,
+        "width": None if network.kind == "pretrained" else network.width,
         "steps": training.steps,
         "tokens": training.steps * training.batch_size * recipe.data.length,
     }

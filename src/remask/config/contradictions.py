@@ -4,7 +4,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import gcd
 
-from remask.config.schema import DEFAULT_LANES, BijectiveSpec, BlockDiffusionSpec, LikelihoodBoundSpec, Recipe
+from remask.config.schema import (
+    DEFAULT_LANES,
+    BijectiveSpec,
+    BlockDiffusionSpec,
+    BlocksSpec,
+    LikelihoodBoundSpec,
+    Recipe,
+    ReversibleSpec,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +114,7 @@ def _next_token(recipe: Recipe) -> Iterator[Contradiction]:
         but = "objective next_token must not see the token it predicts"
         give = "network.attention=causal"
         yield _clash("objective.kind", "network.attention", given=network.attention, but=but, give=give)
-    if network.kind == "transformer" and network.time_conditioning != "none":
+    if isinstance(network, BlocksSpec) and network.time_conditioning != "none":
         but = "objective next_token has no time"
         give, given = "network.time_conditioning=none", network.time_conditioning
         yield _clash("objective.kind", "network.time_conditioning", given=given, but=but, give=give)
@@ -168,7 +176,7 @@ def _blocks(recipe: Recipe) -> Iterator[Contradiction]:
         but = f"this model learns blocks of objective.block_length={objective.block_length}"
         give = f"sampling.block_length={objective.block_length}"
         yield _clash("objective.block_length", "sampling.block_length", given=drawn, but=but, give=give)
-    if recipe.network.kind == "transformer" and recipe.network.time_conditioning != "none":
+    if isinstance(recipe.network, BlocksSpec) and recipe.network.time_conditioning != "none":
         but, given = "each block of a row has a time of its own", recipe.network.time_conditioning
         give = "network.time_conditioning=none"
         yield _clash("objective.kind", "network.time_conditioning", given=given, but=but, give=give)
@@ -274,7 +282,7 @@ def _masked_samplers(recipe: Recipe) -> Iterator[Contradiction]:
 
 
 def _heads(recipe: Recipe) -> Iterator[Contradiction]:
-    if recipe.network.kind != "transformer":
+    if not isinstance(recipe.network, BlocksSpec):
         return
     width, heads = recipe.network.width, recipe.network.heads
     if width % heads:
@@ -290,7 +298,7 @@ def _heads(recipe: Recipe) -> Iterator[Contradiction]:
 
 def _experts(recipe: Recipe) -> Iterator[Contradiction]:
     network = recipe.network
-    if network.kind != "transformer":
+    if not isinstance(network, BlocksSpec):
         return
     if network.experts is None:
         for key in ("experts_per_token", "expert_width", "balance_rate"):
@@ -313,6 +321,38 @@ def _experts(recipe: Recipe) -> Iterator[Contradiction]:
         yield _clash("network.mlp_width", "network.experts_per_token", given=chosen, but=but, give=give)
 
 
+def _reversible(recipe: Recipe) -> Iterator[Contradiction]:
+    network, training = recipe.network, recipe.training
+    if not isinstance(network, ReversibleSpec):
+        return
+    given, count = network.block_types, network.reversible_blocks
+    if given is not None and len(given) != network.layers:
+        but = f"there are network.layers={network.layers}"
+        give = f"a type for each of them, or network.layers={len(given)}"
+        yield _clash("network.layers", "network.block_types", given=f"{len(given)} types", but=but, give=give)
+    elif not count:
+        but = "no block is reversible"
+        give = "network.kind=transformer without block_types, coupling and activations"
+        yield _clash("network.block_types", "network.kind", given="reversible", but=but, give=give)
+    if network.coupling == "affine" and count > MOST_AFFINE:
+        but = f"the scales of more than {MOST_AFFINE} reversible blocks multiply beyond what rounding forgives, and "
+        but += f"there are {count}"
+        give = f"network.coupling=additive, or {MOST_AFFINE} reversible blocks"
+        yield _clash("network.block_types", "network.coupling", given="affine", but=but, give=give)
+    if network.activations == "inverted":
+        if training.gradient_checkpointing:
+            but = "inverted activations are computed again already"
+            give = "training.gradient_checkpointing=false, or network.activations=stored"
+            keys = ("network.activations", "training.gradient_checkpointing")
+            yield _clash(*keys, given="true", but=but, give=give)
+        if training.parallel == "fsdp":
+            but = "blocks are undone with weights that are whole"
+            give = (
+                "network.activations=stored (gradient_checkpointing=true saves memory there), or training.parallel=ddp"
+            )
+            yield _clash("training.parallel", "network.activations", given="inverted", but=but, give=give)
+
+
 def _micro_batch(recipe: Recipe) -> Iterator[Contradiction]:
     micro, whole = recipe.training.micro_batch_size, recipe.training.batch_size
     if micro is None or whole % micro == 0:
@@ -331,6 +371,8 @@ _NOISES = {
     "bijective": ("masking",),
     "proofreading": ("masking",),
 }
+MOST_AFFINE = 16
+"""Reversible blocks with affine couplings."""
 _MASKS_ONLY = ("confidence", "margin", "entropy", "entropy_bounded", "remdm", "bijective")
 _OWN_TIMES = ("entropy_bounded", "bijective")
 SAMPLER_KEYS = {  # key of `sampling` → the one sampler that reads it
@@ -360,5 +402,6 @@ _CHECKS: tuple[Callable[[Recipe], Iterator[Contradiction]], ...] = (
     _pretrained,
     _heads,
     _experts,
+    _reversible,
     _micro_batch,
 )

@@ -22,8 +22,10 @@ def source_name(source: str) -> str:
 def describe_architecture(recipe: schema.Recipe) -> str:
     """The network and its size: `transformer D256 L4 H4, bidirectional`, or for the first a pretrained model's name."""
     match recipe.network:
-        case schema.TransformerSpec() as spec:
-            parts = [f"transformer D{spec.width} L{spec.layers} H{spec.heads}"]
+        case schema.BlocksSpec() as spec:
+            parts = [f"{spec.kind} D{spec.width} L{spec.layers} H{spec.heads}"]
+            if isinstance(spec, schema.ReversibleSpec):
+                parts += [f"{spec.reversible_blocks} of {spec.layers} blocks", spec.coupling]
             if spec.experts is not None:
                 parts.append(f"{spec.experts} experts, {spec.active_experts} a token")
             conditioning = [] if spec.time_conditioning == "none" else [spec.time_conditioning.replace("_", " ")]

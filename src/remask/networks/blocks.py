@@ -112,11 +112,18 @@ class GatedMLP(nn.Module):
         return self.out(functional.silu(gate) * up)
 
 
-class Residual(nn.Module):
-    """x + inner(norm(x)); the condition is not read."""
+class Branch(nn.Module):
+    """inner(norm(x)), what a block adds to its stream; the condition is not read.
+
+    Args:
+        width: D.
+        inner: what the branch computes.
+        dropout: share of the branch's output that is dropped in training.
+    """
 
     def __init__(self, width: int, inner: nn.Module, *, dropout: float) -> None:
         super().__init__()
+        del width
         self.norm = UnitRMS()
         self.inner = inner
         self.dropout = nn.Dropout(dropout)
@@ -124,9 +131,19 @@ class Residual(nn.Module):
     def forward(
         self, x: Float[Tensor, "B L D"], condition: Float[Tensor, "B C"], **inner: object
     ) -> Float[Tensor, "B L D"]:
-        """The stream with this branch's update added."""
+        """The update alone."""
         del condition
-        return x + self.dropout(self.inner(self.norm(x), **inner))
+        return self.dropout(self.inner(self.norm(x), **inner))
+
+
+class Residual(Branch):
+    """x + inner(norm(x)): a `Branch` on one stream."""
+
+    def forward(
+        self, x: Float[Tensor, "B L D"], condition: Float[Tensor, "B C"], **inner: object
+    ) -> Float[Tensor, "B L D"]:
+        """The stream with this branch's update added."""
+        return x + super().forward(x, condition, **inner)
 
 
 def unbounded(modulation: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
@@ -142,8 +159,8 @@ def bounded(modulation: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
     return LIMIT * torch.tanh(modulation / LIMIT)
 
 
-class ModulatedResidual(nn.Module):
-    """x + gate · inner(norm(x) · (1 + scale) + shift), all three linear in the condition and zero at the start.
+class ModulatedBranch(nn.Module):
+    """gate · inner(norm(x) · (1 + scale) + shift), all three linear in the condition and zero at the start.
 
     Args:
         width: D.
@@ -172,9 +189,19 @@ class ModulatedResidual(nn.Module):
     def forward(
         self, x: Float[Tensor, "B L D"], condition: Float[Tensor, "B C"], **inner: object
     ) -> Float[Tensor, "B L D"]:
-        """The stream with this branch's gated update added."""
+        """The gated update alone."""
         shift, scale, gate = self.bound(self.modulation(functional.silu(condition)))[:, None].chunk(3, -1)
-        return x + gate * self.dropout(self.inner(self.norm(x) * (1.0 + scale) + shift, **inner))
+        return gate * self.dropout(self.inner(self.norm(x) * (1.0 + scale) + shift, **inner))
+
+
+class ModulatedResidual(ModulatedBranch):
+    """x + gate · inner(norm(x) · (1 + scale) + shift): a `ModulatedBranch` on one stream."""
+
+    def forward(
+        self, x: Float[Tensor, "B L D"], condition: Float[Tensor, "B C"], **inner: object
+    ) -> Float[Tensor, "B L D"]:
+        """The stream with this branch's gated update added."""
+        return x + super().forward(x, condition, **inner)
 
 
 class Final(nn.Module):
@@ -197,7 +224,7 @@ class ModulatedFinal(nn.Module):
     Args:
         width: D.
         condition_width: C.
-        bound: as in `ModulatedResidual`.
+        bound: as in `ModulatedBranch`.
     """
 
     def __init__(self, width: int, *, condition_width: int, bound: Callable[[Tensor], Tensor] = unbounded) -> None:

@@ -12,7 +12,7 @@ logits are wanted.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -20,10 +20,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from remask.networks.blocks import Attention, Block, Final, GatedMLP
+from remask.networks.blocks import Attention, Final, GatedMLP
 from remask.networks.cache import KeyValueCache
 from remask.networks.rotary import rotary
 from remask.networks.segments import Blocks, causal_mask, keep_inputs, no_context, segment_mask, shift_right
+from remask.networks.stacks import Inner, Stack
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ class Transformer(nn.Module):
         mlp_width: hidden width of the gated MLP, or of each expert.
         direction: `BIDIRECTIONAL` or `CAUSAL`.
         time: a `Timeless` or a `TimeEmbedding`.
-        residual: (width, inner) → a `Residual` or a `ModulatedResidual`.
+        stack: (width, the (attention, MLP) of each block) → the blocks as one `nn.ModuleList` that carries the stream
+            through all of them: `straight` (networks/stacks.py) or `mixed` (networks/reversible.py).
         final: width → a `Final` or a `ModulatedFinal`, before the vocabulary projection.
         mlp: (width, mlp_width) → a `GatedMLP` or `Experts`.
 
@@ -109,7 +111,7 @@ class Transformer(nn.Module):
         mlp_width: int,
         direction: Direction,
         time: nn.Module,
-        residual: Callable[[int, nn.Module], nn.Module],
+        stack: Callable[[int, Sequence[Inner]], Stack],
         final: Callable[[int], nn.Module] = Final,
         mlp: Callable[[int, int], nn.Module] = GatedMLP,
     ) -> None:
@@ -119,10 +121,7 @@ class Transformer(nn.Module):
         self.direction = direction
         self.embedding = nn.Embedding(vocab_size, width)
         self.time = time
-        self.blocks = nn.ModuleList(
-            Block(residual(width, Attention(width, heads)), residual(width, mlp(width, mlp_width)))
-            for _ in range(layers)
-        )
+        self.blocks = stack(width, [(Attention(width, heads), mlp(width, mlp_width)) for _ in range(layers)])
         self.norm = final(width)
         self.head = nn.Linear(width, vocab_size, bias=False)
 
@@ -161,8 +160,7 @@ class Transformer(nn.Module):
             z, segments, rotation = torch.cat([z, context], 1), segments.repeat(1, 2), rotation.repeat(2, 1, 1)
         x = self._read(z, segments)
         condition, real = self.time(t), segments != 0
-        for block in self.blocks:
-            x = block(x, condition, rotation=rotation, mask=mask, real=real)
+        x = self.blocks(x, condition, rotation=rotation, mask=mask, real=real)
         return self._logits(x[:, :length], condition, positions)
 
     @property
@@ -201,8 +199,7 @@ class Transformer(nn.Module):
         rotation = rotary(length, self.head_width, device=z.device)[start:]
         mask = self.direction.mask(segments, since=start)
         condition = self.time(t)
-        for block, layer in zip(self.blocks, cache.layers, strict=True):
-            x = block(x, condition, rotation=rotation, mask=mask, attach=layer.attach)
+        x = self.blocks(x, condition, rotation=rotation, mask=mask, attach=[layer.attach for layer in cache.layers])
         cache.keep(min(self.direction.settled(known), length))
         return self._logits(x, condition, positions[:, start:])
 
@@ -221,14 +218,14 @@ class Transformer(nn.Module):
 
         Matrices are normal with variance 1/fan-in, those that write to the stream or choose experts (which then begin
         about evenly used) a tenth of that deviation, the head 0.02, so that the first loss is log V within a few per
-        cent; AdaLN-Zero starts at zero. A tied head begins small enough not to repeat its input, which is normalised
-        in any case. Coordinate 0 of all embeddings is one constant with a fifth of their power, for
-        `Attention.look_beside`.
+        cent; AdaLN-Zero and the scales of affine couplings start at zero. A tied head begins small enough not to repeat
+        its input, which is normalised in any case. Coordinate 0 of all embeddings is one constant with a fifth of their
+        power, for `Attention.look_beside`.
         """
         width = self.embedding.embedding_dim
         spread = 0.5 / width if self.head.weight is self.embedding.weight else 0.2
         for name, parameter in self.named_parameters():
-            if "modulation" in name or name.endswith("bias"):
+            if "modulation" in name or "coupling" in name or name.endswith("bias"):
                 nn.init.zeros_(parameter)
             else:
                 scale = 0.1 if name.endswith(("out.weight", "router.weight")) else 1.0
@@ -241,8 +238,12 @@ class Transformer(nn.Module):
             attention.look_beside(list(islice(beside, attention.heads)))
 
     def repeated_layers(self) -> Iterator[nn.Module]:
-        """The blocks, in order: what is sharded, compiled or computed again as one."""
-        return iter(self.blocks)
+        """The stack's own, in order: what is sharded, compiled or computed again as one."""
+        return self.blocks.repeated_layers()
+
+    def begin_step(self, step: int) -> None:
+        """Tells the stack which optimiser step begins."""
+        self.blocks.begin_step(step)
 
     def hidden_matrices(self) -> Iterator[nn.Parameter]:
         """The weight matrices inside the blocks: what Muon orthogonalises."""

@@ -1,6 +1,6 @@
 """Device, network and model, from a recipe."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,8 +13,10 @@ from remask.config.pretrained import build_pretrained, rebuild_pretrained
 from remask.errors import UserError
 from remask.model import Model
 from remask.networks.blocks import (
+    Branch,
     Final,
     GatedMLP,
+    ModulatedBranch,
     ModulatedFinal,
     ModulatedResidual,
     Residual,
@@ -23,9 +25,13 @@ from remask.networks.blocks import (
     bounded,
     unbounded,
 )
+from remask.networks.couplings import Additive, Affine
 from remask.networks.experts import Experts
+from remask.networks.inverted import inverted, stored
 from remask.networks.mask_bias import MaskBias
+from remask.networks.reversible import mixed, reversible
 from remask.networks.running import Compiled, Recomputed, Run, direct, run_in_training
+from remask.networks.stacks import Inner, Stack, standard, straight
 from remask.networks.transformer import BIDIRECTIONAL, CAUSAL, Direction, Transformer, block_causal
 from remask.randomness import keyed_generator
 from remask.tokenizers import Tokenizer
@@ -71,7 +77,7 @@ def build_network(
     """
     block_length = recipe.objective.block_length if recipe.objective.kind == "block_diffusion" else None
     match recipe.network:
-        case schema.TransformerSpec() as spec:
+        case schema.BlocksSpec() as spec:
             direction = {"bidirectional": BIDIRECTIONAL, "causal": CAUSAL}.get(spec.attention)
             network = build_transformer(
                 spec,
@@ -118,17 +124,16 @@ def check_compiler(recipe: schema.Recipe, device: torch.device) -> None:
         ) from None
 
 
-def build_transformer(
-    spec: schema.TransformerSpec, tokenizer: Tokenizer, *, direction: Direction, seed: int
-) -> Transformer:
+def build_transformer(spec: schema.BlocksSpec, tokenizer: Tokenizer, *, direction: Direction, seed: int) -> Transformer:
     """A transformer with weights drawn from the seed, on the CPU."""
     match spec.time_conditioning:
         case "none":
-            time, residual, final = Timeless(), Residual, Final
+            time, final, residual, branch = Timeless(), Final, Residual, Branch
         case "adaln_zero" | "adaln_bounded":
             bound = {"adaln_zero": unbounded, "adaln_bounded": bounded}[spec.time_conditioning]
             time, modulated = TimeEmbedding(spec.width), {"condition_width": spec.width, "bound": bound}
-            residual, final = partial(ModulatedResidual, **modulated), partial(ModulatedFinal, **modulated)
+            final = partial(ModulatedFinal, **modulated)
+            residual, branch = partial(ModulatedResidual, **modulated), partial(ModulatedBranch, **modulated)
     mlp, hidden = GatedMLP, spec.hidden_width
     if spec.experts is not None:
         chosen, rate = spec.active_experts, BALANCE_RATE if spec.balance_rate is None else spec.balance_rate
@@ -143,7 +148,9 @@ def build_transformer(
         mlp_width=hidden,
         direction=direction,
         time=time,
-        residual=partial(residual, dropout=spec.dropout),
+        stack=build_stack(
+            spec, residual=partial(residual, dropout=spec.dropout), branch=partial(branch, dropout=spec.dropout)
+        ),
         final=final,
         mlp=mlp,
     )
@@ -151,6 +158,27 @@ def build_transformer(
         network.tie_head()
     network.initialise(keyed_generator(seed, "weights"))
     return network
+
+
+def build_stack(
+    spec: schema.BlocksSpec, *, residual: Callable[..., nn.Module], branch: Callable[..., nn.Module]
+) -> Callable[[int, Sequence[Inner]], Stack]:
+    """(width, attention and MLP of each block) → the blocks.
+
+    Args:
+        spec: says which kinds they are of.
+        residual: what a standard block's attention and MLP are wrapped in.
+        branch: what a reversible block's are.
+    """
+    if not isinstance(spec, schema.ReversibleSpec):
+        return partial(straight, residual=residual)
+    coupling = {"additive": Additive, "affine": Affine}[spec.coupling]
+    makes = {
+        "standard": partial(standard, residual=residual),
+        "reversible": partial(reversible, branch=branch, coupling=coupling),
+    }
+    carry = {"inverted": inverted, "stored": stored}[spec.activations]
+    return partial(mixed, makes=[makes[kind] for kind in spec.types], carry=carry)
 
 
 def build_model(

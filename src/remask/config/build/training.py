@@ -45,9 +45,13 @@ def build_curve(spec: schema.TrainingSpec) -> Curve:
 
 
 def describe_shape(recipe: schema.Recipe) -> str:
-    """The network's size in a run id: width, layers and experts, e.g. `D256L4E8`, or a pretrained model's name."""
+    """The network's size in a run id, or a pretrained model's name.
+
+    `D256L4R3E8`: width, layers, and where there are any how many blocks are reversible and the experts a block.
+    """
     match recipe.network:
-        case schema.TransformerSpec() as spec:
-            return f"D{spec.width}L{spec.layers}" + (f"E{spec.experts}" if spec.experts else "")
+        case schema.BlocksSpec() as spec:
+            reversible = f"R{spec.reversible_blocks}" if isinstance(spec, schema.ReversibleSpec) else ""
+            return f"D{spec.width}L{spec.layers}{reversible}" + (f"E{spec.experts}" if spec.experts else "")
         case schema.PretrainedSpec() as spec:
             return re.sub(r"[^A-Za-z0-9.-]+", "-", spec.name.rstrip("/").rpartition("/")[2]) or "pretrained"

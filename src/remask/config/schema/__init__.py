@@ -7,7 +7,7 @@ on its own here; `remask.config.contradictions` says which keys do not go togeth
 """
 
 from remask.config.schema.health import HealthSpec
-from remask.config.schema.networks import NetworkSpec, PretrainedSpec, TransformerSpec
+from remask.config.schema.networks import BlocksSpec, NetworkSpec, PretrainedSpec, ReversibleSpec, TransformerSpec
 from remask.config.schema.noise import (
     BijectiveSpec,
     BlockDiffusionSpec,
@@ -48,6 +48,7 @@ __all__ = [
     "BPETokenizerSpec",
     "BijectiveSpec",
     "BlockDiffusionSpec",
+    "BlocksSpec",
     "ByteTokenizerSpec",
     "CharacterTokenizerSpec",
     "CosineScheduleSpec",
@@ -69,6 +70,7 @@ __all__ = [
     "ProcessSpec",
     "ProofreadingSpec",
     "Recipe",
+    "ReversibleSpec",
     "Reveal",
     "SamplingSpec",
     "ScheduleSpec",

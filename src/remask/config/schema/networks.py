@@ -6,13 +6,15 @@ from pydantic import BeforeValidator, Field
 
 from remask.config.schema.section import Section, Whole, as_tuple
 
+BlockType = Literal["reversible", "standard"]
+
 # --- networks: what predicts --------------------------------------------------------------------------------
 
 
-class TransformerSpec(Section):
-    """Rotary positions, RMSNorm, gated MLP."""
+class BlocksSpec(Section):
+    """What every network says that is made of blocks of attention and a gated MLP."""
 
-    kind: Literal["transformer"] = Field(default="transformer", description="rotary positions, RMSNorm, gated MLP")
+    kind: str
     width: Whole = Field(default=256, ge=2, description="features a token; a multiple of heads")
     layers: Whole = Field(default=4, ge=1, description="blocks")
     heads: Whole = Field(default=4, ge=1, description="attention heads; width / heads must be even")
@@ -55,6 +57,42 @@ class TransformerSpec(Section):
         return self.experts_per_token or 2
 
 
+class TransformerSpec(BlocksSpec):
+    """Rotary positions, RMSNorm, gated MLP."""
+
+    kind: Literal["transformer"] = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        default="transformer", description="rotary positions, RMSNorm, gated MLP"
+    )
+
+
+class ReversibleSpec(BlocksSpec):
+    """The transformer with blocks on two streams, whose activations follow from their outputs."""
+
+    kind: Literal["reversible"] = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        default="reversible", description="the transformer with blocks on two streams, which can be undone"
+    )
+    block_types: Annotated[tuple[BlockType, ...], BeforeValidator(as_tuple)] | None = Field(
+        default=None, description="reversible or standard, for each block; null: all reversible"
+    )
+    coupling: Literal["additive", "affine"] = Field(
+        default="additive", description="how an update meets its stream: added, or added to the stream scaled"
+    )
+    activations: Literal["inverted", "stored"] = Field(
+        default="inverted",
+        description="what training keeps of reversible blocks: nothing (computed again from outputs), or all",
+    )
+
+    @property
+    def types(self) -> tuple[BlockType, ...]:
+        """The type of each block."""
+        return self.block_types or ("reversible",) * self.layers
+
+    @property
+    def reversible_blocks(self) -> int:
+        """How many blocks are reversible."""
+        return self.types.count("reversible")
+
+
 class PretrainedSpec(Section):
     """A Hugging Face causal language model, adapted to denoise."""
 
@@ -82,4 +120,4 @@ class PretrainedSpec(Section):
     )
 
 
-NetworkSpec = Annotated[TransformerSpec | PretrainedSpec, Field(discriminator="kind")]
+NetworkSpec = Annotated[TransformerSpec | ReversibleSpec | PretrainedSpec, Field(discriminator="kind")]
