@@ -45,7 +45,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "flops": {*MODEL, "networks"},
     "training": TRAINING,
     "checkpoints": TRAINING,
-    "evaluation": {*TEXT, "randomness", "schedules", "objectives", "evaluation.measurement"},
+    "evaluation": {*NOISE, "objectives", "samplers", "evaluation.measurement"},
     "runs": RECORDS,
     "report": {*RECORDS, "health"},
     "sinks": RECORDS,

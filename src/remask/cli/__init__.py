@@ -11,14 +11,18 @@ from remask import __version__
 from remask.cli.ablate import app as ablate
 from remask.cli.compare import compare
 from remask.cli.convert import convert
+from remask.cli.decode import decode
 from remask.cli.doctor import doctor
+from remask.cli.encode import encode
 from remask.cli.evaluate import evaluate, health
 from remask.cli.export import export
 from remask.cli.imports import import_runs
+from remask.cli.interpolate import interpolate
 from remask.cli.log import log
 from remask.cli.recipes import recipes
 from remask.cli.remove import remove
 from remask.cli.report import report
+from remask.cli.resample import resample
 from remask.cli.runs import runs
 from remask.cli.sample import sample
 from remask.cli.show import show
@@ -60,6 +64,7 @@ def remask(
 
 for command in (
     *(train, submit, sweep, convert, sample, evaluate, compare, health, report, export),
+    *(encode, decode, resample, interpolate),
     *(runs, show, remove, log, track, recipes, doctor),
 ):
     app.command()(command)
