@@ -242,7 +242,7 @@ def test_words_of_the_training_text_are_collected_once(trained, tmp_path, monkey
     ("option", "task", "reader"),
     [
         (["--levels", 5], "likelihood", "levels"),
-        (["--rows", 4], "quality", "likelihood, levels"),
+        (["--rows", 4], "quality", "likelihood, exact-likelihood, levels"),
         (["--draws", 4], "quality", "likelihood, levels"),
         (["--count", 4], "likelihood", "quality, answers, judged, mauve"),
         (["--steps", 4], "likelihood", "quality, answers, judged, mauve"),

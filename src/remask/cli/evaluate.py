@@ -18,20 +18,32 @@ if TYPE_CHECKING:
     from remask.health import Verdict
     from remask.judgement.readers import Reader
     from remask.judgement.tasks import Task
-    from remask.runs import OpenEvaluation, Registry, RunRecord
+    from remask.runs import OpenEvaluation, Registry, RunFolder, RunRecord
 
-TASKS = ("likelihood", "levels", "quality", "answers", "judged", "mauve")
-COUNTS = {"likelihood": None, "levels": None, "quality": 32, "answers": 256, "judged": 256, "mauve": 256}
+TASKS = ("likelihood", "exact-likelihood", "levels", "quality", "answers", "judged", "mauve")
+COUNTS = {
+    "likelihood": None,
+    "exact-likelihood": None,
+    "levels": None,
+    "quality": 32,
+    "answers": 256,
+    "judged": 256,
+    "mauve": 256,
+}
 """Texts that a task draws where --count is not given."""
 LEVELS = 10
 _DRAWING = frozenset({"quality", "answers", "judged", "mauve"})
+_EXACT = "exact-likelihood"
+_OF_EXACT = ("sampling.steps", "sampling.block_length")
+"""Keys of sampling that say whose probability the exact likelihood is, beside its order."""
 _READ_BY = {
-    "evaluation.rows": frozenset({"likelihood", "levels"}),
+    "evaluation.rows": frozenset({"likelihood", _EXACT, "levels"}),
     "evaluation.draws": frozenset({"likelihood", "levels"}),
     "levels": frozenset({"levels"}),
     "count": _DRAWING,
-}
-"""The tasks that read an option; those of sampling are read by all that draw, and others by all."""
+    "sampling.reveal": _DRAWING | {_EXACT},
+} | {key: _DRAWING | {_EXACT} for key in _OF_EXACT}
+"""The tasks that read an option; others of sampling are read by all that draw, and others still by all."""
 
 
 Judge = Annotated[
@@ -56,8 +68,8 @@ def evaluate(
     task: Annotated[
         list[str] | None,
         typer.Option(
-            help="likelihood, levels, quality, answers, judged or mauve; may be given again [default: likelihood and "
-            "quality, for pairs likelihood and answers]."
+            help="likelihood, exact-likelihood, levels, quality, answers, judged or mauve; may be given again "
+            "[default: likelihood and quality, for pairs likelihood and answers]."
         ),
     ] = None,
     judge: Judge = None,
@@ -89,19 +101,18 @@ def evaluate(
         **sampling,
         "seed": seed,
     }
-    recipe = option.changed_recipe(folder, options)
-    wanted = wanted_tasks(task, recipe, judge=judge, features=features)
+    wanted = wanted_tasks(task, judge=judge, features=features, folder=folder)
     refuse_unread(wanted, {**options, "levels": levels, "count": count})
+    recipes = {name: task_recipe(name, wanted, folder, options, count=count) for name in wanted}
     from remask.config.build import resolve_device
     from remask.judgement.tasks import tasks
 
     on = resolve_device(device)
-    known = tasks(levels=levels or LEVELS, **_readers(registry, judge, features, device=on))
-    recipes = {
-        name: option.changed_recipe(folder, options | {"sampling.count": COUNTS[name] if count is None else count})
-        for name in wanted
-    }
-    for measurements in _measured(registry, record, recipes, known=known, device=on, steps=sampling["sampling.steps"]):
+    readers = _readers(registry, judge, features, device=on)
+    known = tasks(levels=levels or LEVELS, reveal=sampling["sampling.reveal"], **readers)
+    found = _measured(registry, record, recipes, known=known, device=on, steps=sampling["sampling.steps"])
+    for table in in_tables(wanted):
+        measurements = [each for _ in table for each in next(found)]
         if (split, rows, draws, seed) == (None, None, None, None):  # another protocol is no headline among other runs'
             keep_headline(registry, record.id, measurements)
         report(measurements, as_json=as_json)
@@ -124,7 +135,7 @@ def _measured(
 
     model, _ = load_model(registry.folder_of(record).model_path, device=device)
     option.refuse_steps(model, steps)
-    recipe = next(iter(recipes.values()))  # they differ in how many texts are drawn
+    recipe = next(iter(recipes.values()))  # they differ in how texts are drawn, and how many
     text = open_judged_text(model, recipe, cache=cache_home(), data_hash=record.data_hash)
     for name, own in recipes.items():
         known[name].check(model, own, text)
@@ -135,8 +146,45 @@ def _measured(
         yield measurements
 
 
+def task_recipe(
+    task: str, wanted: "Sequence[str]", folder: "RunFolder", options: "Mapping[str, Any]", *, count: int | None
+) -> "Recipe":
+    """The run's recipe with the options that one of the wanted tasks reads.
+
+    An exact likelihood is of a sampler of its own, with the recipe's steps and blocks. Beside it, tasks that draw read
+    an order of revealing only where their sampler does.
+
+    Args:
+        task: one of `TASKS`.
+        wanted: all that will run.
+        folder: the run's.
+        options: dotted keys with their values; None where an option was not given.
+        count: texts to draw; None for the task's usual number.
+    """
+    counted = {**options, "sampling.count": COUNTS[task] if count is None else count}
+    if task == _EXACT:
+        read = {key: value for key, value in counted.items() if not key.startswith("sampling.") or key in _OF_EXACT}
+        return option.changed_recipe(folder, read)
+    if _EXACT in wanted:
+        plain = option.changed_recipe(folder, {**counted, "sampling.reveal": None})
+        if plain.sampling.sampler != "bijective":
+            return plain
+    return option.changed_recipe(folder, counted)
+
+
+def in_tables(wanted: "Sequence[str]") -> list[list[str]]:
+    """The tasks in groups that share a table: the bound and the exact likelihood, where one follows the other."""
+    groups: list[list[str]] = []
+    for name in wanted:
+        if groups and {*groups[-1], name} == {"likelihood", _EXACT}:
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+    return groups
+
+
 def wanted_tasks(
-    given: "Sequence[str] | None", recipe: "Recipe", *, judge: str | None, features: str | None
+    given: "Sequence[str] | None", *, judge: str | None, features: str | None, folder: "RunFolder"
 ) -> list[str]:
     """The tasks to run, in the order in which they were named, each once.
 
@@ -146,7 +194,7 @@ def wanted_tasks(
     from remask.drawing import answers_prompts
     from remask.errors import UserError, did_you_mean
 
-    usual = ("likelihood", "answers" if answers_prompts(recipe) else "quality")
+    usual = ("likelihood", "answers" if answers_prompts(option.changed_recipe(folder, {})) else "quality")
     chosen = list(dict.fromkeys(given or usual))
     for name in chosen:
         if name not in TASKS:
@@ -176,7 +224,7 @@ def refuse_unread(tasks: "Sequence[str]", options: "Mapping[str, Any]") -> None:
     from remask.errors import UserError
 
     for key, value in options.items():
-        readers = _DRAWING if key.startswith("sampling.") else _READ_BY.get(key)
+        readers = _READ_BY.get(key, _DRAWING if key.startswith("sampling.") else None)
         if value is not None and readers is not None and not readers & set(tasks):
             flag = "--" + key.rpartition(".")[2].replace("_", "-")
             named = ", ".join(name for name in TASKS if name in readers)
@@ -282,8 +330,10 @@ def report(measurements: "Sequence[Measurement]", *, as_json: bool) -> None:
 
 def cautions(measurements: "Sequence[Measurement]") -> list[str]:
     """Sentences about figures that are easily misread."""
+    from remask.evaluation.exact import sampler_in_words
     from remask.evaluation.levels import NAME, level_warnings
     from remask.evaluation.mauve import mauve_caution
 
     said = level_warnings([measurement for measurement in measurements if measurement.name == NAME])
+    said += sampler_in_words(measurements)
     return said + [words for m in measurements if m.name == "mauve" and (words := mauve_caution(m)) is not None]

@@ -30,6 +30,8 @@ WAYS: Mapping[str, str] = {
     "prompts_too_long": "prompts without a place for a response",
     "sampler": "the sampler",
     "steps": "sampling steps",
+    "network_calls": "calls of the network",
+    "reveal": "the order of revealing",
     "grid": "the times of the sampling steps",
     "block_length": "sampling in blocks of",
     "temperature": "the temperature",
@@ -64,7 +66,10 @@ _WORDS: Mapping[str, str] = {
     "features": "the feature model",
     "machine": "the machine",
     "t": "the noise level",
+    "reveal": "the order of revealing",
 }
+_EXACT_TASK = "exact-likelihood"
+"""Its figures are probabilities under a sampler: each order of revealing is another law, and no way to one figure."""
 _WITHOUT_TOKENS = frozenset({"answers_right", "answers_equal", "answers_ended", "accuracy"})
 """Figures of answers, whatever they are written in. Samples of so many tokens are longer or shorter texts."""
 _HASH = re.compile(r"[0-9a-f]{16,}")
@@ -164,13 +169,13 @@ def terms(figure: Figure) -> dict[str, Any]:
         found["tokenizer"] = protocol.get("tokenizer") or figure.run.tokenizer_hash
     if _is_time(figure):
         found["machine"] = _machine(figure)
-    left_out = {*NOISE, *WAYS, "data", "tokenizer"}
+    left_out = {*NOISE, *_ways(figure), "data", "tokenizer"}
     return found | {key: protocol[key] for key in sorted(protocol) if key not in left_out}
 
 
 def way(figure: Figure) -> dict[str, Any]:
     """How the figure was come by: the keys of its protocol that are flagged where they differ."""
-    return {key: figure.protocol[key] for key in WAYS if key in figure.protocol}
+    return {key: figure.protocol[key] for key in _ways(figure) if key in figure.protocol}
 
 
 def cut(figure: Figure) -> dict[str, Any]:
@@ -252,6 +257,11 @@ def _is_one_text(figures: Sequence[Figure]) -> bool:
     cuts = [terms(figure) for figure in figures]
     rows: dict[tuple[Any, Any], Any] = {}
     return all(rows.setdefault((cut["tokenizer"], cut.get("row_length")), cut["rows"]) == cut["rows"] for cut in cuts)
+
+
+def _ways(figure: Figure) -> list[str]:
+    """The keys of `WAYS` that are ways of this figure."""
+    return [key for key in WAYS if key != "reveal" or figure.task != _EXACT_TASK]
 
 
 def _is_time(figure: Figure) -> bool:

@@ -10,6 +10,7 @@ Better = Literal["lower", "higher"]
 _LOWER = frozenset(
     {
         *("bits_per_byte", "nats_per_token", "perplexity", "nats_at_level"),
+        *("exact_bits_per_byte", "exact_nats_per_token", "exact_perplexity"),
         *("seconds_per_sample", "seconds_alone", "network_calls"),
     }
 )

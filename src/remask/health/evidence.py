@@ -14,7 +14,7 @@ BEATS = 0.01
 EARLY_STEPS = 100
 """Steps below which a figure says little about the idea behind it."""
 
-OTHER_TASKS = ("likelihood", "answers", "judged", "steps")
+OTHER_TASKS = ("likelihood", "exact-likelihood", "answers", "judged", "steps")
 """Tasks of `remask evaluate` whose figures say nothing of how samples look."""
 
 SPOKEN = {

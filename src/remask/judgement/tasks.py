@@ -11,6 +11,7 @@ from remask.config.schema import Recipe
 from remask.evaluation.mauve import check_installed
 from remask.evaluation.measurement import Measurement
 from remask.judgement.answers import check_answers, judge_answers
+from remask.judgement.exact import ExactTask
 from remask.judgement.levels import check_levels, judge_levels
 from remask.judgement.likelihood import judge_likelihood
 from remask.judgement.readers import Reader
@@ -35,17 +36,20 @@ class Task:
     measure: Measure
 
 
-def tasks(*, levels: int, judge: Reader | None, features: Reader | None) -> Mapping[str, Task]:
+def tasks(*, levels: int, judge: Reader | None, features: Reader | None, reveal: str | None) -> Mapping[str, Task]:
     """All tasks by name.
 
     Args:
         levels: of noise, for `levels`.
         judge: for `judged`.
         features: for `mauve`.
+        reveal: the order of revealing, for `exact-likelihood`; None for each recipe's own.
     """
+    exact = ExactTask(reveal=reveal)
     samples = _Samples(judge=judge, features=features)
     return {
         "likelihood": Task(check=_any_model, measure=judge_likelihood),
+        "exact-likelihood": Task(check=exact.check, measure=exact.measure),
         "levels": Task(check=check_levels, measure=partial(judge_levels, levels=levels)),
         "quality": Task(check=check_samples, measure=samples.quality),
         "answers": Task(check=check_answers, measure=judge_answers),

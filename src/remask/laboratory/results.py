@@ -15,6 +15,7 @@ IN_TRAINING: Mapping[str, str] = {"bits_per_byte": "bits/byte", "nats_per_token"
 
 RANKING: Mapping[str, tuple[str, ...]] = {
     "likelihood": ("bits_per_byte", "nats_per_token", "perplexity"),
+    "exact-likelihood": ("exact_bits_per_byte", "exact_nats_per_token", "exact_perplexity"),
     "answers": ("answers_right", "answers_equal"),
 }
 """Tasks of `remask evaluate` with the figures that rank models; of others, neither more nor less is better."""

@@ -12,7 +12,11 @@ _KEY = (
     *("mauve", "judged_perplexity", "entropy", "word_share"),
 )
 """The figures of a task that are shown, where it has any of them; else its first."""
-_KEY_OF_TASK = {"likelihood": ("bits_per_byte",), "quality": ("word_share", "repetition")}
+_KEY_OF_TASK = {
+    "likelihood": ("bits_per_byte",),
+    "exact-likelihood": ("exact_bits_per_byte",),
+    "quality": ("word_share", "repetition"),
+}
 _SERIES = ("levels", "steps")
 """Tasks that measure a name at many settings."""
 _BESIDE = ("unigram", "byte 2-gram")

@@ -20,6 +20,7 @@ from remask.report.tables import Table, table_of
 
 _HEADINGS = {
     "likelihood": "Likelihood",
+    "exact-likelihood": "Exact likelihood of named samplers",
     "levels": "Loss by noise level",
     "quality": "Sample quality",
     "judged": "Judged by another model",
