@@ -23,8 +23,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 SCALE_LIMIT = 0.5
-"""What an affine coupling's log-scales stay below: sixteen blocks then change a stream by less than e^8 = 3000 times,
-and rounding of 1e-7 stays rounding when it is undone."""
+"""What an affine coupling's log-scales stay below: sixteen blocks then scale a stream by less than e^8 = 3000, and
+rounding stays rounding when it is undone."""
 
 
 @runtime_checkable
@@ -91,7 +91,7 @@ class Affine(nn.Module):
 
     def inverse(self, y: Float[Tensor, "B L D"], update: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         """x, in the precision of y."""
-        return (y - update.to(y.dtype)) * (-self._log_scales(update)).exp().to(y.dtype)
+        return (y - update.to(y.dtype)) / self._log_scales(update).exp().to(y.dtype)
 
     def log_determinants(self, update: Float[Tensor, "B L D"]) -> Float[Tensor, "B"]:
         """Σ s over a row's places and features."""

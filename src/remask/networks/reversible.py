@@ -6,8 +6,9 @@ streams of full width, with F its attention and G its MLP:
     y1 = x1 + F(x2),    y2 = x2 + G(y1)        and back        x2 = y2 − G(y1),    x1 = y1 − F(x2).          (1)
 
 Norms are inside F and G, never on a stream: a norm forgets the length of what it divides, so that its Jacobian has
-rank D − 1 and no inverse. Both streams of a run of reversible blocks begin as what comes in, the embedding or a
-standard block's output, and their mean goes on; so a stack has the weights of a standard one, name by name.
+rank D − 1 and no inverse (that of LayerNorm, which forgets the mean too, has rank D − 2). Both streams of a run of
+reversible blocks begin as what comes in, the embedding or a standard block's output, and their mean goes on; so a stack
+has the weights of a standard one, name by name.
 
 What is undone, and whose log-determinants are given, are hidden activations: they say nothing of how likely a text is.
 
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from remask.networks.cache import Attach, alone
 from remask.networks.couplings import Additive, Half
-from remask.networks.inverted import Carry, Streams, Stretch, done, inverted, undone
+from remask.networks.inverted import Carry, Streams, Stretch, done, inverted, undone, widened
 from remask.networks.stacks import Inner, Stack
 
 
@@ -155,7 +156,7 @@ class ReversibleStack(Stack):
         found: list[Tensor] = []
         for part in self._parts:
             if isinstance(part, Stretch):
-                x1 = x2 = x.to(torch.promote_types(x.dtype, torch.float32))
+                x1 = x2 = widened(x)
                 for block in part.blocks:
                     assert isinstance(block, ReversibleBlock)
                     found.append(block.log_determinants(x1, x2, condition, **shared))
