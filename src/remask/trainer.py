@@ -33,7 +33,7 @@ from remask.parallel import World, company
 from remask.runs import RunFolder, RunRecord, collect_provenance, timestamp
 from remask.runs.lineage import resumed
 from remask.sharding import Layered, shard
-from remask.training import Steered, Step, TrainingState, drop_gradient, load_figures, train
+from remask.training import Step, Telling, TrainingState, drop_gradient, load_figures, train
 from remask.window import Window
 
 VALIDATION_DRAWS = 2
@@ -271,7 +271,7 @@ class Run:
     def _log(self, step: Step) -> None:
         figures = self.window.figures(now=time.monotonic(), bytes_per_token=self.materials.feed.bytes_per_target)
         objective = unwrapped(self.model.objective)
-        if isinstance(objective, Steered) and self.window.terms:
+        if isinstance(objective, Telling) and self.window.terms:
             figures |= objective.diagnostics(self.model.network, self.window.terms)
         figures |= load_figures(self.model.network)
         self._emit(

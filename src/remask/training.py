@@ -36,7 +36,22 @@ class Stepped(Protocol):
 
 
 @runtime_checkable
-class Steered(Protocol):
+class Telling(Protocol):
+    """An objective that has figures of its own for the training record."""
+
+    def diagnostics(self, network: nn.Module, terms: Mapping[str, float]) -> dict[str, float]:
+        """The figures.
+
+        Args:
+            network: unwrapped.
+            terms: the terms of the losses, each step's summed over all micro-batches and divided by its target
+                tokens, then summed over the steps since the last record.
+        """
+        ...
+
+
+@runtime_checkable
+class Steered(Telling, Protocol):
     """An objective that turns a knob of the network after each optimiser step, and says what it sees in doing so."""
 
     def steer(self, network: nn.Module, terms: Mapping[str, float]) -> None:
@@ -46,10 +61,6 @@ class Steered(Protocol):
             network: after the optimiser's step, before the moving average takes it in.
             terms: the terms of this step's losses, summed over all micro-batches and divided by its target tokens.
         """
-        ...
-
-    def diagnostics(self, network: nn.Module, terms: Mapping[str, float]) -> dict[str, float]:
-        """Figures for the training record, from the same terms summed over the steps since the last one."""
         ...
 
 
@@ -245,7 +256,7 @@ def _steer(objective: Objective, network: nn.Module, terms: Mapping[str, float])
 def _tokens(places: Sequence[Batch], world: World) -> int:
     """Target tokens of a step, of all processes."""
     here = sum(int(batch.targets.sum()) for batch in places)
-    return int(world.add(torch.tensor(float(here), dtype=torch.float64)))
+    return int(world.add(torch.tensor(float(here), dtype=torch.float64, device="cpu")))
 
 
 @dataclass(frozen=True)

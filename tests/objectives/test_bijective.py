@@ -325,6 +325,9 @@ def test_the_loss_is_the_bound_and_a_share_of_the_likelihood(estimate, calls):
     nats = estimate(objective().sampler, network, batch, generator=generator)
     torch.testing.assert_close(loss.nats, bound.nats + 0.3 * nats, rtol=0, atol=0)
     assert float(loss.terms["sampler_nats"]) == float(nats.sum())
+    told = objective().diagnostics(torch.nn.Identity(), {name: float(term) / 9 for name, term in loss.terms.items()})
+    assert told == {"sampler_nats": pytest.approx(float(nats.sum()) / batch.ids.numel())}
+    assert not objective().diagnostics(torch.nn.Identity(), {"diffusion": 1.0})
     assert loss.terms["diffusion"] == bound.terms["diffusion"]
     assert torch.equal(loss.weight, batch.targets.to(loss.nats.dtype))
 

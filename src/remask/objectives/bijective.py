@@ -21,12 +21,12 @@ variance: a constant predictor costs n log V whichever round is drawn, and no dr
 Shape letters: B batch, L length, V vocabulary, K rounds, M positions at which logits are wanted.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from remask.data.batch import Batch
 from remask.objectives.base import Loss, Network, scatter_positions
@@ -240,14 +240,28 @@ class BijectiveLikelihood:
     def __call__(self, network: Network, batch: Batch, *, generator: torch.Generator) -> Loss:
         """(2) in nats a token; the noise of the bound is drawn first, so it is that of the bound alone.
 
-        The record's `diffusion` is the bound's; `sampler_nats` estimates (1) without λ, at steps where λ > 0.
+        The record's `diffusion` is the bound's; where λ > 0, `sampler_nats` estimates (1) without it, over as many
+        `sampler_tokens`.
         """
         loss = self.bound(network, batch, generator=generator)
         if self.weight == 0:
             return loss
         nats = self.estimate(self.sampler, network, batch, generator=generator)
-        terms = {**loss.terms, "sampler_nats": nats.detach().sum()}
-        return Loss(loss.nats + self.weight * nats, loss.weight, terms)
+        own = {"sampler_nats": nats.detach().sum(), "sampler_tokens": loss.weight.sum()}
+        return Loss(loss.nats + self.weight * nats, loss.weight, {**loss.terms, **own})
+
+    def diagnostics(self, network: nn.Module, terms: Mapping[str, float]) -> dict[str, float]:
+        """`sampler_nats` a token for the training record, once λ is above 0.
+
+        It compares with the bound's nats and with the trivial predictors': log n for a uniform one.
+
+        Args:
+            network: has no part in it.
+            terms: sums over some steps.
+        """
+        del network
+        tokens = terms.get("sampler_tokens", 0.0)
+        return {"sampler_nats": terms["sampler_nats"] / tokens} if tokens else {}
 
     def likelihood_terms(
         self, network: Network, batch: Batch, *, generator: torch.Generator, draws: int
