@@ -21,6 +21,9 @@ SMALL = [*TINY, "training.micro_batch_size=2"]
 
 
 def small_blocks(name: str) -> list[str]:
+    """What a recipe with blocks of tokens, or with a list of its layers, needs besides `SMALL`."""
+    if name == "bijective-hybrid":
+        return ["network.layers=4"]
     if not name.endswith("bd3lm"):
         return []
     return ["objective.block_length=4", "sampling.block_length=4", "sampling.steps=2"]
