@@ -3,6 +3,7 @@
 from hypothesis import strategies as st
 
 from remask.config.schema import (
+    BijectiveSpec,
     BlockDiffusionSpec,
     BPETokenizerSpec,
     ByteTokenizerSpec,
@@ -93,7 +94,7 @@ def denoising(draw):
     hybrid = HybridSpec(uniform_share=draw(OPEN_SHARE), schedule=schedule)
     process = draw(st.sampled_from([masking, uniform, hybrid]))
     samplers = OF_MASKS if process is masking else OF_ANY_NOISE
-    match draw(st.sampled_from(["bound", "score", "mlm", "proofreading", "blocks"])):
+    match draw(st.sampled_from(["bound", "score", "mlm", "proofreading", "bijective", "blocks"])):
         case "bound":
             return LikelihoodBoundSpec(t_min=t_min), process, "bidirectional", samplers, None
         case "score":
@@ -104,6 +105,17 @@ def denoising(draw):
             return MaskedLanguageModelSpec(rate=draw(OPEN_SHARE)), masking, "bidirectional", OF_MASKS, None
         case "proofreading":
             return ProofreadingSpec(t_min=t_min), masking, "bidirectional", [*OF_MASKS, "proofreading"], None
+        case "bijective":
+            reveal = draw(st.sampled_from(["spread", "left_to_right", "random", "confidence", "margin", "entropy"]))
+            spec = BijectiveSpec(
+                t_min=t_min,
+                likelihood_weight=draw(st.floats(0, 100)),
+                likelihood_warmup_ratio=draw(st.floats(0, 1)),
+                likelihood_steps=draw(COUNT),
+                likelihood_reveal=reveal,
+                likelihood_estimate=draw(st.sampled_from(["one_step", "all_steps"])),
+            )
+            return spec, masking, "bidirectional", OF_MASKS, None
         case _:
             block = draw(st.integers(1, 64))
             return BlockDiffusionSpec(t_min=t_min, block_length=block), masking, "block_causal", OF_MASKS, block

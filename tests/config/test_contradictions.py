@@ -56,6 +56,16 @@ CLASHES = [
         "process.kind=masking, or objective.kind=likelihood_bound",
     ),
     (
+        ["udlm", "objective.kind=bijective"],
+        "process.kind: uniform given, but objective bijective is defined for masking noise; give "
+        "process.kind=masking, or objective.kind=likelihood_bound",
+    ),
+    (
+        ["bijective", "objective.curriculum_ratio=0.5", "objective.t_min=0.5"],
+        "objective.curriculum_start: 0.25 given, but a curriculum starts above objective.t_min=0.5; give a larger "
+        "objective.curriculum_start, or objective.curriculum_ratio=0",
+    ),
+    (
         ["mdlm", "sampling.eta=0.1"],
         "sampling.eta: 0.1 given, but only sampler remdm reads it, and sampling.sampler is ancestral; give "
         "sampling.eta=null, or sampling.sampler=remdm",

@@ -55,6 +55,8 @@ def test_a_recipe_is_told_without_the_folders_of_its_machine():
         ("mdlm", "likelihood bound, masking", []),
         ("quickstart", "likelihood bound, masking", ["root weighting", "curriculum 0.7"]),
         ("proofread", "proofreading, masking", ["unmask task × 1", "remask task × 1"]),
+        ("bijective", "bijective, masking", ["sampler nats × 0.1 (spread, 32 rounds)"]),
+        ("bijective-lambda0", "bijective, masking", []),
     ],
 )
 def test_what_is_minimised_and_what_is_added_to_it_is_said_in_words(recipe, words, extra):
