@@ -45,7 +45,7 @@ class MaskedLanguageModel:
     t_min: float = 1e-3
 
     def __post_init__(self) -> None:
-        most = 1.0 - float(self.process.schedule.alpha(torch.ones((), dtype=torch.float64)))
+        most = 1.0 - float(self.process.schedule.alpha(torch.ones((), dtype=torch.float64, device="cpu")))
         if not 0.0 < self.rate < 1.0 or self.rate > most:
             raise ValueError(
                 f"rate: {self.rate} was given; give a share of hidden tokens above 0, below 1 and at most {most:g}, "
