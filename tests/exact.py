@@ -242,6 +242,50 @@ def random_order_law(predict: Callable, mask_id: int, texts: np.ndarray) -> np.n
     return law[frozenset(range(length))]
 
 
+def revealing_law(
+    predict: Callable,
+    time: Callable,
+    mask_id: int,
+    texts: np.ndarray,
+    *,
+    free: list[int],
+    steps: int,
+    blocks: list[list[int]],
+    pick: Callable,
+) -> np.ndarray:
+    """P(x | what is not free) of a sampler that reveals each block of a row in `steps` rounds, text by text.
+
+    Round k of a block of n free places reveals ⌊(k + 1) n / K⌋ − ⌊k n / K⌋ of them, the first in the order of `pick`,
+    drawn independently of each other: P(x) = Π_k Π_{i in round k} p(x_i | what is revealed before round k).
+
+    Args:
+        predict: (z [1 L], t) → p [1 L V].
+        time: the share of free places that are revealed → t.
+        mask_id: hides a token.
+        texts: [N L].
+        free: places that are drawn; the texts' own tokens stand at the others.
+        steps: K.
+        blocks: places of each block, from left to right.
+        pick: (hidden places, p [L V]) → the same places, those that go first in front.
+    """
+    law = np.ones(len(texts))
+    for row, text in enumerate(texts):
+        z = np.array([mask_id if i in free else token for i, token in enumerate(text)])
+        hidden = list(free)
+        for block in blocks:
+            size = len([i for i in block if i in free])
+            for k in range(steps):
+                count = (k + 1) * size // steps - k * size // steps
+                p = predict(z[None], time(1 - len(hidden) / len(free)))[0]
+                chosen = pick([i for i in block if i in hidden], p)[:count]
+                for i in chosen:
+                    law[row] *= p[i, text[i]]
+                for i in chosen:
+                    z[i] = text[i]
+                    hidden.remove(i)
+    return law
+
+
 # ── statistics ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
