@@ -137,6 +137,7 @@ class Monitor:
         targets: figure of a training line → the value it is steered to, e.g. {"mask_probability": 0.05}.
         settled: the step from which targets hold: the end of an objective's warm-ups.
         held_out: some held-out text as long as a sample, for what is usual in it; empty for none.
+        inversion_tolerance: by what share of their size activations may be missed when reversible blocks are undone.
         gather: makes what one process sees known to all.
     """
 
@@ -150,11 +151,17 @@ class Monitor:
         targets: Mapping[str, float] | None = None,
         settled: int = 0,
         held_out: str = "",
+        inversion_tolerance: float = math.inf,
         gather: Gather = alone,
     ) -> None:
         self.network, self.factor, self.gather = network, explosion_factor, gather
         self.expected = Expected(
-            steps=steps, trivial=trivial, targets=targets or {}, settled=settled, held_out=held_out
+            steps=steps,
+            trivial=trivial,
+            targets=targets or {},
+            settled=settled,
+            held_out=held_out,
+            inversion_tolerance=inversion_tolerance,
         )
         self.memory = _Memory()
 

@@ -27,6 +27,7 @@ from remask.health.alarms import Alarm
 from remask.interruption import InterruptRequest
 from remask.machine import peak_memory_bytes
 from remask.materials import Materials
+from remask.networks.reversible import inversion_error
 from remask.objectives.prompt_dropout import unwrapped
 from remask.optimisation import MovingAverage
 from remask.parallel import World, company
@@ -223,7 +224,7 @@ class Run:
         )
         try:
             for step in steps:
-                self.window.add(step)
+                self.window.add(step, inversion_error=inversion_error(self.model.network))
                 last = step.index == spec.steps
                 if step.index % spec.log_every == 0 or last:
                     self._log(step)
@@ -273,7 +274,7 @@ class Run:
         objective = unwrapped(self.model.objective)
         if isinstance(objective, Telling) and self.window.terms:
             figures |= objective.diagnostics(self.model.network, self.window.terms)
-        figures |= load_figures(self.model.network)
+        figures |= load_figures(self.model.network) | self.window.inversion_figures(self.world.gather)
         self._emit(
             {
                 "kind": "train",

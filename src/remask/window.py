@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,8 @@ class Window:
         likelihoods: of each step whose loss estimates one, nats a token.
         norms: of each step's gradient.
         terms: of the loss, summed over the steps, nats a token.
+        inversion_error: the largest of the steps, as `remask.networks.reversible` measures it; None where nothing is
+            undone.
         skipped: steps that left the weights as they were.
         tokens: trained on since the line, or since the run was resumed.
         since: when that was, by a monotonic clock, in seconds.
@@ -29,13 +32,22 @@ class Window:
     likelihoods: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
     terms: dict[str, float] = field(default_factory=dict)
+    inversion_error: float | None = None
     skipped: int = 0
     tokens: int = 0
     since: float = field(default_factory=time.monotonic)
 
-    def add(self, step: Step) -> None:
-        """Takes a step in; of one that was left out, only that it was."""
+    def add(self, step: Step, *, inversion_error: float | None = None) -> None:
+        """Takes a step in; of one that was left out, only that it was, and how well its blocks were undone.
+
+        Args:
+            step: made or left out.
+            inversion_error: of its backward pass; not a number counts as infinite.
+        """
         self.tokens += step.tokens
+        if inversion_error is not None:
+            found = math.inf if math.isnan(inversion_error) else inversion_error
+            self.inversion_error = max(found, self.inversion_error or 0.0)
         if not step.updated:
             self.skipped += 1
             return
@@ -60,7 +72,16 @@ class Window:
             figures["bits_per_byte"] = sum(self.likelihoods) / count / math.log(2) / bytes_per_token
         return figures | ({"skipped_steps": self.skipped} if self.skipped else {})
 
+    def inversion_figures(self, gather: Callable[[float], Sequence[float]]) -> dict[str, float]:
+        """The largest inversion error of all processes; empty where nothing is undone.
+
+        Args:
+            gather: this process's value → those of all, which undo the same blocks.
+        """
+        error = self.inversion_error
+        return {} if error is None else {"inversion_error": max(gather(error))}
+
     def to_json(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        kept = ("losses", "likelihoods", "norms", "terms", "skipped")
+        kept = ("losses", "likelihoods", "norms", "terms", "inversion_error", "skipped")
         return {name: getattr(self, name) for name in kept}

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["non_finite", "explosion", "dead", "trivial", "collapse", "logit_gap"]
+Kind = Literal["non_finite", "explosion", "dead", "trivial", "collapse", "logit_gap", "inversion"]
 
 Terms = Mapping[str, float]
 
@@ -278,6 +278,28 @@ def mask_logit_gap(*, step: int, signs: Sequence[str]) -> Alarm:
         cause="targets that give [MASK] no mass where tokens are masked, so that its logit falls without end and the "
         "bias follows",
         remedy="a larger objective.target_mask_prob, a lower training.learning_rate, or fewer training.steps",
+    )
+
+
+def inversion_lost(*, step: int, error: float, tolerance: float) -> Alarm:
+    """Reversible blocks were undone to other activations than those that went in.
+
+    Args:
+        step: of the training line.
+        error: the largest max|found − given| / rms(given) since the line before; nan where that is not finite.
+        tolerance: what it may be.
+    """
+    missed = f"by {error:.3g} of their size" if math.isfinite(error) else "altogether: they are not finite"
+    return Alarm(
+        kind="inversion",
+        name="inversion error",
+        step=step,
+        evidence=f"undoing the reversible blocks missed the activations {missed} (tolerance: {tolerance:g}), so the "
+        "gradient is not that of the loss",
+        cause="affine couplings that scale a stream far down and up again, or updates far larger than the streams they "
+        "are added to, over many blocks",
+        remedy="network.activations=stored, network.coupling=additive, fewer reversible blocks (network.block_types), "
+        "or a lower training.learning_rate",
     )
 
 

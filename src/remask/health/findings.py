@@ -286,7 +286,7 @@ def raised(evidence: Evidence) -> list[Finding]:
     """A finding for each alarm of the training that figures cannot show: the last of its name, and how many there were.
 
     An alarm that ended the run makes it what it says. One that did not is over unless figures show it still, but for
-    parameters that stand still and the logit gap, which no figure shows.
+    parameters that stand still, the logit gap and blocks that could not be undone, which no figure shows.
     """
     found = []
     for name in dict.fromkeys(str(record.get("name")) for record in evidence.alarms):
@@ -316,8 +316,15 @@ _ENDED_BY: Mapping[str, Level] = {
     "trivial": "trivial",
     "collapse": "weak",
     "logit_gap": "weak",
+    "inversion": "broken",
 }
-_LIVED_WITH: Mapping[str, Level] = {"non_finite": "learns", "explosion": "learns", "dead": "weak", "logit_gap": "weak"}
+_LIVED_WITH: Mapping[str, Level] = {
+    "non_finite": "learns",
+    "explosion": "learns",
+    "dead": "weak",
+    "logit_gap": "weak",
+    "inversion": "weak",
+}
 
 
 def _level_of(record: Record) -> Level | None:

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from remask.health.alarms import Alarm, at_trivial_value, collapsed_sample, mask_logit_gap, worse_than_uniform
+from remask.health.alarms import (
+    Alarm,
+    at_trivial_value,
+    collapsed_sample,
+    inversion_lost,
+    mask_logit_gap,
+    worse_than_uniform,
+)
 from remask.health.evidence import EARLY_STEPS, Figure, Record, number
 from remask.health.judging import is_worse_than_uniform
 
@@ -41,6 +48,7 @@ class Expected:
         targets: figure of a training line → the value it is steered to.
         settled: the step from which targets hold; not before the first `EARLY_STEPS` are over in any case.
         held_out: some held-out text, for what is usual in it; empty for none.
+        inversion_tolerance: by what share of their size activations may be missed when reversible blocks are undone.
     """
 
     steps: int
@@ -48,6 +56,7 @@ class Expected:
     targets: Mapping[str, float] = field(default_factory=dict)
     settled: int = 0
     held_out: str = ""
+    inversion_tolerance: float = math.inf
 
 
 def judge_line(record: Record, *, recent: Sequence[Record], expected: Expected) -> list[Alarm]:
@@ -81,6 +90,7 @@ def _training(record: Record, recent: Sequence[Record], expected: Expected) -> I
             if len(values) >= FEWEST_LINES and not any(map(math.isnan, values)):
                 yield from _trivial(step, key, fmean(values), 0.0, expected, source="train")
     yield from _logit_gap(recent, expected)
+    yield from _inversion(record, expected)
 
 
 def _validation(record: Record, recent: Sequence[Record], expected: Expected) -> Iterator[Alarm]:
@@ -136,6 +146,13 @@ def _logit_gap(recent: Sequence[Record], expected: Expected) -> Iterator[Alarm]:
             signs.append(f"{name} is {last[-1]:.3f} where {target:.3f} was asked for{beside}")
     if signs:
         yield mask_logit_gap(step=step, signs=signs)
+
+
+def _inversion(record: Record, expected: Expected) -> Iterator[Alarm]:
+    """Of a line that tells of blocks that were undone; one whose error is not finite is beyond any tolerance."""
+    error = number(record.get("inversion_error", 0.0))
+    if not error <= expected.inversion_tolerance:
+        yield inversion_lost(step=int(record["step"]), error=error, tolerance=expected.inversion_tolerance)
 
 
 def _sample(record: Record, recent: Sequence[Record], expected: Expected) -> Iterator[Alarm]:

@@ -64,6 +64,7 @@ _GROUPS = (
         title="share of choices of the busiest expert",
         names={"expert_load": "busiest", "expert_load_even": "if evenly used"},
     ),
+    Group(title="error of undone activations, as a share", names={"inversion_error": ""}, levels=(("exact", 0.0),)),
     Group(title="learning rate", names={"learning_rate": ""}),
     Group(title="tokens per second", names={"tokens_per_second": ""}),
 )

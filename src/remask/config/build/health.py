@@ -44,6 +44,7 @@ def build_monitor(
         targets=targets,
         settled=settled,
         held_out=held_out,
+        inversion_tolerance=recipe.health.inversion_tolerance,
         gather=gather,
     )
 

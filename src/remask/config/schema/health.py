@@ -26,8 +26,15 @@ class HealthSpec(Section):
     logit_gap: Literal["report", "stop"] = Field(
         default="report", description="proofreading: where [MASK] is far from the share of probability it should have"
     )
+    inversion: Literal["report", "stop"] = Field(
+        default="stop",
+        description="where undoing reversible blocks misses their activations, so that the gradient is another's",
+    )
     explosion_factor: float = Field(
         default=30.0, gt=1, description="gradient norm, as a multiple of its running median, that is an explosion"
+    )
+    inversion_tolerance: float = Field(
+        default=1e-2, gt=0, description="largest error of undone activations, as a share of their root mean square"
     )
     rate_factor: float = Field(
         default=0.5, gt=0, lt=1, description="roll_back: the learning rate is multiplied by it each time"
