@@ -21,6 +21,8 @@ SMALL = [f"network.width={WIDTH}", f"network.layers={LAYERS}", "network.heads=2"
 SMALL += ["tokenizer.kind=byte", f"network.mlp_width={HIDDEN}"]
 BLOCKS = ["objective.block_length=4", "sampling.block_length=4"]
 
+HYBRID = ["network.kind=reversible", "network.coupling=affine", "network.block_types=[standard,reversible]"]
+
 CASES = {
     "masking": ("mdlm", []),
     "tied head": ("mdlm", ["network.head=tied"]),
@@ -30,6 +32,8 @@ CASES = {
     "uniform noise": ("udlm", []),
     "own proposals": ("proofread", []),
     "a fixed rate": ("mlm", []),
+    "reversible": ("mdlm", ["network.kind=reversible"]),
+    "affine and hybrid": ("bd3lm", [*BLOCKS, *HYBRID]),
 }
 
 
@@ -82,6 +86,16 @@ def test_a_dense_layer_and_its_head_are_counted_by_hand():
 def test_experts_cost_the_dense_network_and_their_router():
     dense, mixed = (training_flops(model_of(name), BATCH) for name in ("mdlm", "mdlm-moe"))
     assert mixed - dense == 3 * LAYERS * 2 * WIDTH * 8
+
+
+def test_reversible_blocks_cost_what_standard_ones_do_and_their_scales_a_matrix_a_branch():
+    """However activations are kept: what is computed again counts once."""
+    plain = training_flops(model_of("mdlm"), BATCH)
+    for activations in ("inverted", "stored"):
+        kept = ["network.kind=reversible", f"network.activations={activations}"]
+        assert training_flops(model_of("mdlm", *kept), BATCH) == plain
+        scaled = training_flops(model_of("mdlm", *kept, "network.coupling=affine"), BATCH)
+        assert scaled - plain == 3 * LAYERS * 2 * 2 * WIDTH**2
 
 
 def test_more_experts_a_token_cost_more():

@@ -22,6 +22,7 @@ from remask.config.schema import (
     PolynomialScheduleSpec,
     ProofreadingSpec,
     Recipe,
+    ReversibleSpec,
     SamplingSpec,
     ScoreEntropySpec,
     SourceSpec,
@@ -122,6 +123,20 @@ def denoising(draw):
 
 
 @st.composite
+def networks(draw, **common):
+    if draw(st.booleans()):
+        return TransformerSpec(**common)
+    kinds = ("reversible", *draw(st.lists(st.sampled_from(["reversible", "standard"]), max_size=7)))
+    return ReversibleSpec(
+        **common,
+        layers=len(kinds),
+        block_types=draw(st.sampled_from([None, kinds])),
+        coupling=draw(st.sampled_from(["additive", "affine"])),
+        activations="stored",
+    )
+
+
+@st.composite
 def recipes(draw):
     if draw(st.booleans()):
         objective, process, attention, block = NextTokenSpec(), None, "causal", None
@@ -142,11 +157,13 @@ def recipes(draw):
         tokenizer=draw(OPEN_TOKENIZERS if text.streaming else TOKENIZERS),
         process=process,
         objective=objective,
-        network=TransformerSpec(
-            width=heads * 2 * draw(st.integers(1, 64)),
-            heads=heads,
-            attention=attention,
-            time_conditioning=draw(st.sampled_from(conditioning)),
+        network=draw(
+            networks(
+                width=heads * 2 * draw(st.integers(1, 64)),
+                heads=heads,
+                attention=attention,
+                time_conditioning=draw(st.sampled_from(conditioning)),
+            )
         ),
         training=draw(training()),
         evaluation=EvaluationSpec(rows=draw(st.none() | COUNT)),

@@ -5,6 +5,7 @@ import pytest
 from remask.config.load import load_recipe
 from remask.errors import UserError
 
+REVERSIBLE = ["mdlm", "network.kind=reversible"]
 CLASHES = [
     (
         ["mdlm", "data.mixture=[{source: a.jsonl, prompt_key: q}]"],
@@ -176,6 +177,51 @@ CLASHES = [
         "network.mlp_width: 512 given, but network.expert_width takes its place; give network.mlp_width=null, or "
         "network.expert_width=null",
     ),
+    (
+        [*REVERSIBLE, "network.block_types=[reversible,standard]"],
+        "network.block_types: 2 types given, but there are network.layers=4; give a type for each of them, or "
+        "network.layers=2",
+    ),
+    (
+        [*REVERSIBLE, "network.block_types=[standard,standard,standard,standard]"],
+        "network.kind: reversible given, but no block is reversible; give network.kind=transformer without "
+        "block_types, coupling and activations",
+    ),
+    (
+        [*REVERSIBLE, "network.coupling=affine", "network.layers=17"],
+        "network.coupling: affine given, but the scales of more than 16 reversible blocks multiply beyond what "
+        "rounding forgives, and there are 17; give network.coupling=additive, or 16 reversible blocks",
+    ),
+    (
+        [*REVERSIBLE, "training.gradient_checkpointing=true"],
+        "training.gradient_checkpointing: true given, but inverted activations are computed again already; give "
+        "training.gradient_checkpointing=false, or network.activations=stored",
+    ),
+    (
+        [*REVERSIBLE, "training.parallel=fsdp"],
+        "network.activations: inverted given, but blocks are undone with weights that are whole; give "
+        "network.activations=stored (gradient_checkpointing=true saves memory there), or training.parallel=ddp",
+    ),
+    (
+        [*REVERSIBLE, "network.experts_per_token=2"],
+        "network.experts_per_token: 2 given, but the network has no experts; give network.experts_per_token=null, or "
+        "network.experts=8",
+    ),
+    (
+        [*REVERSIBLE, "network.width=191"],
+        "network.width: 191 given, but it is no multiple of network.heads=3; give network.width=186, or another "
+        "network.heads",
+    ),
+    (
+        ["bd3lm", "network.kind=reversible", "network.time_conditioning=adaln_zero"],
+        "network.time_conditioning: adaln_zero given, but each block of a row has a time of its own; give "
+        "network.time_conditioning=none",
+    ),
+    (
+        ["ar", "network.kind=reversible", "network.time_conditioning=adaln_zero"],
+        "network.time_conditioning: adaln_zero given, but objective next_token has no time; give "
+        "network.time_conditioning=none",
+    ),
 ]
 
 
@@ -184,6 +230,22 @@ def test_keys_that_do_not_go_together_get_one_line(given, line):
     with pytest.raises(UserError) as caught:
         load_recipe(given[0], given[1:])
     assert str(caught.value).split("\n") == [line]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["network.coupling=affine", "network.layers=16"],
+        ["network.activations=stored", "training.gradient_checkpointing=true", "training.parallel=fsdp"],
+        ["network.layers=17", "network.coupling=affine", f"network.block_types=[standard{',reversible' * 16}]"],
+        ["training.compile=inductor"],
+    ],
+)
+def test_reversible_networks_go_together_with_what_they_allow(changes):
+    network = load_recipe(REVERSIBLE[0], [*REVERSIBLE[1:], *changes]).network
+    assert network.kind == "reversible"
+    assert len(network.types) == network.layers
+    assert 1 <= network.reversible_blocks <= 16
 
 
 EQUALS = ["md4", "udlm", "gidd", "sedd-absorb", "sedd-uniform", "bd3lm", "mlm", "proofread", "ar", "mdlm-moe"]

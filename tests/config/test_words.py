@@ -2,6 +2,7 @@
 
 import pytest
 
+from remask.config.build import describe_shape
 from remask.config.load import load_recipe, setup_hash
 from remask.config.words import (
     describe_architecture,
@@ -12,6 +13,7 @@ from remask.config.words import (
     extra_losses,
 )
 
+HYBRID = "[reversible,reversible,standard,reversible]"
 REPEATED = ["seed=7", "name=again", "device=cpu", "training.log_every=3", "sampling.steps=5", "evaluation.rows=4"]
 OTHERWISE = ["training.steps=9", "network.layers=2", "training.learning_rate=0.1", "objective.weighting=root"]
 
@@ -70,6 +72,12 @@ def test_what_is_minimised_and_what_is_added_to_it_is_said_in_words(recipe, word
         ("quickstart", ["network.width=64", "network.heads=2"], "transformer D64 L4 H2, bidirectional"),
         ("mdlm-moe", [], "transformer D192 L4 H3, 8 experts, 2 a token, bidirectional"),
         ("bd3lm", [], "transformer D192 L4 H3, block causal"),
+        ("mdlm", ["network.kind=reversible"], "reversible D192 L4 H3, 4 of 4 blocks, additive, bidirectional"),
+        (
+            "mdlm-moe",
+            ["network.kind=reversible", "network.coupling=affine", f"network.block_types={HYBRID}"],
+            "reversible D192 L4 H3, 3 of 4 blocks, affine, 8 experts, 2 a token, bidirectional",
+        ),
         ("mdlm", ["network.time_conditioning=adaln_zero"], "transformer D192 L4 H3, bidirectional, adaln zero"),
         ("convert-mdlm", ["network.adaptation=lora"], "Qwen3-0.6B-Base, bidirectional, lora 16"),
         ("convert-ar", ["network.name=/some/folder/tiny/"], "tiny, causal"),
@@ -77,6 +85,19 @@ def test_what_is_minimised_and_what_is_added_to_it_is_said_in_words(recipe, word
 )
 def test_a_network_is_told_in_words(recipe, changes, words):
     assert describe_architecture(load_recipe(recipe, changes)) == words
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "shape"),
+    [
+        ("mdlm", [], "D192L4"),
+        ("mdlm-moe", [], "D192L4E8"),
+        ("mdlm", ["network.kind=reversible"], "D192L4R4"),
+        ("mdlm-moe", ["network.kind=reversible", f"network.block_types={HYBRID}"], "D192L4R3E8"),
+    ],
+)
+def test_a_run_is_named_by_the_size_of_its_network(recipe, changes, shape):
+    assert describe_shape(load_recipe(recipe, changes)) == shape
 
 
 def test_the_noise_is_told_with_all_of_its_settings():

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import saved_tensors_hooks
 
 from remask.networks.cache import Attach
 from remask.networks.couplings import Half
@@ -196,10 +197,15 @@ def _update(half: Half, source: Tensor, condition: Tensor, region: _Region | Non
     """A half's update with its graph, of leaves: computed alike in both passes.
 
     torch chooses kernels, and compilers make programs, by whether a gradient is wanted. A forward pass without one
-    could differ from the second computation by rounding, or by the units that compiled dropout leaves out.
+    could differ from the second computation by rounding, or by the units that compiled dropout leaves out. The graph of
+    the forward pass is let go at once, so its tensors are none that a caller's hooks on kept tensors should see.
     """
-    with torch.enable_grad(), _entered(region):
+    with torch.enable_grad(), saved_tensors_hooks(_as_it_is, _as_it_is), _entered(region):
         return half.update(source, condition)
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _leaf(tensor: Tensor) -> Tensor:
@@ -226,10 +232,10 @@ class _Inverted(torch.autograd.Function):
     ) -> Streams:
         shared = others[: len(names)]
         first = torch.stack([x1[0], x2[0]])
-        target, source = x1, x2
+        target, source, told = x1, x2, condition.detach().requires_grad_(ctx.needs_input_grad[6])
         tables: dict[str, Any] = dict(zip(names, shared, strict=True))
         for half in stretch.halves(seed=seed, **tables):
-            update = _update(half, _leaf(source), condition.detach(), region).detach()
+            update = _update(half, _leaf(source), told, region).detach()
             with _entered(region):
                 target, source = source, half.coupling(target, update)
         ctx.stretch, ctx.seed, ctx.region, ctx.names = stretch, seed, region, names
