@@ -17,7 +17,7 @@ from remask.runs.record import RunRecord
 if TYPE_CHECKING:
     from remask.runs.registry import Registry
 
-_FIRST = ("bits_per_byte", "answers_right", "accuracy", "mauve", "nats_per_token")
+_FIRST = ("bits_per_byte", "answers_right", "accuracy", "mauve", "nats_per_token", "exact_bits_per_byte")
 """Figures that a verdict is about, the first that is there."""
 
 

@@ -7,6 +7,8 @@ from remask.comparison.comparing import Compared, Comparison
 from remask.comparison.directions import to_be_beaten
 from remask.comparison.words import facts_line, number
 
+_IMPLIED_BY = {"sampler": "reveal", "network_calls": "steps"}
+"""Keys of a protocol that another says as well: one sampler alone has orders of revealing, and its calls are steps."""
 _SAID_TRIVIAL = 3  # trivial values beside a figure in the terminal; JSON has all
 
 
@@ -36,7 +38,7 @@ def labels(compared: Sequence[Compared]) -> list[str]:
         same = [other for other in compared if other.shown.name == each.shown.name]
         keys = [key for key in each.shown.protocol if len({in_words(o.shown.protocol.get(key)) for o in same}) > 1]
         tasks = {other.shown.task for other in same}
-        said = [f"{key}={in_words(each.shown.protocol[key])}" for key in keys]
+        said = [f"{k}={in_words(each.shown.protocol[k])}" for k in keys if _IMPLIED_BY.get(k) not in keys]
         said = [each.shown.task, *said] if len(tasks) > 1 else said
         found.append(f"{each.shown.name} ({', '.join(said)})" if said else each.shown.name)
     return found

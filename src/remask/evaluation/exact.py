@@ -117,10 +117,11 @@ def sampler_in_words(measurements: Sequence[Measurement]) -> list[str]:
     how = next((m.protocol for m in measurements if m.name.startswith(PREFIX)), None)
     if how is None:
         return []
+    calls = "1 network call" if how["network_calls"] == 1 else f"{how['network_calls']} network calls"
     blocks = f" in blocks of {how['block_length']}" if how.get("block_length") else ""
     return [
         f"exact: −log of the probability with which the sampler {how['sampler']} draws the text, reveal "
-        f"{how['reveal']}, {how['steps']} steps{blocks} ({how['network_calls']} network calls). Another order or "
+        f"{how['reveal']}, {how['steps']} steps{blocks} ({calls}). Another order or "
         "number of steps is another law."
     ]
 

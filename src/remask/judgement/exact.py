@@ -70,8 +70,7 @@ class ExactTask:
             sums,
             trivial_nats=text.predictors.nats(batches),
             protocol={
-                "likelihood": "exact: probability mass of the named sampler"
-                + (" + ends" if "ends" in sums.terms else ""),
+                "likelihood": "exact: probability mass of the named sampler",
                 **how,
                 "rows": len(sums.nats),
                 "ngram_training_bytes": text.predictors.fitted_bytes,
@@ -89,7 +88,8 @@ class ExactTask:
             how: dict[str, object] = {"sampler": "left_to_right", "reveal": "left_to_right", "steps": length}
             return row_likelihoods(model, batches, draws=1, seed=recipe.seed), how | {"network_calls": 1}
         spec = _drawing(recipe, self.reveal)
-        how = {"sampler": "bijective", "reveal": spec.reveal or USUAL_REVEAL, "steps": spec.steps}
+        most = min(spec.steps, spec.block_length or length)  # rounds beyond one a token reveal nothing
+        how = {"sampler": "bijective", "reveal": spec.reveal or USUAL_REVEAL, "steps": most}
         nats: RowNats = _by_rounds(spec, model, recipe.seed)
         if self.reveal == ANY_ORDER:
             how |= {"reveal": ANY_ORDER, "steps": length}

@@ -16,8 +16,14 @@ from remask.report.tables import decimals_for, figure, flatten
 _MOST_FORESTS = 4
 _SHOWN_TRIVIAL = 3
 _ONE_LINE = 28  # letters
-_SAID_TWICE = {"perplexity": "nats_per_token", "judged_perplexity": "judged_nats_per_token"}
+_SAID_TWICE = {
+    "perplexity": "nats_per_token",
+    "judged_perplexity": "judged_nats_per_token",
+    "exact_perplexity": "exact_nats_per_token",
+}
 """Figures that are another one in other units: where that is drawn, they are not."""
+_IMPLIED_BY = {"sampler": "reveal", "network_calls": "steps"}
+"""Keys of a protocol that another says as well: one sampler alone has orders of revealing, and its calls are steps."""
 _LEVEL = ("t", "t_low", "t_high")
 """The keys of a protocol that say one thing, a level of noise."""
 _REFERENCES = ("held-out", "other held-out", "every text")
@@ -124,6 +130,7 @@ def labels_of(figures: Sequence[Record]) -> list[str]:
         protocols = [flatten(mapping(other.get("protocol"))) for other in alike]
         own = flatten(mapping(each.get("protocol")))
         keys = [key for key in own if len({protocol.get(key) for protocol in protocols}) > 1]
+        keys = [key for key in keys if _IMPLIED_BY.get(key) not in keys]
         level = [f"t {level_of(mapping(each.get('protocol')))}"] if {*_LEVEL} <= {*keys} else []
         told = level + [f"{key.replace('_', ' ')} {own[key]}" for key in keys if not level or key not in _LEVEL]
         if len({other.get("task") for other in alike}) > 1:
