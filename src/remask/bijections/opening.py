@@ -10,7 +10,7 @@ import torch
 
 from remask.bijections.coding import Coder
 from remask.bijections.noise_file import Origin
-from remask.bijections.rows import TokenRows, rows_of_batches
+from remask.bijections.rows import TokenRows, rows_of_batch
 from remask.config.build.sampling import USUAL_REVEAL, build_bijection
 from remask.config.schema import Recipe
 from remask.data.batch import Batch
@@ -80,12 +80,12 @@ class HeldOut:
 
     Attributes:
         rows: their tokens; a row is one text, in which ends of text are tokens like others.
-        batches: the same, as evaluations see them.
+        batch: the same, as evaluations see them.
         text: where they are from.
     """
 
     rows: TokenRows
-    batches: list[Batch]
+    batch: Batch
     text: JudgedText
 
 
@@ -117,5 +117,5 @@ def chosen_rows(text: JudgedText, numbers: Sequence[int]) -> HeldOut:
 
 
 def _held_out(text: JudgedText, numbers: np.ndarray) -> HeldOut:
-    batches = [text.rows.batch([number]) for number in numbers]
-    return HeldOut(rows=rows_of_batches(batches), batches=batches, text=text)
+    batch = text.rows.batch(numbers)
+    return HeldOut(rows=rows_of_batch(batch), batch=batch, text=text)

@@ -110,11 +110,6 @@ def rows_of_texts(texts: Sequence[str], tokenizer: Tokenizer, *, length: int) ->
     return TokenRows(ids=ids, valid=valid, free=valid.clone(), byte_lengths=sizes)
 
 
-def rows_of_batches(batches: Sequence[Batch]) -> TokenRows:
+def rows_of_batch(batch: Batch) -> TokenRows:
     """Held-out rows; the prompts of pairs are given, all else is free."""
-    return TokenRows(
-        ids=torch.cat([batch.ids for batch in batches]),
-        valid=torch.cat([batch.segments != 0 for batch in batches]),
-        free=torch.cat([batch.targets for batch in batches]),
-        byte_lengths=torch.cat([batch.byte_lengths for batch in batches]),
-    )
+    return TokenRows(ids=batch.ids, valid=batch.segments != 0, free=batch.targets, byte_lengths=batch.byte_lengths)

@@ -55,13 +55,3 @@ def random_share(free: Bool[Tensor, "N L"], share: float, *, seed: int) -> Bool[
     rank = torch.where(free, keys, torch.inf).argsort(-1).argsort(-1)
     wanted = (free.sum(-1) * share).round().long().clamp_min(1)
     return free & (rank < wanted[:, None])
-
-
-def check_share(share: float) -> None:
-    """Refuses a share that is none.
-
-    Raises:
-        UserError: when it is not above 0 and at most 1.
-    """
-    if not 0 < share <= 1:
-        raise UserError(f"--share: {share} given; it must be above 0 and at most 1")

@@ -116,7 +116,7 @@ def summary(
     trivial = uniformity(noise_of_uniform_predictor(ids, within, vocab_size=own.vocab_size, mask_id=own.mask_id))
     predictors = {"uniform": uniform_nats(run, tokens)}
     if held_out is not None:
-        predictors = held_out.text.predictors.nats(held_out.batches)
+        predictors = held_out.text.predictors.nats([held_out.batch])
     nats = float(coded.nats.sum())
     return {
         "kind": "summary",

@@ -42,18 +42,11 @@ def resample(
     Beside it stand two references: the same tokens filled in with the rest of the text held, and fresh noise
     everywhere. It works for every masked-diffusion model, one with a standard transformer included.
     """
-    from remask.errors import UserError
-
     wanted = shared.wanted_texts(text, texts, rows)
-    if (span is None) == (share is None):
-        said = "both are given" if span is not None else "neither is given"
-        raise UserError(f"--span and --share: {said}. Give words with --span, or a share of the tokens with --share")
+    check_choice(wanted, span=span, share=share)
     opened = shared.opened(run, coding)
     from remask.bijections.resampling import resample as resampled
-    from remask.bijections.spans import check_share
 
-    if share is not None:
-        check_share(share)
     found = shared.rows_for(opened, wanted, rows)[0].repeated(count)
     fresh = fresh_tokens(found, wanted, span=span, share=share, count=count, seed=opened.origin.seed)
     ways = resampled(opened.coder, found, fresh, seed=opened.origin.seed)
@@ -62,24 +55,40 @@ def resample(
     (shared.print_json if as_json else print_words)(lines, summed)
 
 
+def check_choice(texts: "Sequence[str] | None", *, span: str | None, share: float | None) -> None:
+    """Refuses what says nothing of which tokens to draw anew, or too much.
+
+    Raises:
+        UserError: when both or neither of span and share is given, the share is out of range, or words are looked for
+            in rows that nobody gave.
+    """
+    from remask.errors import UserError
+
+    if (span is None) == (share is None):
+        said = "both are given" if span is not None else "neither is given"
+        raise UserError(f"--span and --share: {said}. Give words with --span, or a share of the tokens with --share")
+    if share is not None and not 0 < share <= 1:
+        raise UserError(f"--share: {share} given; it must be above 0 and at most 1")
+    if span is not None and texts is None:
+        raise UserError("--span is given with --rows: words are looked for in a TEXT. Give --share with --rows")
+
+
 def fresh_tokens(
     rows: "TokenRows", texts: "Sequence[str] | None", *, span: str | None, share: float | None, count: int, seed: int
 ) -> "Bool[Tensor, 'N L']":
     """The tokens to draw anew in each row.
 
     Raises:
-        UserError: when the words are not in a text, or stand there more than once, or the share is out of range.
+        UserError: when the words are not in a text, or stand there more than once.
     """
     import torch
 
     from remask.bijections.spans import random_share, tokens_of_span
-    from remask.errors import UserError
 
     if share is not None:
         return random_share(rows.free, share, seed=seed)
     assert span is not None, "one of the two is given"
-    if texts is None:
-        raise UserError("--span is given with --rows: words are looked for in a TEXT. Give --share with --rows")
+    assert texts is not None, "words are looked for in texts"
     chosen = torch.zeros_like(rows.free)
     for place in range(len(rows)):
         sizes = rows.byte_lengths[place][rows.valid[place]].tolist()
