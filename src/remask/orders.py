@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from remask.randomness import keyed_generator
+from remask.randomness import NUMBERS_AT_ONCE, keyed_generator
 
 Rank = Callable[[int, torch.device], Int[Tensor, "L"]]
 """(length, device) → the rank of each place of a row; lowest first, equal ranks to the earlier place [L]."""
@@ -103,7 +103,8 @@ class SureFirst:
         count: Int[Tensor, "B"],
     ) -> Bool[Tensor, "B L"]:
         """The `count` hidden places of the highest score."""
-        score = self.score(log_p.exp()).round(decimals=DECIMALS)
+        rows = max(1, NUMBERS_AT_ONCE // log_p.shape[-1])  # a large vocabulary is not held twice for all places
+        score = torch.cat([self.score(part.exp()) for part in log_p.split(rows)]).round(decimals=DECIMALS)
         places = torch.zeros(wanted.shape, dtype=score.dtype, device=score.device).masked_scatter(wanted, score)
         return first(-places, hidden, count)
 

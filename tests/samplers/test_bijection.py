@@ -16,6 +16,7 @@ from remask import orders
 from remask.orders import FixedOrder, SureFirst
 from remask.randomness import keyed_generator
 from remask.samplers import Bijection, Prompt, bijective, blank_prompt, entropy, margin
+from remask.samplers import bijection as bijection_module
 from remask.samplers.transforms import reshape_distribution
 from remask.schedules import time_grid
 
@@ -302,6 +303,18 @@ def test_given_tokens_are_seen_and_kept_and_nothing_is_asked_without_a_free_plac
     model.calls = 0
     assert torch.equal(chosen.decode(uniform(*X.shape), Prompt(ids=X, fixed=FREE)).ids, X)
     assert model.calls == 0
+
+
+@pytest.mark.parametrize("reveal", ["random", "margin"])
+def test_a_block_that_is_cut_into_parts_gives_the_same(reveal, monkeypatch):
+    chosen, w = bijection(reveal, steps=2), uniform(*X.shape)
+    whole = chosen.encode(X, FREE, within=w)
+    for module in (bijection_module, orders):
+        monkeypatch.setattr(module, "NUMBERS_AT_ONCE", 35)
+    parts = chosen.encode(X, FREE, within=w)
+    assert torch.equal(parts.noise, whole.noise)
+    assert torch.equal(chosen.nats(X, FREE), whole.nats)
+    assert torch.equal(chosen.decode(parts.noise, blank_prompt(*X.shape)).ids, X)
 
 
 def test_frames_show_the_masks_go_round_by_round():

@@ -25,13 +25,15 @@ from torch import Tensor
 
 from remask.orders import Order, rounds
 from remask.processes import Masking
-from remask.randomness import widest_float
+from remask.randomness import NUMBERS_AT_ONCE, widest_float
 from remask.samplers.base import Denoiser, Frame, OnStep, Prompt, Transform, silent
 from remask.samplers.quantile import draw, exact, exact_device, place
 from remask.samplers.transforms import identity
 
-Layer = Callable[[Bool[Tensor, "B L"], Float[Tensor, "M V"]], Int[Tensor, "M"]]
-"""(places of a block, their log-probabilities in float64) → their tokens, in row-major order."""
+Places = tuple[Int[Tensor, "M"], Int[Tensor, "M"]]
+"""Rows and columns of some places of a block."""
+Layer = Callable[[Places, Float[Tensor, "M V"]], Int[Tensor, "M"]]
+"""(places, their log-probabilities in float64) → their tokens."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,12 +111,10 @@ class Bijection:
         u, ids = exact(noise), prompt.ids
         within, nats = torch.zeros_like(u), torch.zeros_like(u)
 
-        def layer(block: Tensor, log_p: Tensor) -> Tensor:
-            here = block.to(u.device)
+        def layer(here: Places, log_p: Tensor) -> Tensor:
             x, w = draw(log_p.exp(), u[here])
-            within[here] = w
-            nats[here] = -log_p.gather(-1, x[:, None]).squeeze(-1)
-            return x.to(ids.device)
+            within[here], nats[here] = w, _nats(log_p, x)
+            return x
 
         drawn = self._reveal(ids, ~prompt.fixed, layer, on_step=on_step)
         return Decoded(ids=drawn, within=within, nats=nats)
@@ -128,14 +128,12 @@ class Bijection:
             free: places that have noise; the others are given, as a prompt's.
             within: w in [0, 1), read at free places; uniform draws make u uniform for texts of law P.
         """
-        w = exact(within)
+        w, x = exact(within), ids.to(exact_device(ids.device))
         noise, nats = torch.zeros_like(w), torch.zeros_like(w)
 
-        def layer(block: Tensor, log_p: Tensor) -> Tensor:
-            here, x = block.to(w.device), ids[block].to(w.device)
-            noise[here] = place(log_p.exp(), x, w[here])
-            nats[here] = -log_p.gather(-1, x[:, None]).squeeze(-1)
-            return ids[block]
+        def layer(here: Places, log_p: Tensor) -> Tensor:
+            noise[here], nats[here] = place(log_p.exp(), x[here], w[here]), _nats(log_p, x[here])
+            return x[here]
 
         self._reveal(ids, free, layer)
         return Encoded(noise=noise, nats=nats)
@@ -148,12 +146,12 @@ class Bijection:
             ids: texts.
             free: places that are drawn; the others are given.
         """
-        nats = torch.zeros(ids.shape, dtype=torch.float64, device=exact_device(ids.device))
+        x = ids.to(exact_device(ids.device))
+        nats = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
 
-        def layer(block: Tensor, log_p: Tensor) -> Tensor:
-            x = ids[block].to(nats.device)
-            nats[block.to(nats.device)] = -log_p.gather(-1, x[:, None]).squeeze(-1)
-            return ids[block]
+        def layer(here: Places, log_p: Tensor) -> Tensor:
+            nats[here] = _nats(log_p, x[here])
+            return x[here]
 
         self._reveal(ids, free, layer)
         return nats
@@ -172,19 +170,30 @@ class Bijection:
             if bool(wanted.any()):
                 logits = self.model.logits(z, self._times(hidden, free), positions=wanted)
                 block = self.order.choose(process.log_clean(logits), wanted, now, count)
-                z = z.masked_scatter(block, layer(block, self._law(logits[block[wanted]])))
+                z = z.masked_scatter(block, self._tokens(block, logits[block[wanted]], layer).to(z.device))
                 hidden = hidden & ~block
             on_step(Frame(step=step, t=1.0 - step / len(schedule), z=z))
         return z
 
-    def _law(self, logits: Float[Tensor, "M V"]) -> Float[Tensor, "M V"]:
-        """Log-probabilities to draw by, in float64."""
-        return self.transform(self.model.process.log_clean(exact(logits))).log_softmax(-1)
+    def _tokens(self, block: Bool[Tensor, "B L"], logits: Float[Tensor, "M V"], layer: Layer) -> Int[Tensor, "M"]:
+        """What `layer` makes of the block's places, so many at once as memory should hold in float64."""
+        rows = max(1, NUMBERS_AT_ONCE // logits.shape[-1])
+        places = block.nonzero().to(exact_device(logits.device)).split(rows)
+        found = []
+        for part, here in zip(logits.split(rows), places, strict=True):
+            log_p = self.transform(self.model.process.log_clean(exact(part))).log_softmax(-1)
+            row, column = here.unbind(-1)
+            found.append(layer((row, column), log_p))
+        return torch.cat(found)
 
     def _times(self, hidden: Bool[Tensor, "B L"], free: Bool[Tensor, "B L"]) -> Float[Tensor, "B"]:
         """The time of each row at which the schedule leaves its share of masks."""
         share = hidden.sum(-1).to(widest_float(free.device)) / free.sum(-1).clamp_min(1)
         return self.model.process.schedule.time(1.0 - share)
+
+
+def _nats(log_p: Float[Tensor, "M V"], x: Int[Tensor, "M"]) -> Float[Tensor, "M"]:
+    return -log_p.gather(-1, x[:, None]).squeeze(-1)
 
 
 def bijective(
