@@ -19,26 +19,31 @@ from remask.networks.inverted import stored
 from remask.networks.reversible import inversion_error
 from remask.networks.running import Compiled, run_in_training
 from remask.randomness import keyed_generator
+from remask.sharding import shard, whole
 from several import in_processes
 
 ROWS, LENGTH, STEPS = 4, 6, 3
 NETWORKS = {
     "hybrid": {"kinds": HYBRID, "coupling": affine()},
     "told the time": {"kinds": "rr", "conditioned": True, "tied": True},
+    "sharded": {"kinds": "rs", "coupling": affine(), "carry": stored},
 }
 
 
 def train(world, name: str) -> dict[str, list[float]]:
     """Three steps in float64, each process on its rows, in two micro-batches of which the first exchanges nothing."""
     built = network(**NETWORKS[name]).double()
-    copies = DistributedDataParallel(built) if world.size > 1 else built
+    if name == "sharded":
+        shard(built, layers=built.repeated_layers(), world=world)
+    exchanging = world.size > 1 and name != "sharded"
+    copies = DistributedDataParallel(built) if exchanging else built
     optimizer = torch.optim.SGD(built.parameters(), lr=0.5)
     for step in range(STEPS):
         clean = torch.randint(MASK, (2, ROWS, LENGTH), generator=keyed_generator(step))
         hidden = torch.rand(2, ROWS, LENGTH, generator=keyed_generator("hidden", step)) < 0.5
         own = slice(world.rank * ROWS // world.size, (world.rank + 1) * ROWS // world.size)
         for micro, (x, where) in enumerate(zip(clean[:, own], hidden[:, own], strict=True)):
-            if world.size > 1:
+            if exchanging:
                 copies.require_backward_grad_sync = micro == 1
             z, t = torch.where(where, MASK, x), torch.linspace(0.1, 0.9, ROWS, dtype=torch.float64)[own]
             logits = copies(z, t, segments=torch.ones_like(z), positions=where)
@@ -46,7 +51,7 @@ def train(world, name: str) -> dict[str, list[float]]:
             (cross_entropy(logits, x[where], reduction="sum") * world.size / hidden.sum()).backward()
         optimizer.step()
         optimizer.zero_grad()
-    return {name: p.detach().flatten().tolist() for name, p in built.named_parameters()}
+    return {name: whole(p.detach()).flatten().tolist() for name, p in built.named_parameters()}
 
 
 def all_trainings(world) -> dict:

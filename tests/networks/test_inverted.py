@@ -79,10 +79,10 @@ def under_autocast(built: nn.Module, *, length: int = 12) -> torch.Tensor:
         return loss_of(built, doubled=False, length=length)
 
 
-@pytest.mark.parametrize("variant", ["additive", "affine", "time", "experts"])
+@pytest.mark.parametrize("variant", ["additive", "time", "experts"])
 def test_under_autocast_they_are_those_of_plain_autograd_too(variant):
-    """Twelve blocks whose branches compute in bfloat16 are undone to the bits that these branches read."""
-    one, other = both(**{**VARIANTS[variant], "kinds": "r" * 12})
+    """Six blocks whose branches compute in bfloat16 are undone to the bits that these branches read."""
+    one, other = both(**{**VARIANTS[variant], "kinds": "r" * 6})
     found, expected = gradients(one, under_autocast), gradients(other, under_autocast)
     # the time's network gets its gradient in bfloat16, as a sum over branches in another order
     inside = [{n: v for n, v in both.items() if not n.startswith("time.")} for both in (found, expected)]

@@ -22,9 +22,9 @@ def measured(tmp_path_factory):
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("network", ["hybrid", "told the time"])
+@pytest.mark.parametrize("network", ["hybrid", "told the time", "sharded"])
 def test_two_processes_train_what_one_does(measured, network):
-    """Copies that exchange gradients in the last of two micro-batches, in float64."""
+    """Copies that exchange gradients in the last of two micro-batches, and weights shared out; in float64."""
     found = measured["trained"][network]
     assert found["moved"] > 0.1
     assert found["processes"] == 0.0
