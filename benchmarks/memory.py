@@ -52,9 +52,11 @@ def train_from(folder: Path, steps: int) -> None:
     from remask.data.feed import RowsFeed
     from remask.data.packing import PackedRows
     from remask.data.store import TokenStore
+    from remask.guard import cautious
     from remask.machine import peak_memory_bytes
     from remask.objectives import LikelihoodBound, masking_integrand
     from remask.optimisation import MovingAverage, adamw, constant
+    from remask.parallel import ALONE
     from remask.processes import Masking
     from remask.schedules import Linear
     from remask.training import TrainingState, train
@@ -75,6 +77,8 @@ def train_from(folder: Path, steps: int) -> None:
         clip=1.0,
         seed=1,
         steps=steps,
+        world=ALONE,
+        guard=cautious(network, steps=steps),
     )
     for step in loop:
         if step.index % 50 == 0:

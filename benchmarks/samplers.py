@@ -34,7 +34,7 @@ from remask.finished import open_model, sampling_with
 from remask.generation import generate
 from remask.judgement import open_judged_text
 from remask.model import Model
-from remask.networks.blocks import Block
+from remask.networks.stacks import Stack
 from remask.samplers import blank_prompt
 
 COUNTED = ("entropy_bounded",)
@@ -56,7 +56,7 @@ class Work:
 
 @contextmanager
 def counted(network: nn.Module) -> Iterator[Work]:
-    """Counts the forward passes of a transformer's first block."""
+    """Counts the forward passes of a transformer's stack of blocks."""
     work = Work()
 
     def note(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -64,8 +64,8 @@ def counted(network: nn.Module) -> Iterator[Work]:
         work.calls += 1
         work.places += output.shape[0] * output.shape[1]
 
-    first = next(module for module in network.modules() if isinstance(module, Block))
-    handle = first.register_forward_hook(note)
+    stack = next(module for module in network.modules() if isinstance(module, Stack))
+    handle = stack.register_forward_hook(note)
     try:
         yield work
     finally:
