@@ -105,7 +105,11 @@ def read_noise(path: Path) -> NoiseFile:
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
         said = str(error).splitlines()[0]
         raise UserError(f"{path} is no file of noise ({said}): give one that remask encode --noise wrote") from None
-    if not isinstance(header, dict) or not _fits(tensors):
+    if (
+        not isinstance(header, dict)
+        or not {field.name for field in fields(Origin)} <= header.keys()
+        or not _fits(tensors)
+    ):
         raise UserError(f"{path} is no file of noise: give one that remask encode --noise wrote")
     if header.get("format") != FORMAT:
         raise UserError(
