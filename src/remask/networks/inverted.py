@@ -198,9 +198,10 @@ def _update(half: Half, source: Tensor, condition: Tensor, region: _Region | Non
 
     torch chooses kernels, and compilers make programs, by whether a gradient is wanted. A forward pass without one
     could differ from the second computation by rounding, or by the units that compiled dropout leaves out. The graph of
-    the forward pass is let go at once, so its tensors are none that a caller's hooks on kept tensors should see.
+    the forward pass is let go at once, so its tensors are none that a caller's hooks on kept tensors should see. They
+    are kept detached: a node that keeps its own output by a hook would hold itself, and all of it, for ever.
     """
-    with torch.enable_grad(), saved_tensors_hooks(_as_it_is, _as_it_is), _entered(region):
+    with torch.enable_grad(), saved_tensors_hooks(torch.detach, _as_it_is), _entered(region):
         return half.update(source, condition)
 
 
