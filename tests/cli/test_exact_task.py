@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from command import newest, refused, succeeds
+from command import BYTES, newest, refused, succeeds
 
 EXACT = ("evaluate", "last", "--task", "exact-likelihood")
 
@@ -76,3 +76,13 @@ def test_the_same_order_draws_texts_and_beside_the_task_other_samplers_keep_thei
     samplers = {figure["name"]: figure["protocol"]["sampler"] for figure in both}
     assert samplers["exact_perplexity"] == "bijective"
     assert samplers["entropy"] == "ancestral"
+
+
+def test_the_mean_over_all_orders_of_short_rows_is_summed_over_subsets(home, text):
+    succeeds("train", "mdlm-file", *BYTES, f"data.source={text}", "data.length=6", "training.steps=1")
+    figure = succeeds(*EXACT, "--reveal", "any_order", "--json").objects[0]
+    names = ("reveal", "steps", "network_calls")
+    assert [figure["protocol"][name] for name in names] == ["any_order", 6, 2**6 - 1]
+    one = succeeds(*EXACT, "--reveal", "spread", "--steps", 6, "--json").objects[0]
+    assert figure["value"] == pytest.approx(one["value"], abs=0.05), "hardly trained: all orders cost about the same"
+    assert figure["value"] != one["value"]

@@ -14,6 +14,7 @@ from remask import orders
 from remask.data.batch import Batch
 from remask.evaluation.exact import exact_measurements, row_exact_likelihoods, sampler_in_words
 from remask.evaluation.likelihood import RowSums, ends_nats
+from remask.objectives.bijective import Revealed, all_steps
 from remask.orders import FixedOrder, Order, SureFirst
 from remask.samplers import Bijection, subset_nats
 from tiny import LENGTH, MASK, PROCESS, cut, pattern_rows, tiny_network
@@ -168,6 +169,18 @@ def test_figures_have_names_of_their_own_and_a_sentence_that_names_the_sampler()
     (sentence,) = sampler_in_words(figures)
     assert "reveal spread, 8 steps in blocks of 4 (16 network calls)" in sentence
     assert sampler_in_words([replace(figures[0], name="nats_per_token")]) == []
+
+
+@pytest.mark.parametrize("order", [SPREAD, SUREST])
+@pytest.mark.parametrize("steps", [3, LENGTH])
+def test_what_training_may_minimise_is_what_is_measured(order, steps):
+    """The objective's sum over all rounds is this figure."""
+    network, (batch,) = stirred(), cut(pattern_rows(6, seed=3), 6, padding=2)
+    sampler = Revealed(process=PROCESS, order=order, steps=steps)
+    trained = all_steps(sampler, network, batch, generator=torch.Generator())
+    np.testing.assert_allclose(
+        trained.sum(-1).detach().double().numpy(), nats_of(network, [batch], order, steps=steps), rtol=1e-5
+    )
 
 
 def test_the_mask_never_has_probability():

@@ -162,7 +162,7 @@ def test_an_order_that_peeks_at_the_true_tokens_has_probabilities_that_sum_to_mo
     honest = law(Bijection(model=model, order=SureFirst(orders.largest_probability), steps=LENGTH))
     peeking = law(Bijection(model=model, order=Peeking(X), steps=LENGTH))
     assert float(honest.sum()) == pytest.approx(1, abs=1e-10)
-    assert float(peeking.sum()) > 1.3
+    assert float(peeking.sum()) > 4
 
 
 def test_the_product_of_probabilities_given_the_clean_text_sums_to_far_more_than_one():
@@ -242,12 +242,13 @@ def test_the_noise_of_texts_of_the_law_is_uniform_and_that_of_other_texts_is_not
 
 @EVERY_ORDER
 def test_decoded_uniform_noise_has_the_law_that_the_likelihood_says(reveal):
+    """Three rounds of 1, 1 and 2 tokens, so that an order that asks the model has something to choose by."""
     model = table(scale=1.5)
-    chosen = bijection(reveal, steps=2, model=model)
-    prompt, grid = blank_prompt(6000, LENGTH), time_grid(2)
+    chosen = bijection(reveal, steps=3, model=model)
+    prompt, grid = blank_prompt(6000, LENGTH), time_grid(3)
     drawn = bijective(model, grid, order=chosen.order, prompt=prompt, generator=keyed_generator(4)).numpy()
     assert chi_squared(drawn, TEXTS, law(chosen).numpy()) > 1e-4
-    assert chi_squared(drawn, TEXTS, law(bijection(reveal, steps=4, model=model)).numpy()) < 1e-4
+    assert chi_squared(drawn, TEXTS, law(bijection(reveal, steps=2, model=model)).numpy()) < 1e-4
 
 
 @pytest.mark.parametrize(("walk", "reveal"), [(margin, "margin"), (entropy, "entropy")])

@@ -164,11 +164,12 @@ class Bijection:
         schedule = rounds(free, self.steps, block_length=self.block_length)
         z, hidden = process.forget(ids, free), free
         on_step(Frame(step=0, t=1.0, z=z))
-        for step, (eligible, count) in enumerate(schedule, start=1):
+        times = self._times(free, [count for _, count in schedule])
+        for step, ((eligible, count), t) in enumerate(zip(schedule, times, strict=True), start=1):
             now = hidden & eligible
             wanted = self.order.wanted(now, count)
             if bool(wanted.any()):
-                logits = self.model.logits(z, self._times(hidden, free), positions=wanted)
+                logits = self.model.logits(z, t, positions=wanted)
                 block = self.order.choose(process.log_clean(logits), wanted, now, count)
                 z = z.masked_scatter(block, self._tokens(block, logits[block[wanted]], layer).to(z.device))
                 hidden = hidden & ~block
@@ -186,10 +187,12 @@ class Bijection:
             found.append(layer((row, column), log_p))
         return torch.cat(found)
 
-    def _times(self, hidden: Bool[Tensor, "B L"], free: Bool[Tensor, "B L"]) -> Float[Tensor, "B"]:
-        """The time of each row at which the schedule leaves its share of masks."""
-        share = hidden.sum(-1).to(widest_float(free.device)) / free.sum(-1).clamp_min(1)
-        return self.model.process.schedule.time(1.0 - share)
+    def _times(self, free: Bool[Tensor, "B L"], counts: Sequence[Int[Tensor, "B"]]) -> tuple[Float[Tensor, "B"], ...]:
+        """For each round, the time of each row at which the noise leaves the share of masks that it begins with."""
+        count = torch.stack([*counts], -1)
+        hidden = count.sum(-1, keepdim=True) - count.cumsum(-1) + count
+        share = hidden.to(widest_float(free.device)) / free.sum(-1, keepdim=True).clamp_min(1)
+        return self.model.process.schedule.time(1.0 - share).unbind(-1)
 
 
 def _nats(log_p: Float[Tensor, "M V"], x: Int[Tensor, "M"]) -> Float[Tensor, "M"]:
