@@ -108,7 +108,8 @@ class Bijection:
             prompt: given tokens.
             on_step: sees the start and the state after each round.
         """
-        u, ids = exact(noise), prompt.ids
+        ids = prompt.ids
+        u = exact(noise).to(exact_device(ids.device))
         within, nats = torch.zeros_like(u), torch.zeros_like(u)
 
         def layer(here: Places, log_p: Tensor) -> Tensor:
@@ -128,7 +129,8 @@ class Bijection:
             free: places that have noise; the others are given, as a prompt's.
             within: w in [0, 1), read at free places; uniform draws make u uniform for texts of law P.
         """
-        w, x = exact(within), ids.to(exact_device(ids.device))
+        x = ids.to(exact_device(ids.device))
+        w = exact(within).to(x.device)
         noise, nats = torch.zeros_like(w), torch.zeros_like(w)
 
         def layer(here: Places, log_p: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from remask import orders
 from remask.randomness import draw_categorical, widest_float
 from remask.samplers.base import Denoiser, Frame, OnStep, Prompt, Transform, silent
 from remask.samplers.transforms import identity
@@ -117,7 +118,7 @@ def ranked(
         # scored by the model's own probabilities: after a transform that leaves one token all would be equally sure
         sureness = torch.full(z.shape, -torch.inf, dtype=log_p.dtype, device=z.device)
         # places that look alike (a block of masks alone) go in order, whatever the rounding of each says
-        sureness = sureness.masked_scatter(masked, score(log_p.exp(), drawn).round(decimals=6))
+        sureness = sureness.masked_scatter(masked, score(log_p.exp(), drawn).round(decimals=orders.DECIMALS))
         hidden_share = 1.0 - process.schedule.alpha(torch.full_like(now, s))
         # a share such as 1 − (1 − 0.7) may fall short of the whole number that it stands for by rounding
         reveal = masked.sum(-1) - (free * hidden_share + 1e-9).floor().long()
@@ -135,14 +136,13 @@ def drawn_probability(p: Float[Tensor, "M V"], drawn: Int[Tensor, "M"]) -> Float
 def top_gap(p: Float[Tensor, "M V"], drawn: Int[Tensor, "M"]) -> Float[Tensor, "M"]:
     """The largest probability less the second largest, in [0, 1]; the draw does not count."""
     del drawn
-    first, second = p.topk(2, dim=-1).values.unbind(-1)
-    return first - second
+    return orders.top_gap(p)
 
 
 def negative_entropy(p: Float[Tensor, "M V"], drawn: Int[Tensor, "M"]) -> Float[Tensor, "M"]:
     """−H(p) in nats, in [−log V, 0]; the draw does not count."""
     del drawn
-    return -torch.special.entr(p).sum(-1)
+    return orders.negative_entropy(p)
 
 
 def most_confident(score: Float[Tensor, "B L"], count: Int[Tensor, "B"]) -> Bool[Tensor, "B L"]:
