@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from remask.config.problems import printable, validate
+from remask.config.problems import validate
 from remask.config.saved import load_model
 from remask.config.schema import Recipe, SamplingSpec
-from remask.errors import UserError, did_you_mean
+from remask.errors import UserError, did_you_mean, printable
 from remask.model import Model
 from remask.runs import Registry, runs_home
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from remask.config.keys import field_at, kinds, sections, valid_values
 from remask.config.overrides import apply_overrides
-from remask.config.problems import Problem, printable, validate
+from remask.config.problems import Problem, validate
 from remask.config.schema import Recipe
 from remask.config.yaml_text import parse_yaml, to_yaml
-from remask.errors import UserError, did_you_mean
+from remask.errors import UserError, did_you_mean, printable
 from remask.recipes import read_recipe, recipe_names
 
 _LARGEST = 1_000_000  # bytes; a recipe has about two thousand

@@ -59,11 +59,6 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def printable(line: str) -> str:
-    """The line with control characters escaped, so that it stays one line."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-
-
 def dotted(keys: Iterable[Any]) -> str:
     """A path as the user writes it; a key that is no plain word is quoted."""
     return ".".join(key if isinstance(key, str) and re.fullmatch(r"[\w-]+", key) else shown(key) for key in keys)
