@@ -167,6 +167,8 @@ def peak_resident() -> int:
 def memory(args: argparse.Namespace, way: str, depth: int) -> dict[str, float]:
     """The figures of one way at one depth, for a process that has done nothing else."""
     torch.set_num_threads(1)
+    small = argparse.Namespace(**{**vars(args), "rows": 1, "length": 2})
+    loss_of(WAYS[way](small, 1), small).backward()  # torch imports parts of itself in a first step
     network = WAYS[way](args, depth)
     before = peak_resident()
     loss_of(network, args).backward()
