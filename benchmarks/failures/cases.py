@@ -166,7 +166,9 @@ def silent(folder: Path, *changes: str) -> Case:
     """
     failing, sound = (materials(folder, "mdlm", "health.dead=report", *changes) for _ in range(2))
     for given in (failing, sound):
-        nn.init.normal_(given.model.network.head.weight, std=0.16, generator=torch.Generator().manual_seed(1))
+        head = given.model.network.head
+        assert isinstance(head, nn.Linear)
+        nn.init.normal_(head.weight, std=0.16, generator=torch.Generator().manual_seed(1))
     failed = trained(failing, objective=Wrapped(failing.model.objective, forgiving))
     mended = trained(sound)
     for trial, given in ((failed, failing), (mended, sound)):

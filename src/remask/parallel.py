@@ -162,7 +162,7 @@ class World(ABC):
         for problem in problems:
             if problem is not None:
                 is_users, line = problem
-                raise UserError(line) if is_users else RunError(line)
+                raise UserError(str(line)) if is_users else RunError(str(line))
         return value  # pyright: ignore[reportReturnType]
 
     def on_main(self, work: Callable[[], T]) -> T:
