@@ -151,7 +151,8 @@ def inverted(
     """Through all halves without keeping an activation; the backward pass computes them again.
 
     Args:
-        stretch: the blocks; their weights that are trained get gradients.
+        stretch: the blocks; their weights that are trained get gradients. A hook on a weight (`Tensor.register_hook`)
+            is called with each half's part of its gradient, and again with the sum.
         streams: as `widened` gives them.
         condition: gets a gradient where it wants one.
         seed: of dropout, which so draws the same units both times; None where nothing is dropped.
@@ -216,7 +217,8 @@ def _leaf(tensor: Tensor) -> Tensor:
 class _Inverted(torch.autograd.Function):
     """Streams in, streams out; kept are the outputs, the condition, what blocks share, and the first row that came in.
 
-    All that a pass needs is on its own context, so several forward passes may come before a backward pass.
+    All that a pass needs is on its own context, so several forward passes may come before a backward pass. Weights are
+    kept too, which takes no memory: autograd then refuses a backward pass through weights that have changed since.
     """
 
     @staticmethod
@@ -231,7 +233,7 @@ class _Inverted(torch.autograd.Function):
         condition: Tensor,
         *others: Tensor | None,
     ) -> Streams:
-        shared = others[: len(names)]
+        shared, weights = others[: len(names)], others[len(names) :]
         first = torch.stack([x1[0], x2[0]])
         target, source, told = x1, x2, condition.detach().requires_grad_(ctx.needs_input_grad[6])
         tables: dict[str, Any] = dict(zip(names, shared, strict=True))
@@ -239,25 +241,24 @@ class _Inverted(torch.autograd.Function):
             update = _update(half, _leaf(source), told, region).detach()
             with _entered(region):
                 target, source = source, half.coupling(target, update)
-        ctx.stretch, ctx.seed, ctx.region, ctx.names = stretch, seed, region, names
-        ctx.save_for_backward(target, source, condition, first, *shared)
+        ctx.stretch, ctx.seed, ctx.region, ctx.names, ctx.weights = stretch, seed, region, names, weights
+        ctx.save_for_backward(target, source, condition, first, *shared, *weights)
         return target, source
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         *state, condition, first = ctx.saved_tensors[:4]
-        shared: dict[str, Any] = dict(zip(ctx.names, ctx.saved_tensors[4:], strict=True))
+        shared: dict[str, Any] = dict(zip(ctx.names, ctx.saved_tensors[4 : 4 + len(ctx.names)], strict=True))
         streams, towards = (state[0], state[1]), (gradients[0], gradients[1])
         halves: list[Half] = ctx.stretch.halves(seed=ctx.seed, **shared)
-        weights = _weights(halves)
         condition = condition.detach().requires_grad_(ctx.needs_input_grad[6])
         found: dict[Tensor, Tensor] = {}
         for half in reversed(halves):
             streams, towards = _undo(half, streams, towards, condition, region=ctx.region, found=found)
         ctx.stretch.note(_error(torch.stack([streams[0][0], streams[1][0]]), first))
         unmoved = [None] * len(shared)
-        return None, None, None, None, *towards, found.get(condition), *unmoved, *(found.get(p) for p in weights)
+        return None, None, None, None, *towards, found.get(condition), *unmoved, *(found.get(p) for p in ctx.weights)
 
 
 def _undo(
