@@ -13,6 +13,7 @@ from remask.config.schema import Recipe
 from remask.config.words import (
     describe_architecture,
     describe_data,
+    describe_family,
     describe_objective,
     describe_tokenizer,
     extra_losses,
@@ -144,7 +145,7 @@ def _first_record(materials: Materials, folder: RunFolder, world: World) -> RunR
     return RunRecord(
         id=folder.run_id,
         recipe=recipe.name,
-        family="baseline" if materials.model.process is None else "token",
+        family=describe_family(recipe),
         seed=recipe.seed,
         created=timestamp(),
         architecture=describe_architecture(recipe),

@@ -7,6 +7,7 @@ from remask.config.load import load_recipe, setup_hash
 from remask.config.words import (
     describe_architecture,
     describe_data,
+    describe_family,
     describe_noise,
     describe_objective,
     describe_tokenizer,
@@ -85,6 +86,21 @@ def test_what_is_minimised_and_what_is_added_to_it_is_said_in_words(recipe, word
 )
 def test_a_network_is_told_in_words(recipe, changes, words):
     assert describe_architecture(load_recipe(recipe, changes)) == words
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "family"),
+    [
+        ("mdlm", [], "token"),
+        ("ar", [], "baseline"),
+        ("ar", ["network.kind=reversible"], "baseline"),
+        ("sedd-absorb", ["network.kind=reversible"], "bijective"),
+        ("bijective", [], "bijective"),
+        ("bijective-lambda0", ["network.kind=transformer"], "bijective"),
+    ],
+)
+def test_a_run_is_of_the_family_of_its_network_and_objective(recipe, changes, family):
+    assert describe_family(load_recipe(recipe, changes)) == family
 
 
 @pytest.mark.parametrize(

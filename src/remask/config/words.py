@@ -19,6 +19,14 @@ def source_name(source: str) -> str:
     return source if source.startswith("hf:") else PurePath(source.rstrip("/")).name or source
 
 
+def describe_family(recipe: schema.Recipe) -> str:
+    """`bijective` for reversible networks and for a sampler's likelihood, `baseline` without noise, else `token`."""
+    if recipe.process is None:
+        return "baseline"
+    bijective = isinstance(recipe.network, schema.ReversibleSpec) or isinstance(recipe.objective, schema.BijectiveSpec)
+    return "bijective" if bijective else "token"
+
+
 def describe_architecture(recipe: schema.Recipe) -> str:
     """The network and its size: `transformer D256 L4 H4, bidirectional`, or for the first a pretrained model's name."""
     match recipe.network:
