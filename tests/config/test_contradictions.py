@@ -183,6 +183,15 @@ CLASHES = [
         "network.layers=2",
     ),
     (
+        [*REVERSIBLE, "network.block_types=[reversible]"],
+        "network.block_types: 1 type given, but there are network.layers=4; give a type for each of them, or "
+        "network.layers=1",
+    ),
+    (
+        [*REVERSIBLE, "network.block_types=[]"],
+        "network.block_types: 0 types given, but there are network.layers=4; give a type for each of them, or null",
+    ),
+    (
         [*REVERSIBLE, "network.block_types=[standard,standard,standard,standard]"],
         "network.kind: reversible given, but no block is reversible; give network.kind=transformer without "
         "block_types, coupling and activations",

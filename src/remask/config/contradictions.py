@@ -328,8 +328,9 @@ def _reversible(recipe: Recipe) -> Iterator[Contradiction]:
     given, count = network.block_types, network.reversible_blocks
     if given is not None and len(given) != network.layers:
         but = f"there are network.layers={network.layers}"
-        give = f"a type for each of them, or network.layers={len(given)}"
-        yield _clash("network.layers", "network.block_types", given=f"{len(given)} types", but=but, give=give)
+        give = f"a type for each of them, or {f'network.layers={len(given)}' if given else 'null'}"
+        types = "1 type" if len(given) == 1 else f"{len(given)} types"
+        yield _clash("network.layers", "network.block_types", given=types, but=but, give=give)
     elif not count:
         but = "no block is reversible"
         give = "network.kind=transformer without block_types, coupling and activations"
