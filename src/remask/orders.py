@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from remask.randomness import NUMBERS_AT_ONCE, keyed_generator
+from remask.randomness import NUMBERS_AT_ONCE, keyed_generator, widest_float
 
 Rank = Callable[[int, torch.device], Int[Tensor, "L"]]
 """(length, device) → the rank of each place of a row; lowest first, equal ranks to the earlier place [L]."""
@@ -23,6 +23,8 @@ Sureness = Callable[[Float[Tensor, "M V"]], Float[Tensor, "M"]]
 """Probabilities → how sure the model is of each place, whatever token is drawn there; the highest go first."""
 DECIMALS = 6
 """Digits of a sureness that count: places that look alike tie, whatever the rounding of each says."""
+NATS_DECIMALS = 4
+"""Those of a sureness in nats, whose terms of all tokens are rounded each."""
 
 
 Round = tuple[Bool[Tensor, "B L"], Int[Tensor, "B"]]
@@ -164,8 +166,9 @@ def top_gap(p: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
 
 
 def negative_entropy(p: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
-    """−H(p) in nats, in [−log V, 0]."""
-    return -torch.special.entr(p).sum(-1)
+    """−H(p) in nats, in [−log V, 0], to `NATS_DECIMALS` digits: rounding of logits alone moves a sum by some 1e-6."""
+    nats = -torch.special.entr(p).sum(-1, dtype=widest_float(p.device))
+    return nats.round(decimals=NATS_DECIMALS).to(p.dtype)
 
 
 # ── rounds ─────────────────────────────────────────────────────────────────────────────────────────────────────
