@@ -318,6 +318,11 @@ def test_a_block_that_is_cut_into_parts_gives_the_same(reveal, monkeypatch):
     assert torch.equal(chosen.decode(parts.noise, blank_prompt(*X.shape)).ids, X)
 
 
+@EVERY_ORDER
+def test_a_million_rounds_are_one_a_token(reveal):
+    assert torch.equal(bijection(reveal, steps=10**6).nats(X, FREE), bijection(reveal, steps=LENGTH).nats(X, FREE))
+
+
 def test_frames_show_the_masks_go_round_by_round():
     frames = []
     chosen = bijection("spread", steps=2)

@@ -163,7 +163,9 @@ class Bijection:
     ) -> Int[Tensor, "B L"]:
         """Starts from masks and puts each block's tokens into their places; a round that reveals none costs no call."""
         process = self.model.process
-        schedule = rounds(free, self.steps, block_length=self.block_length)
+        places = int(free.sum(-1).max()) if len(free) else 0
+        steps = min(self.steps, max(places, 1))  # rounds beyond one a place reveal nothing
+        schedule = rounds(free, steps, block_length=self.block_length)
         z, hidden = process.forget(ids, free), free
         on_step(Frame(step=0, t=1.0, z=z))
         times = self._times(free, [count for _, count in schedule])
