@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _FIRST = ("bits_per_byte", "answers_right", "accuracy", "mauve", "nats_per_token", "exact_bits_per_byte")
 """Figures that a verdict is about, the first that is there."""
+_MADE_OF = {"perplexity": "nats_per_token", "exact_perplexity": "exact_nats_per_token"}
+"""Figures whose examples are those of another one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,8 +196,7 @@ def _examples(registry: "Registry") -> ExamplesOf:
         key = (figure.run.id, str(evaluation))
         if key not in kept:
             kept[key] = registry.examples(*key)
-        name = "nats_per_token" if figure.name == "perplexity" else figure.name
-        return kept[key].get(name)
+        return kept[key].get(_MADE_OF.get(figure.name, figure.name))
 
     return look_up
 
