@@ -27,7 +27,10 @@ EVALUATION_COLUMNS = (
     *("date", "evaluation", "status", "kind", "source", "machine", "protocol", "scores", "seconds", "link", "git"),
     *("tags", "conclusion"),
 )
-_PROTOCOL = ("split", "rows", "row_length", "draws", "sampler", "steps", "length", "judge", "features", "checker")
+_PROTOCOL = (
+    *("split", "rows", "row_length", "draws", "sampler", "reveal", "steps", "block_length", "length"),
+    *("judge", "features", "checker"),
+)
 _EXACT = "next token"  # how the objective begins in words whose likelihood is no bound
 
 Row = Mapping[str, Cell]
