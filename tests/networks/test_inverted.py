@@ -93,6 +93,16 @@ def test_under_autocast_they_are_those_of_plain_autograd_too(variant):
     assert farthest(plain, expected) > 1e-3
 
 
+def test_the_precision_is_that_of_the_forward_pass_wherever_the_backward_pass_runs():
+    results = []
+    for built in both(coupling=affine()):
+        loss = loss_of(built, doubled=False)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss.backward()
+        results.append({name: p.grad for name, p in built.named_parameters()})
+    assert farthest(*results) == 0.0
+
+
 def test_streams_in_float32_would_not_be_enough_under_autocast(monkeypatch):
     """Why a stretch carries float64: rounding of 1e-7 flips what bfloat16 rounds to, and grows at every block."""
     monkeypatch.setattr(module, "widened", lambda x: x)
