@@ -23,7 +23,7 @@ def test_the_sampler_is_in_the_protocol_and_decides_the_figure(trained):
     found = {}
     for reveal, steps in (("left_to_right", 4), ("margin", 4), ("margin", 2), ("margin", 40)):
         figure = succeeds(*EXACT, "--reveal", reveal, "--steps", steps, "--json").objects[0]
-        assert figure["protocol"]["likelihood"] == "exact: probability mass of the named sampler"
+        assert figure["protocol"]["likelihood"] == "exact: sampler + ends"
         names = ("sampler", "reveal", "steps", "network_calls", "rows")
         rounds = min(steps, 16)
         assert [figure["protocol"][name] for name in names] == ["bijective", reveal, rounds, rounds, 4]
@@ -60,6 +60,16 @@ def test_an_autoregressive_model_s_exact_likelihood_is_its_likelihood(trained_ar
 )
 def test_an_order_that_does_not_fit_is_refused(trained, reveal, said):
     assert said in refused(*EXACT, "--reveal", reveal)
+
+
+def test_the_mean_over_all_orders_has_no_rounds_to_choose(trained):
+    said = refused(*EXACT, "--reveal", "any_order", "--steps", 4)
+    assert "--steps is given, and of the tasks exact-likelihood none reads it" in said
+
+
+def test_a_random_order_is_named_by_its_seed(trained):
+    figures = [succeeds(*EXACT, "--reveal", "random", "--seed", seed, "--json").objects[0] for seed in (1, 2)]
+    assert [figure["protocol"]["permutation"] for figure in figures] == [1, 2]
 
 
 def test_only_what_reveals_masks_has_an_exact_likelihood(home, finished):

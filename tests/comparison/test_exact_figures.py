@@ -10,7 +10,7 @@ from remask.comparison.text import comparison_lines
 from remask.errors import UserError
 
 HOW = LIKELIHOOD | {
-    "likelihood": "exact: probability mass of the named sampler",
+    "likelihood": "exact: sampler + ends",
     "sampler": "bijective",
     "reveal": "spread",
     "steps": 16,

@@ -65,6 +65,12 @@ class Opened:
         return {**facts, **blocks, "seed": self.origin.seed}
 
 
+def sampler_in_words(told: "Mapping[str, Any]") -> str:
+    """The sampler of a protocol, as `Opened.protocol` gives it, in words."""
+    blocks = f" in each block of {told['block_length']}" if "block_length" in told else ""
+    return f"sampler bijective, reveal {told['reveal']}, {told['steps']} steps{blocks}, seed {told['seed']}"
+
+
 def opened(run: str, coding: "Mapping[str, Any]") -> Opened:
     """The bijection of a run's finished model.
 
@@ -110,7 +116,9 @@ def wanted_texts(texts: "Sequence[str] | None", file: Path | None, rows: int | N
         raise UserError(f"--rows {rows}: give 1 or more")
     if len(given) != 1:
         said = f"{' and '.join(given)} are given" if given else "no text is given"
-        raise UserError(f"{said}: give one of TEXT, --texts FILE with one text a line, and --rows N of held-out text")
+        raise UserError(
+            f"{said}: give TEXT (behind the run), --texts FILE with one text a line, or --rows N of held-out text"
+        )
     if rows is not None:
         return None
     return list(texts) if texts else read_texts(file)

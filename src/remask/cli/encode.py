@@ -174,10 +174,7 @@ def print_words(lines: "Sequence[Mapping[str, Any]]", summed: "Mapping[str, Any]
         )
         typer.echo()
     trivial = ", ".join(f"{name} {number(value)}" for name, value in summed["trivial_bits_per_byte"].items())
-    typer.echo(
-        f"{summed['texts']} texts, {summed['tokens']} tokens under sampler bijective, reveal {summed['reveal']}, "
-        f"{summed['steps']} steps, seed {summed['seed']}"
-    )
+    typer.echo(f"{summed['texts']} texts, {summed['tokens']} tokens under {shared.sampler_in_words(summed)}")
     typer.echo(f"exact: {number(summed['bits_per_byte'])} bits/byte, {number(summed['nats_per_token'])} nats/token")
     typer.echo(f"trivial bits/byte: {trivial}")
     typer.echo(

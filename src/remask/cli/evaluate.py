@@ -223,8 +223,11 @@ def refuse_unread(tasks: "Sequence[str]", options: "Mapping[str, Any]") -> None:
     """
     from remask.errors import UserError
 
+    mixed = options.get("sampling.reveal") == "any_order"  # one token a round, whatever is asked
     for key, value in options.items():
         readers = _READ_BY.get(key, _DRAWING if key.startswith("sampling.") else None)
+        if mixed and key in _OF_EXACT:
+            readers = _DRAWING
         if value is not None and readers is not None and not readers & set(tasks):
             flag = "--" + key.rpartition(".")[2].replace("_", "-")
             named = ", ".join(name for name in TASKS if name in readers)

@@ -111,7 +111,4 @@ def print_words(lines: "Sequence[Mapping[str, Any]]", summed: "Mapping[str, Any]
     ]
     fresh = ["fresh noise", number(summed["fresh_equal_to_first"]), number(summed["fresh_equal_to_second"]), ""]
     print_table(["way", "equal to first", "to second", "nats/token"], [*rows, fresh], right=(1, 2, 3))
-    typer.echo(
-        f"{summed['tokens']} tokens; sampler bijective, reveal {summed['reveal']}, {summed['steps']} steps, seed "
-        f"{summed['seed']}"
-    )
+    typer.echo(f"{summed['tokens']} tokens; {shared.sampler_in_words(summed)}")

@@ -184,6 +184,6 @@ def print_words(lines: "Sequence[Mapping[str, Any]]", summed: "Mapping[str, Any]
     ]
     print_table(header, rows, right=(1, 2, 3, 4, 5))
     typer.echo(
-        f"the texts themselves: {number(summed['nats_per_token_of_texts'])} nats/token; sampler bijective, reveal "
-        f"{summed['reveal']}, {summed['steps']} steps, seed {summed['seed']}"
+        f"the texts themselves: {number(summed['nats_per_token_of_texts'])} nats/token; "
+        f"{shared.sampler_in_words(summed)}"
     )

@@ -32,6 +32,7 @@ WAYS: Mapping[str, str] = {
     "steps": "sampling steps",
     "network_calls": "calls of the network",
     "reveal": "the order of revealing",
+    "permutation": "the seed of the random order",
     "grid": "the times of the sampling steps",
     "block_length": "sampling in blocks of",
     "temperature": "the temperature",

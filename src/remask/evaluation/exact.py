@@ -119,11 +119,12 @@ def sampler_in_words(measurements: Sequence[Measurement]) -> list[str]:
         return []
     calls = "1 network call" if how["network_calls"] == 1 else f"{how['network_calls']} network calls"
     blocks = f" in blocks of {how['block_length']}" if how.get("block_length") else ""
+    which = f" (the permutation of seed {how['permutation']})" if "permutation" in how else ""
     causal = how["sampler"] == "left_to_right"  # which is not told where documents end
     ends = "Documents of a row are read apart, their ends paid for as in the bound; remask encode reads a row whole. "
     return [
         f"exact: −log of the probability with which the sampler {how['sampler']} draws the text, reveal "
-        f"{how['reveal']}, {how['steps']} steps{blocks} ({calls}). {'' if causal else ends}Another order or "
+        f"{how['reveal']}{which}, {how['steps']} steps{blocks} ({calls}). {'' if causal else ends}Another order or "
         "number of steps is another law."
     ]
 

@@ -70,7 +70,7 @@ class ExactTask:
             sums,
             trivial_nats=text.predictors.nats(batches),
             protocol={
-                "likelihood": "exact: probability mass of the named sampler",
+                "likelihood": "exact" if model.process is None else "exact: " + " + ".join(sums.terms),
                 **how,
                 "rows": len(sums.nats),
                 "ngram_training_bytes": text.predictors.fitted_bytes,
@@ -88,14 +88,16 @@ class ExactTask:
             how: dict[str, object] = {"sampler": "left_to_right", "reveal": "left_to_right", "steps": length}
             return row_likelihoods(model, batches, draws=1, seed=recipe.seed), how | {"network_calls": 1}
         spec = _drawing(recipe, self.reveal)
+        reveal = spec.reveal or USUAL_REVEAL
         most = min(spec.steps, spec.block_length or length)  # rounds beyond one a token reveal nothing
-        how = {"sampler": "bijective", "reveal": spec.reveal or USUAL_REVEAL, "steps": most}
+        how = {"sampler": "bijective", "reveal": reveal, "steps": most}
         nats: RowNats = _by_rounds(spec, model, recipe.seed)
         if self.reveal == ANY_ORDER:
-            how |= {"reveal": ANY_ORDER, "steps": length}
+            how = {"sampler": "bijective, orders mixed", "reveal": ANY_ORDER, "steps": length}
             nats = subset_nats
-        elif spec.block_length is not None:
-            how["block_length"] = spec.block_length
+        else:
+            how |= {} if spec.block_length is None else {"block_length": spec.block_length}
+            how |= {"permutation": recipe.seed} if reveal == "random" else {}
         end_share = text.predictors.end_share if text.rows.shows_ends else None
         sums, calls = row_exact_likelihoods(model, batches, process=model.process, nats=nats, end_share=end_share)
         return sums, how | {"network_calls": calls}
