@@ -43,7 +43,7 @@ def test_a_draw_is_timed_from_its_start_to_its_end_and_the_first_does_not_count(
         return prompt.ids
 
     monkeypatch.setattr(steps, "generate", generate)
-    monkeypatch.setattr(steps, "build_sampler", lambda spec, model: None)
+    monkeypatch.setattr(steps, "build_sampler", lambda spec, model, *, seed: None)
     ticks = (float(k * k) for k in count())  # draw k lasts from (2k)² to (2k + 1)²: 4k + 1 seconds
     model = SimpleNamespace(network=Reading(), device=torch.device("cpu"))
     recipe = SimpleNamespace(sampling=None, seed=0)
