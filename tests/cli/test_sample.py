@@ -3,6 +3,10 @@ import json
 import pytest
 from command import BYTES, newest, refused, succeeds
 
+from remask.cli.options import changed_recipe
+from remask.recipes import read_recipe
+from remask.runs import RunFolder
+
 
 def test_json_is_one_object_a_text_and_nothing_else(trained):
     done = succeeds("sample", "last", "--count", 3, "--json")
@@ -119,3 +123,11 @@ def test_a_prompt_with_a_character_that_the_tokenizer_lacks_is_one_line_that_nam
     message = refused("sample", "last", "--prompt", "of 東")
     assert "東" in message
     assert "U+6771" in message
+
+
+def test_naming_the_recipes_own_sampler_keeps_its_keys_and_another_gives_them_up(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(read_recipe("bijective"), encoding="utf-8")
+    kept, given_up = (
+        changed_recipe(RunFolder(tmp_path), {"sampling.sampler": name}) for name in ("bijective", "ancestral")
+    )
+    assert (kept.sampling.reveal, given_up.sampling.reveal) == ("spread", None)

@@ -108,8 +108,10 @@ def changed_recipe(folder: "RunFolder", options: Mapping[str, Any]) -> "Recipe":
     from remask.errors import UserError
 
     given = [f"{key}={_written(value)}" for key, value in options.items() if value is not None]
-    if options.get("sampling.sampler") is not None:
-        given += [f"sampling.{key}=null" for key in SAMPLER_KEYS if options.get(f"sampling.{key}") is None]
+    sampler = options.get("sampling.sampler")
+    if sampler is not None:
+        others = [key for key, owner in SAMPLER_KEYS.items() if owner != sampler]
+        given += [f"sampling.{key}=null" for key in others if options.get(f"sampling.{key}") is None]
     try:
         return load_recipe(str(folder.recipe_path), given)
     except UserError as error:
