@@ -58,6 +58,11 @@ class CategoricalProcess(ABC):
         del where
         return z
 
+    def time_hiding(self, hidden: Int[Tensor, "*N"], free: Int[Tensor, "*#N"]) -> Float[Tensor, "*N"]:
+        """The time at which 1 − α_t is the share of `hidden` places among `free` ones; of no free place, none."""
+        share = hidden.to(widest_float(hidden.device)) / free.clamp_min(1)
+        return self.schedule.time(1.0 - share)
+
     @property
     def data_size(self) -> int:
         """The number of tokens that clean text can hold: V − 1."""

@@ -33,7 +33,6 @@ from remask.objectives.base import Loss, Network, scatter_positions
 from remask.objectives.likelihood import LikelihoodBound
 from remask.orders import FixedOrder, Order, block_counts
 from remask.processes import CategoricalProcess, Masking
-from remask.randomness import widest_float
 from remask.schedules import batch_times
 
 Estimate = Callable[..., Tensor]
@@ -77,9 +76,7 @@ class Revealed:
 
         The time is that at which noise hides this share of a row's targets.
         """
-        wide = widest_float(batch.ids.device)
-        hidden_share = hidden.sum(-1).to(wide) / batch.targets.sum(-1).clamp_min(1).to(wide)
-        t = self.process.schedule.time(1.0 - hidden_share)
+        t = self.process.time_hiding(hidden.sum(-1), batch.targets.sum(-1))
         z = batch.ids.masked_fill(hidden, self.process.mask_id)
         return self.process.log_clean(network(z, t, segments=batch.segments, positions=positions))
 

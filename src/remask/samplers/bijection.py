@@ -195,8 +195,7 @@ class Bijection:
         """For each round, the time of each row at which the noise leaves the share of masks that it begins with."""
         count = torch.stack([*counts], -1)
         hidden = count.sum(-1, keepdim=True) - count.cumsum(-1) + count
-        share = hidden.to(widest_float(free.device)) / free.sum(-1, keepdim=True).clamp_min(1)
-        return self.model.process.schedule.time(1.0 - share).unbind(-1)
+        return self.model.process.time_hiding(hidden, free.sum(-1, keepdim=True)).unbind(-1)
 
 
 def _nats(log_p: Float[Tensor, "M V"], x: Int[Tensor, "M"]) -> Float[Tensor, "M"]:

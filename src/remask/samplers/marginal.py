@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from remask.randomness import widest_float
 from remask.samplers.base import Denoiser
 from remask.samplers.quantile import exact, exact_device
 
@@ -63,8 +62,8 @@ def _log_p(
     """Log p of each hidden token given those that are not, float64; 0 elsewhere. Rows with none hidden are idle."""
     process = model.process
     values = torch.zeros(ids.shape, dtype=torch.float64, device=exact_device(ids.device))
-    share = hidden.sum(-1).to(widest_float(ids.device)) / counts.clamp_min(1)
-    logits = model.logits(process.forget(ids, hidden), process.schedule.time(1.0 - share), positions=hidden)
+    times = process.time_hiding(hidden.sum(-1), counts)
+    logits = model.logits(process.forget(ids, hidden), times, positions=hidden)
     log_p = process.log_clean(exact(logits))
     return values.masked_scatter(
         hidden.to(values.device), log_p.gather(-1, ids[hidden].to(log_p.device)[:, None]).squeeze(-1)
