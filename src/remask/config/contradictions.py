@@ -275,7 +275,7 @@ def _curriculum(recipe: Recipe) -> Iterator[Contradiction]:
 
 def _masked_samplers(recipe: Recipe) -> Iterator[Contradiction]:
     process, sampler = recipe.process, recipe.sampling.sampler
-    if sampler in _MASKS_ONLY and process is not None and process.kind != "masking":
+    if sampler in MASKS_ONLY and process is not None and process.kind != "masking":
         but = f"it needs masked tokens and process.kind is {process.kind}"
         give = "sampling.sampler=ancestral, or process.kind=masking"
         yield _clash("process.kind", "sampling.sampler", given=sampler, but=but, give=give)
@@ -374,7 +374,7 @@ _NOISES = {
 }
 MOST_AFFINE = 16
 """Reversible blocks with affine couplings."""
-_MASKS_ONLY = ("confidence", "margin", "entropy", "entropy_bounded", "remdm", "bijective")
+MASKS_ONLY = ("confidence", "margin", "entropy", "entropy_bounded", "remdm", "bijective")
 _OWN_TIMES = ("entropy_bounded", "bijective")
 SAMPLER_KEYS = {  # key of `sampling` → the one sampler that reads it
     "budget": "entropy_bounded",

@@ -7,6 +7,7 @@ from typing import Any
 from remask import processes, samplers, schedules
 from remask.config import schema
 from remask.config.build.orders import build_order
+from remask.config.contradictions import MASKS_ONLY
 from remask.errors import UserError
 from remask.generation import Sampler
 from remask.model import Model
@@ -23,7 +24,6 @@ LOOP_TIME, LOOP_SHARE = 0.05, 0.5
 """Where ReMDM's loop stands still, and the share of the steps that it does (arXiv:2503.00307, section 4)."""
 USUAL_REVEAL = "random"
 """The order of the sampler `bijective` where `reveal` is null."""
-MASKS_ONLY = ("confidence", "margin", "entropy", "entropy_bounded", "remdm", "bijective")
 
 
 def build_sampler(spec: schema.SamplingSpec, model: Model, *, seed: int) -> Sampler:
