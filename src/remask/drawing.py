@@ -92,8 +92,9 @@ def sampling_protocol(recipe: Recipe, *, length: int) -> dict[str, Any]:
 
 
 def answers_prompts(recipe: Recipe) -> bool:
-    """Whether the recipe trains on pairs, so that text drawn from nothing says little of its model."""
-    return recipe.data.prompt_key is not None or recipe.data.source in TASKS
+    """Whether the recipe trains on text behind given tokens, so that text from nothing says little of its model."""
+    data = recipe.data
+    return data.prompt_key is not None or data.source in TASKS or data.prefix is not None
 
 
 def ended_prompt(text: str, recipe: Recipe) -> str:
@@ -106,19 +107,19 @@ def ended_prompt(text: str, recipe: Recipe) -> str:
 
 
 def own_prompts(model: Model, recipe: Recipe, store: TokenStore, *, count: int) -> tuple[Prompt, list[str | None]]:
-    """What a recipe's samples start from when nobody says: nothing, or the prompts of held-out pairs.
+    """What a recipe's samples start from when nobody says: nothing, or the given tokens of held-out rows.
 
     Args:
         model: the model that will draw.
         recipe: says how long samples are.
-        store: a held-out split, spread evenly over by the prompts of pairs.
-        count: how many samples; with fewer pairs, prompts are taken again.
+        store: a held-out split, spread evenly over by the prompts.
+        count: how many samples; with fewer rows, prompts are taken again.
 
     Returns:
         the prompt on the model's device, and its texts.
     """
     length = check_length(recipe.sampling.length or recipe.data.length, model)
-    if store.prompt_lengths is None:
+    if not answers_prompts(recipe):
         return blank_prompt(count, length, device=model.device), [None] * count
     rows = build_rows(recipe.data.model_copy(update={"length": length}), store)
     chosen = np.resize(spread_indices(len(rows), count), count)  # repeated where there are fewer

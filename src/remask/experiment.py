@@ -128,11 +128,15 @@ def _book(
 
 
 def say_left_out(materials: Materials, watch: Watcher) -> None:
-    """Tells of pairs that are longer than a row, and so neither trained on nor judged."""
+    """Tells of pairs that are longer than a row, or documents without a target: neither trained on nor judged."""
     rows = materials.held_out_rows
     counts = {"training": (materials.feed.left_out, materials.feed.rows), "validation": (rows.left_out, len(rows))}
     for split, (left_out, kept) in counts.items():
-        if left_out:
+        if left_out and (given := materials.recipe.data.prefix) is not None:
+            watch.said(
+                f"{left_out} {split} documents have no token behind the first data.prefix={given} and are left out"
+            )
+        elif left_out:
             total = left_out + (kept or 0)
             watch.said(
                 f"{left_out} of {total} {split} pairs are longer than data.length={rows.length} tokens and are left out"

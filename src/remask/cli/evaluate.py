@@ -194,8 +194,9 @@ def wanted_tasks(
     from remask.drawing import answers_prompts
     from remask.errors import UserError, did_you_mean
 
-    usual = ("likelihood", "answers" if answers_prompts(option.changed_recipe(folder, {})) else "quality")
-    chosen = list(dict.fromkeys(given or usual))
+    recipe = option.changed_recipe(folder, {})
+    usual = ("likelihood", "answers" if answers_prompts(recipe) else "quality")
+    chosen = list(dict.fromkeys(given or (usual if recipe.data.prefix is None else usual[:1])))
     for name in chosen:
         if name not in TASKS:
             raise UserError(f"--task {name} is unknown; {did_you_mean(name, TASKS)}")

@@ -203,13 +203,13 @@ def _sampler_keys(recipe: Recipe) -> Iterator[Contradiction]:
 
 
 def _pairs(recipe: Recipe) -> Iterator[Contradiction]:
-    data, tasks = recipe.data, ("sudoku4", "countdown", "multiplication")
+    data = recipe.data
     if (data.prompt_key is None) != (data.response_key is None):
         given, other = ("prompt_key", "response_key") if data.response_key is None else ("response_key", "prompt_key")
         but = f"data.{other} is null, and pairs need both"
         give = f"data.{other} too, or neither"
         yield _clash(f"data.{other}", f"data.{given}", given=getattr(data, given), but=but, give=give)
-    paired = data.prompt_key is not None or data.source in tasks
+    paired = data.prompt_key is not None or data.source in _TASKS
     if data.pad == "end" and not paired:
         but = "only prompt-response pairs are padded"
         give = "data.pad=none, or data.prompt_key and data.response_key"
@@ -217,12 +217,12 @@ def _pairs(recipe: Recipe) -> Iterator[Contradiction]:
     if data.pad == "end" and recipe.objective.kind == "next_token":
         but = "an autoregressive model ends a response by itself"
         yield _clash("objective.kind", "data.pad", given=data.pad, but=but, give="data.pad=none")
-    if data.source in tasks:
+    if data.source in _TASKS:
         for key in ("validation", "test", "prompt_key", "response_key", "separator"):
             if getattr(data, key) is not None:
                 but = f"source {data.source} makes its own pairs and splits"
                 yield _clash("data.source", f"data.{key}", given=getattr(data, key), but=but, give=f"data.{key}=null")
-    if recipe.training.prompt_dropout and not paired:
+    if recipe.training.prompt_dropout and not paired and data.prefix is None:
         but = "the text has no prompts"
         give = "training.prompt_dropout=0, or data.prompt_key and data.response_key"
         given = recipe.training.prompt_dropout
@@ -232,6 +232,34 @@ def _pairs(recipe: Recipe) -> Iterator[Contradiction]:
         given = recipe.training.prompt_dropout
         give = "training.prompt_dropout=0"
         yield _clash("objective.kind", "training.prompt_dropout", given=given, but=but, give=give)
+
+
+def _prefix(recipe: Recipe) -> Iterator[Contradiction]:
+    data = recipe.data
+    if data.prefix is None:
+        if data.stride is not None:
+            but = "only rows with a prefix overlap"
+            yield _clash("data.prefix", "data.stride", given=data.stride, but=but, give="data.stride=null")
+        return
+    if data.prefix >= data.length:
+        but = f"data.length={data.length} leaves no token behind it to learn"
+        give = f"data.prefix={data.length - 1} or less, or another data.length"
+        yield _clash("data.length", "data.prefix", given=data.prefix, but=but, give=give)
+    if data.streaming:
+        but = "a stream is packed, and rows with a prefix lie in one document each"
+        give = "data.prefix=null, or data.streaming=false"
+        yield _clash("data.streaming", "data.prefix", given=data.prefix, but=but, give=give)
+    if data.prompt_key is not None or data.source in _TASKS:
+        but = "the prompts of pairs are given already"
+        give = "data.prefix=null, or plain text"
+        key = "data.source" if data.source in _TASKS else "data.prompt_key"
+        yield _clash(key, "data.prefix", given=data.prefix, but=but, give=give)
+    for place, entry in enumerate(data.mixture, start=1):
+        if entry.prompt_key is not None:
+            but = f"data.prefix={data.prefix} cuts plain text alone"
+            yield _clash(
+                "data.prefix", "data.mixture", given=f"entry {place} of pairs", but=but, give="data.prefix=null"
+            )
 
 
 def _pretrained(recipe: Recipe) -> Iterator[Contradiction]:
@@ -366,6 +394,7 @@ def _micro_batch(recipe: Recipe) -> Iterator[Contradiction]:
     yield _clash("training.batch_size", "training.micro_batch_size", given=micro, but=but, give=give)
 
 
+_TASKS = ("sudoku4", "countdown", "multiplication")
 _NOISES = {
     "score_entropy": ("masking", "uniform"),
     "masked_language_model": ("masking",),
@@ -400,6 +429,7 @@ _CHECKS: tuple[Callable[[Recipe], Iterator[Contradiction]], ...] = (
     _masked_samplers,
     _sampler_keys,
     _pairs,
+    _prefix,
     _pretrained,
     _heads,
     _experts,

@@ -42,6 +42,11 @@ def check_samples(model: Model, recipe: Recipe, text: JudgedText) -> None:
     """
     if text.corpus.paired:
         raise UserError("this model answers prompts, and samples from nothing say little of it. Give --task answers")
+    if recipe.data.prefix is not None:
+        raise UserError(
+            f"this model goes on from data.prefix={recipe.data.prefix} given tokens, and samples from nothing say "
+            "little of it. Give --task likelihood"
+        )
     if recipe.sampling.stop:
         raise UserError(
             "sampling.stop=true fills samples with ends of text, and those are no text to judge. Give --no-stop"

@@ -95,9 +95,16 @@ def rows_identity(model: Model, recipe: Recipe, text: JudgedText, chosen: npt.ND
         chosen: their numbers, in order.
     """
     # how ends of documents are dealt with: by the packing of plain text, or by what fills up the rows of pairs
-    ends = ["pairs", recipe.data.pad, text.rows.left_out] if text.corpus.paired else ["packed"]
+    ends = _cutting(recipe, text)
     facts = [text.corpus.fingerprint, recipe.evaluation.split, text.rows.length, model.tokenizer.fingerprint, ends]
     return identity_of("rows", *facts, chosen.tolist())
+
+
+def _cutting(recipe: Recipe, text: JudgedText) -> list[object]:
+    data = recipe.data
+    if text.corpus.paired:
+        return ["pairs", data.pad, text.rows.left_out]
+    return ["packed"] if data.prefix is None else ["windows", data.prefix, data.stride or data.length]
 
 
 def rows_protocol(model: Model, recipe: Recipe, text: JudgedText) -> dict[str, object]:
@@ -113,4 +120,7 @@ def rows_protocol(model: Model, recipe: Recipe, text: JudgedText) -> dict[str, o
     }
     if text.corpus.paired:
         protocol |= {"targets": "responses", "padding": recipe.data.pad, "pairs_left_out": text.rows.left_out}
+    elif recipe.data.prefix is not None:
+        windows = {"stride": recipe.data.stride or recipe.data.length, "documents_left_out": text.rows.left_out}
+        protocol |= {"targets": "suffixes", "given": recipe.data.prefix, **windows}
     return protocol

@@ -14,6 +14,7 @@ from remask.data.pairs import FilledPairRows, PairRows
 from remask.data.store import Progress, TokenStore, build_stores
 from remask.data.stream_feed import LanePlan, StreamFeed
 from remask.data.vocabulary import corpus_bpe, corpus_characters
+from remask.data.windows import WindowRows
 from remask.tokenizers import ByteTokenizer, Tokenizer, huggingface_tokenizer
 
 SHUFFLE_DOCUMENTS = 1024
@@ -79,7 +80,9 @@ def build_text_for(recipe: schema.Recipe, tokenizer: Tokenizer, *, cache: Path) 
 
 
 def build_rows(data: schema.DataSpec, store: TokenStore) -> Rows:
-    """A split in rows: packed text, or one prompt-response pair a row."""
+    """A split in rows: packed text, windows of one document each, or one prompt-response pair a row."""
+    if store.prompt_lengths is None and data.prefix is not None:
+        return WindowRows(store, length=data.length, given=data.prefix, stride=data.stride)
     if store.prompt_lengths is None:
         return PackedRows(store, length=data.length)
     return {"none": PairRows, "end": FilledPairRows}[data.pad](store, length=data.length)

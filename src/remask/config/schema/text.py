@@ -85,6 +85,16 @@ class DataSpec(Section):
     config: str | None = Field(default=None, min_length=1, description="configuration of a Hugging Face dataset")
     max_documents: Whole | None = Field(default=None, ge=1, description="documents to read at most; null: all")
     length: Whole = Field(default=128, ge=2, description="tokens a row")
+    prefix: Whole | None = Field(
+        default=None,
+        ge=1,
+        description="tokens of a row that are given, the others are learned; a row lies in one document; null: none",
+    )
+    stride: Whole | None = Field(
+        default=None,
+        ge=1,
+        description="prefix: tokens from one row's start to the next one's in a document; null: data.length",
+    )
     weight: float = Field(
         default=1.0, gt=0, le=1e6, description="how often rows of source are taken, against those of the mixture"
     )
