@@ -94,7 +94,7 @@ def sampling_protocol(recipe: Recipe, *, length: int) -> dict[str, Any]:
 def answers_prompts(recipe: Recipe) -> bool:
     """Whether the recipe trains on text behind given tokens, so that text from nothing says little of its model."""
     data = recipe.data
-    return data.prompt_key is not None or data.source in TASKS or data.prefix is not None
+    return data.prompt_key is not None or data.source in TASKS or bool(data.prefix)
 
 
 def ended_prompt(text: str, recipe: Recipe) -> str:

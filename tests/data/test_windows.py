@@ -84,6 +84,14 @@ def test_with_a_stride_of_the_targets_each_token_behind_the_first_ones_is_a_targ
     assert counted.tolist() == expected.tolist()
 
 
+def test_without_a_prefix_every_token_of_every_document_is_a_target_once():
+    store = store_of(9, 1, 4, 13)
+    rows = WindowRows(store, length=4, given=0)
+    batch = everything(rows)
+    assert batch.targets.tolist() == (batch.segments != 0).tolist()
+    assert (batch.ids[batch.targets].tolist(), rows.left_out) == (store.ids.tolist(), 0)
+
+
 @pytest.mark.parametrize("stride", [None, 1, 3, 20])
 def test_targets_and_their_bytes_are_those_of_the_rows(stride):
     rows = WindowRows(store_of(9, 4, 23, 11), length=7, given=3, stride=stride)
@@ -122,8 +130,8 @@ def test_a_feed_reads_each_row_once_an_epoch():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"length": 4, "given": 4}, "a prefix from 1 to 3"),
-        ({"length": 4, "given": 0}, "a prefix from 1 to 3"),
+        ({"length": 4, "given": 4}, "a prefix from 0 to 3"),
+        ({"length": 4, "given": -1}, "a prefix from 0 to 3"),
         ({"length": 4, "given": 2, "stride": 0}, "a stride of at least 1"),
         ({"length": 40, "given": 12}, "no document of more than data.prefix=12 tokens; the longest of 2 has 12"),
     ],

@@ -196,7 +196,7 @@ def wanted_tasks(
 
     recipe = option.changed_recipe(folder, {})
     usual = ("likelihood", "answers" if answers_prompts(recipe) else "quality")
-    chosen = list(dict.fromkeys(given or (usual if recipe.data.prefix is None else usual[:1])))
+    chosen = list(dict.fromkeys(given or (usual[:1] if recipe.data.prefix else usual)))
     for name in chosen:
         if name not in TASKS:
             raise UserError(f"--task {name} is unknown; {did_you_mean(name, TASKS)}")

@@ -1,9 +1,11 @@
 """Keys of a recipe that are each valid but do not go together."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from math import gcd
 
+from remask.config.clash import Contradiction
+from remask.config.clash import clash as _clash
+from remask.config.concept_contradictions import CONCEPT_CHECKS
 from remask.config.schema import (
     DEFAULT_LANES,
     BijectiveSpec,
@@ -13,30 +15,13 @@ from remask.config.schema import (
     Recipe,
     ReversibleSpec,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Contradiction:
-    """Two keys that disagree.
-
-    Attributes:
-        keys: the dotted keys (or sections) that disagree; the message is about the last one.
-        message: one line: what was given, why it does not fit, what to do.
-    """
-
-    keys: tuple[str, ...]
-    message: str
+from remask.config.schema.text import TASKS
 
 
 def contradictions(recipe: Recipe) -> Iterator[Contradiction]:
     """Every pair of keys in the recipe that do not go together, in a fixed order."""
     for check in _CHECKS:
         yield from check(recipe)
-
-
-def _clash(*keys: str, given: object, but: str, give: str) -> Contradiction:
-    value = "null" if given is None else given
-    return Contradiction(keys=keys, message=f"{keys[-1]}: {value} given, but {but}; give {give}")
 
 
 def _source(recipe: Recipe) -> Iterator[Contradiction]:
@@ -209,7 +194,7 @@ def _pairs(recipe: Recipe) -> Iterator[Contradiction]:
         but = f"data.{other} is null, and pairs need both"
         give = f"data.{other} too, or neither"
         yield _clash(f"data.{other}", f"data.{given}", given=getattr(data, given), but=but, give=give)
-    paired = data.prompt_key is not None or data.source in _TASKS
+    paired = data.prompt_key is not None or data.source in TASKS
     if data.pad == "end" and not paired:
         but = "only prompt-response pairs are padded"
         give = "data.pad=none, or data.prompt_key and data.response_key"
@@ -217,12 +202,12 @@ def _pairs(recipe: Recipe) -> Iterator[Contradiction]:
     if data.pad == "end" and recipe.objective.kind == "next_token":
         but = "an autoregressive model ends a response by itself"
         yield _clash("objective.kind", "data.pad", given=data.pad, but=but, give="data.pad=none")
-    if data.source in _TASKS:
+    if data.source in TASKS:
         for key in ("validation", "test", "prompt_key", "response_key", "separator"):
             if getattr(data, key) is not None:
                 but = f"source {data.source} makes its own pairs and splits"
                 yield _clash("data.source", f"data.{key}", given=getattr(data, key), but=but, give=f"data.{key}=null")
-    if recipe.training.prompt_dropout and not paired and data.prefix is None:
+    if recipe.training.prompt_dropout and not paired and not data.prefix:
         but = "the text has no prompts"
         give = "training.prompt_dropout=0, or data.prompt_key and data.response_key"
         given = recipe.training.prompt_dropout
@@ -249,10 +234,10 @@ def _prefix(recipe: Recipe) -> Iterator[Contradiction]:
         but = "a stream is packed, and rows with a prefix lie in one document each"
         give = "data.prefix=null, or data.streaming=false"
         yield _clash("data.streaming", "data.prefix", given=data.prefix, but=but, give=give)
-    if data.prompt_key is not None or data.source in _TASKS:
+    if data.prompt_key is not None or data.source in TASKS:
         but = "the prompts of pairs are given already"
         give = "data.prefix=null, or plain text"
-        key = "data.source" if data.source in _TASKS else "data.prompt_key"
+        key = "data.source" if data.source in TASKS else "data.prompt_key"
         yield _clash(key, "data.prefix", given=data.prefix, but=but, give=give)
     for place, entry in enumerate(data.mixture, start=1):
         if entry.prompt_key is not None:
@@ -394,7 +379,6 @@ def _micro_batch(recipe: Recipe) -> Iterator[Contradiction]:
     yield _clash("training.batch_size", "training.micro_batch_size", given=micro, but=but, give=give)
 
 
-_TASKS = ("sudoku4", "countdown", "multiplication")
 _NOISES = {
     "score_entropy": ("masking", "uniform"),
     "masked_language_model": ("masking",),
@@ -435,4 +419,5 @@ _CHECKS: tuple[Callable[[Recipe], Iterator[Contradiction]], ...] = (
     _experts,
     _reversible,
     _micro_batch,
+    *CONCEPT_CHECKS,
 )

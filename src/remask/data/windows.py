@@ -1,4 +1,4 @@
-"""Rows of one document each, whose first tokens are given and whose others are learned.
+"""Rows of one document each, whose first tokens, if any, are given and whose others are learned.
 
 Letters: N tokens of a split, D documents, L tokens a row, P given ones, S tokens from the start of a row to the next,
 B rows of a batch.
@@ -25,14 +25,14 @@ class WindowRows:
     A document's windows begin at its tokens 0, S, 2S, …; each has at least one target, and the last ones may be padded
     (segment 0). So a row never holds two documents. Documents of P tokens or fewer, their end of text included, have no
     target and are left out; `left_out` says how many. With S = L − P every token behind the first P of a document is a
-    target once; with S = L windows do not overlap.
+    target once; with S = L windows do not overlap. With P = 0 nothing is given and every document has its rows.
 
     What a network that looks both ways bounds here is −log p(targets | given tokens, where the document ends).
 
     Args:
         store: the tokens of plain text.
         length: L, tokens a row, more than P.
-        given: P, at least 1.
+        given: P, at least 0.
         stride: S, at least 1; None takes L.
 
     Raises:
@@ -43,9 +43,9 @@ class WindowRows:
 
     def __init__(self, store: TokenStore, *, length: int, given: int, stride: int | None = None) -> None:
         step = length if stride is None else stride
-        if not 1 <= given < length or step < 1:
+        if not 0 <= given < length or step < 1:
             raise UserError(
-                f"data.prefix={given} and data.stride={step} do not fit data.length={length}: give a prefix from 1 to "
+                f"data.prefix={given} and data.stride={step} do not fit data.length={length}: give a prefix from 0 to "
                 f"{length - 1} and a stride of at least 1"
             )
         if store.prompt_lengths is not None:
@@ -74,9 +74,13 @@ class WindowRows:
         """Tokens behind the given ones, of all rows."""
         return int((self._ends - self._starts - self.given).sum())
 
-    @cached_property
+    @property
     def bytes_per_target(self) -> float:
         """UTF-8 bytes of text for each target of this split."""
+        return self._bytes_per_target
+
+    @cached_property
+    def _bytes_per_target(self) -> float:
         text = self._bytes_before(self._ends) - self._bytes_before(self._starts + self.given)
         return float(text.sum() / self.targets)
 

@@ -42,7 +42,7 @@ def check_samples(model: Model, recipe: Recipe, text: JudgedText) -> None:
     """
     if text.corpus.paired:
         raise UserError("this model answers prompts, and samples from nothing say little of it. Give --task answers")
-    if recipe.data.prefix is not None:
+    if recipe.data.prefix:
         raise UserError(
             f"this model goes on from data.prefix={recipe.data.prefix} given tokens, and samples from nothing say "
             "little of it. Give --task likelihood"

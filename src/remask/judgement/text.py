@@ -122,5 +122,5 @@ def rows_protocol(model: Model, recipe: Recipe, text: JudgedText) -> dict[str, o
         protocol |= {"targets": "responses", "padding": recipe.data.pad, "pairs_left_out": text.rows.left_out}
     elif recipe.data.prefix is not None:
         windows = {"stride": recipe.data.stride or recipe.data.length, "documents_left_out": text.rows.left_out}
-        protocol |= {"targets": "suffixes", "given": recipe.data.prefix, **windows}
+        protocol |= {"targets": "windows of documents", "given": recipe.data.prefix, **windows}
     return protocol

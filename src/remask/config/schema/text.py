@@ -10,6 +10,9 @@ from remask.config.schema.section import Section, Whole
 DEFAULT_LANES = 8
 """Lanes of a stream where the recipe does not say."""
 
+TASKS = ("sudoku4", "countdown", "multiplication")
+"""Embedded sources that make their own pairs."""
+
 # --- data -------------------------------------------------------------------------------------------------
 
 
@@ -87,8 +90,8 @@ class DataSpec(Section):
     length: Whole = Field(default=128, ge=2, description="tokens a row")
     prefix: Whole | None = Field(
         default=None,
-        ge=1,
-        description="tokens of a row that are given, the others are learned; a row lies in one document; null: none",
+        ge=0,
+        description="rows lie in one document each; so many tokens of each are given, the rest learned; null: packed",
     )
     stride: Whole | None = Field(
         default=None,
