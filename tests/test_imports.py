@@ -10,8 +10,8 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 
 TEXT = {"errors", "tokenizers", "data"}
-NOISE = {*TEXT, "randomness", "schedules", "processes", "orders"}
-MODEL = {*NOISE, "objectives", "model"}
+NOISE = {*TEXT, "randomness", "schedules", "processes", "gaussian", "orders"}
+MODEL = {*NOISE, "objectives", "model", "continuation"}
 SAMPLING = {*MODEL, "samplers", "generation"}
 TRAINING = {*TEXT, "randomness", "objectives", "optimisation", "training", "checkpoints", "parallel", "sharding"}
 TRAINING |= {"tensor_files", "monitor", "guard", "health"}
@@ -37,9 +37,11 @@ ALLOWED: Mapping[str, set[str]] = {
     "randomness": {"data"},
     "schedules": {"data", "randomness"},
     "processes": {"data", "randomness", "schedules"},
+    "gaussian": {"data", "randomness", "schedules"},
     "orders": {"randomness"},
     "objectives": NOISE,
     "samplers": NOISE,
+    "continuation": {*TEXT, "processes"},
     "model": MODEL,
     "generation": SAMPLING,
     "flops": {*MODEL, "networks"},

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from remask.continuation import Continuation, SourceNetwork, check_given
 from remask.objectives.base import Objective
 from remask.processes import CategoricalProcess
 from remask.tokenizers import Tokenizer
@@ -68,6 +69,20 @@ class Model(Generic[P]):
         if self.process is None:
             segments[:, 1:] += (z[:, :-1] == self.tokenizer.eos_id).cumsum(-1)
         return segments
+
+    def under(self, fixed: Bool[Tensor, "B L"]) -> "Model[P] | Continuation":
+        """The model of rows of which some places are given, as a sampler sees it: itself, or one that reads them once.
+
+        Args:
+            fixed: given places.
+
+        Raises:
+            UserError: the network goes on from given tokens only, and free places stand before given ones.
+        """
+        if self.process is None or not isinstance(self.network, SourceNetwork):
+            return self
+        check_given(fixed)
+        return Continuation(process=self.process, network=self.network, fixed=fixed)
 
     @property
     def reader(self) -> "Reader | None":

@@ -8,6 +8,7 @@ from remask import processes, samplers, schedules
 from remask.config import schema
 from remask.config.build.orders import build_order
 from remask.config.contradictions import MASKS_ONLY
+from remask.continuation import SourceNetwork
 from remask.errors import UserError
 from remask.generation import Sampler
 from remask.model import Model
@@ -52,10 +53,10 @@ def build_sampler(spec: schema.SamplingSpec, model: Model, *, seed: int) -> Samp
         walk = partial(samplers.blockwise, block_length=spec.block_length, walk=walk, stop=stop)
     if spec.guidance == 0:
         return lambda prompt, generator, on_step: walk(
-            model, times, prompt=prompt, generator=generator, transform=transform, on_step=on_step
+            model.under(prompt.fixed), times, prompt=prompt, generator=generator, transform=transform, on_step=on_step
         )
     return lambda prompt, generator, on_step: walk(
-        samplers.Guided(model, prompt=prompt, scale=spec.guidance),
+        samplers.Guided(model.under(prompt.fixed), prompt=prompt, scale=spec.guidance),
         times,
         prompt=prompt,
         generator=generator,
@@ -73,11 +74,16 @@ def build_bijection(spec: schema.SamplingSpec, model: Model, *, seed: int) -> sa
         seed: the recipe's; it decides the order of revealing that is called random.
 
     Raises:
-        UserError: when the model's noise is not masking, or its blocks are others.
+        UserError: when the model's noise is not masking, its network reads given tokens apart, or blocks are others.
     """
     if not isinstance(model.process, processes.Masking):
         noise = "autoregressive" if model.process is None else f"of {type(model.process).__name__.lower()} noise"
         raise UserError(f"this model is {noise}, and only masked tokens are revealed in an order: give one of masking")
+    if isinstance(model.network, SourceNetwork):
+        raise UserError(
+            "this model reads given tokens apart from those it draws, and its texts have no noise to be encoded as: "
+            "give a run of another network, e.g. of recipe mdlm"
+        )
     check_blocks(spec, model)
     return samplers.Bijection(
         model=model,
