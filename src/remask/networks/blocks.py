@@ -67,10 +67,10 @@ class Attention(nn.Module):
         x: Float[Tensor, "B L D"],
         *,
         rotation: Float[Tensor, "L F 2"],
-        mask: Bool[Tensor, "B 1 L N"],
+        mask: Bool[Tensor, "B 1 L N"] | None,
         attach: Attach = alone,
     ) -> Float[Tensor, "B L D"]:
-        """Attention over those of the N positions that `attach` gives that `mask` allows."""
+        """Attention over those of the N positions that `attach` gives that `mask` allows; None: over all."""
         batch, length, width = x.shape
         qk, v = self.qkv(x).view(batch, length, 3 * self.heads, -1).split((2 * self.heads, self.heads), 2)
         q, k = rotate(unit_rms(qk), rotation).to(v.dtype).transpose(1, 2).chunk(2, 1)
