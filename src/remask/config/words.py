@@ -82,7 +82,13 @@ def _(objective: schema.LikelihoodBoundSpec | schema.BlockDiffusionSpec) -> list
     return _reweighted(objective)
 
 
-def _reweighted(bound: schema.LikelihoodBoundSpec | schema.BlockDiffusionSpec | schema.BijectiveSpec) -> list[str]:
+@_extra.register
+def _(objective: schema.ConceptBoundSpec) -> list[str]:
+    nested = [f"nested concepts {objective.nested_share:g}"] if objective.nested_share else []
+    return _reweighted(objective) + nested
+
+
+def _reweighted(bound: schema.WeightedBoundSpec) -> list[str]:
     found = [] if bound.weighting == "bound" else [f"{bound.weighting} weighting"]
     return found + ([f"curriculum {bound.curriculum_ratio:g}"] if bound.curriculum_ratio else [])
 

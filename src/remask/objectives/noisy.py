@@ -3,10 +3,11 @@
 Shape letters: B batch, L length, V vocabulary, M positions at which logits are wanted.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from remask.data.batch import Batch
@@ -60,7 +61,7 @@ class WantedRows:
     training, where a batch's shape should not change from step to step.
     """
 
-    network: Network
+    network: Callable[..., Tensor]
 
     def __call__(
         self,
@@ -69,9 +70,9 @@ class WantedRows:
         *,
         segments: Int[Tensor, "B L"],
         positions: Bool[Tensor, "B L"],
-        **tables: Int[Tensor, "B L"],
+        **tables: Shaped[Tensor, "B ..."],
     ) -> Float[Tensor, "M V"]:
-        """As `Network`; `tables` are further tokens that the network reads, such as a block network's context."""
+        """As `Network`; `tables` are what else it reads of each row: a clean context, or concepts."""
         wanted = positions.any(-1)
         wanted[0] |= ~wanted.any()  # a network cannot be run on no row at all, and none wanted is a valid question
         here = {name: table[wanted] for name, table in tables.items()}

@@ -4,6 +4,7 @@ import torch
 
 from remask import processes, schedules
 from remask.config import schema
+from remask.config.build.concept_objectives import build_concept_bound
 from remask.config.build.orders import build_order
 from remask.objectives import (
     BijectiveLikelihood,
@@ -85,13 +86,12 @@ def build_plain_objective(
             return MaskedLanguageModel(process=process, rate=spec.rate, t_min=spec.t_min)
         case schema.ProofreadingSpec():
             return build_proofreading(spec, process, steps=steps)
+        case schema.ConceptBoundSpec():
+            return build_concept_bound(recipe, spec, bound=build_bound(spec, process, steps=steps))
 
 
 def build_bound(
-    spec: schema.LikelihoodBoundSpec | schema.BijectiveSpec | schema.BlockDiffusionSpec,
-    process: processes.CategoricalProcess,
-    *,
-    steps: int,
+    spec: schema.WeightedBoundSpec, process: processes.CategoricalProcess, *, steps: int
 ) -> LikelihoodBound:
     """The bound of a process, with the fastest integrand that equals the generic one."""
     closed_forms = {

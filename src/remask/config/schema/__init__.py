@@ -6,6 +6,8 @@ below its siblings, and one branch in `remask.config.build`. Each key is checked
 on its own here; `remask.config.contradictions` says which keys do not go together.
 """
 
+from remask.config.schema.bounds import BoundSpec, WeightedBoundSpec
+from remask.config.schema.concept_objectives import ConceptBoundSpec
 from remask.config.schema.health import HealthSpec
 from remask.config.schema.networks import BlocksSpec, NetworkSpec, PretrainedSpec, ReversibleSpec, TransformerSpec
 from remask.config.schema.noise import (
@@ -49,8 +51,10 @@ __all__ = [
     "BijectiveSpec",
     "BlockDiffusionSpec",
     "BlocksSpec",
+    "BoundSpec",
     "ByteTokenizerSpec",
     "CharacterTokenizerSpec",
+    "ConceptBoundSpec",
     "CosineScheduleSpec",
     "DataSpec",
     "EvaluationSpec",
@@ -83,5 +87,6 @@ __all__ = [
     "TrainingSpec",
     "TransformerSpec",
     "UniformSpec",
+    "WeightedBoundSpec",
     "Whole",
 ]

@@ -1,9 +1,11 @@
 """What a recipe may say of schedule, process and objective."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from remask.config.schema.bounds import BoundSpec, WeightedBoundSpec
+from remask.config.schema.concept_objectives import ConceptBoundSpec
 from remask.config.schema.section import Section, Whole
 
 # --- schedules: alpha(t), the share of tokens left untouched at time t --------------------------------
@@ -70,37 +72,7 @@ ProcessSpec = Annotated[MaskingSpec | UniformSpec | HybridSpec, Field(discrimina
 # --- objectives: what is minimised --------------------------------------------------------------------------
 
 
-class _Bound(Section):
-    """Keys of every objective whose likelihood is a diffusion bound."""
-
-    kind: Any  # narrowed by each kind; named here so that it comes first
-    t_min: float = Field(
-        default=1e-3,
-        gt=0,
-        lt=1,
-        description="where the bound's diffusion term ends and its reconstruction term begins",
-    )
-
-
-class _WeightedBound(_Bound):
-    """Keys of the objectives that train on the bound itself, or on a reweighted part of it."""
-
-    weighting: Literal["bound", "root"] = Field(
-        default="bound",
-        description="weight of each time in training: the bound's, or that times the root of t",
-    )
-    curriculum_ratio: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="share of the steps over which the largest time rises to 1; 0: none",
-    )
-    curriculum_start: float = Field(
-        default=0.25, gt=0, le=1, description="largest time at the first step of a curriculum; above t_min"
-    )
-
-
-class LikelihoodBoundSpec(_WeightedBound):
+class LikelihoodBoundSpec(WeightedBoundSpec):
     """The diffusion bound on the negative log-likelihood."""
 
     kind: Literal["likelihood_bound"] = Field(
@@ -112,7 +84,7 @@ Reveal = Literal["left_to_right", "random", "spread", "confidence", "margin", "e
 """Orders in which a sampler reveals tokens: three fixed ones, and three that take the place the model is surest of."""
 
 
-class BijectiveSpec(_WeightedBound):
+class BijectiveSpec(WeightedBoundSpec):
     """The diffusion bound, and the exact likelihood of a named sampler at a weight."""
 
     kind: Literal["bijective"] = Field(
@@ -133,7 +105,7 @@ class BijectiveSpec(_WeightedBound):
     )
 
 
-class BlockDiffusionSpec(_WeightedBound):
+class BlockDiffusionSpec(WeightedBoundSpec):
     """The diffusion bound block by block, each given the clean blocks before it (BD3LM)."""
 
     kind: Literal["block_diffusion"] = Field(
@@ -142,7 +114,7 @@ class BlockDiffusionSpec(_WeightedBound):
     block_length: Whole = Field(default=16, ge=1, description="tokens a block; a divisor of data.length")
 
 
-class ScoreEntropySpec(_Bound):
+class ScoreEntropySpec(BoundSpec):
     """Score entropy of masking or uniform noise (SEDD)."""
 
     kind: Literal["score_entropy"] = Field(
@@ -150,7 +122,7 @@ class ScoreEntropySpec(_Bound):
     )
 
 
-class MaskedLanguageModelSpec(_Bound):
+class MaskedLanguageModelSpec(BoundSpec):
     """Masked language modelling at a fixed rate."""
 
     kind: Literal["masked_language_model"] = Field(
@@ -159,7 +131,7 @@ class MaskedLanguageModelSpec(_Bound):
     rate: float = Field(default=0.15, gt=0, lt=1, description="share of tokens that are masked")
 
 
-class ProofreadingSpec(_Bound):
+class ProofreadingSpec(BoundSpec):
     """Unmask what is masked, and answer [MASK] where a token is wrong."""
 
     kind: Literal["proofreading"] = Field(
@@ -203,6 +175,7 @@ ObjectiveSpec = Annotated[
     | ScoreEntropySpec
     | MaskedLanguageModelSpec
     | ProofreadingSpec
+    | ConceptBoundSpec
     | NextTokenSpec,
     Field(discriminator="kind"),
 ]
