@@ -72,6 +72,7 @@ class Continuation:
         copies, rest = divmod(len(z), len(self.fixed))
         assert not rest, "whole copies of the prompt's rows"
         fixed = self.fixed.repeat(copies, 1)
+        assert not bool((positions & fixed).any()), "given tokens are not denoised"
         free = close_up(~fixed)
         return self.network.decode(
             free.gather(z),
