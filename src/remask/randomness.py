@@ -58,6 +58,13 @@ def batch_uniform(generator: torch.Generator, batch: Batch, *shape: int) -> Floa
     return draws[batch.rows]
 
 
+def batch_normal(generator: torch.Generator, batch: Batch, *shape: int) -> Float[Tensor, "B ..."]:
+    """As `batch_uniform`, standard normal draws."""
+    device = generator.device
+    draws = torch.randn(batch.global_size, *shape, generator=generator, device=device, dtype=widest_float(device))
+    return draws[batch.rows]
+
+
 def draw_categorical(weights: Float[Tensor, "*N V"], *, generator: torch.Generator) -> torch.Tensor:
     """One draw from each row of non-negative weights, by the inverse cumulative sum, as wide as the device can.
 

@@ -108,9 +108,10 @@ def test_a_weighted_loss_is_the_same_whatever_the_network_speaks_of(prediction, 
     x, noise = (torch.randn(6, 2, generator=generator, dtype=torch.float64) for _ in range(2))
     t = torch.linspace(0.1, 0.9, 6, dtype=torch.float64)
     setup = diffusion(prediction=prediction, weighting=weighting)
-    loss = setup.training_loss(said_by(setup, target), x, t=t, noise=noise)
+    loss, told = setup.training_loss(said_by(setup, target), x, t=t, noise=noise)
     error = setup.clean(said_by(setup, target), x, t=t, noise=noise) - x
     torch.testing.assert_close(loss, weighting(setup.process, t)[:, None] * error**2, rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(told, error, rtol=1e-8, atol=1e-12)
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS.values(), ids=PREDICTIONS)
@@ -118,7 +119,7 @@ def test_a_networks_own_error_is_the_plain_squared_error_of_what_it_says(predict
     x, noise, said = (torch.randn(6, 2, generator=generator, dtype=torch.float64) for _ in range(3))
     t = torch.linspace(0.1, 1.0, 6, dtype=torch.float64)
     setup = diffusion(prediction=prediction)
-    loss = setup.training_loss(lambda z, t: said, x, t=t, noise=noise)
+    loss, _ = setup.training_loss(lambda z, t: said, x, t=t, noise=noise)
     target = prediction.target(setup.process, x, t, noise=noise)
     torch.testing.assert_close(loss, (said - target) ** 2, rtol=1e-10, atol=1e-12)
 
@@ -157,6 +158,19 @@ def test_times_warped_towards_noise_lie_later_and_within_the_range():
     assert float(t.mean()) == pytest.approx(0.2 + 0.8 / 1.3, abs=0.01)
     with pytest.raises(ValueError, match="exponent: 0"):
         towards_noise(0)
+
+
+@pytest.mark.parametrize("process", [CosineNoise(), LinearNoise()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("variance", [0.5, 2.0])
+def test_a_linear_filter_costs_what_a_gaussian_channel_carries(process, variance):
+    """The bound for the error of Wiener, by quadrature, against the closed form; and the loss by its mean."""
+    setup = diffusion(process, t_min=0.2)
+    t = 0.2 + 0.8 * (torch.arange(20000, dtype=torch.float64) + 0.5) / 20000
+    floor = CLEAN.linear_floor(process, t, variance=variance)
+    integral = 0.8 * float((bound_weight(process, t) * floor).mean())
+    assert setup.linear_rate(variance=variance) == pytest.approx(integral, rel=1e-6)
+    own = VELOCITY.linear_floor(process, t, variance=variance)
+    assert setup.linear_loss(variance=variance) == pytest.approx(float(own.mean()), rel=1e-5)
 
 
 # ── skill ──────────────────────────────────────────────────────────────────────────────────────────────────────

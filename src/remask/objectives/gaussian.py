@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from remask.data.batch import Batch
-from remask.gaussian import GaussianProcess, Prediction
+from remask.gaussian import CLEAN, GaussianProcess, Prediction
 from remask.randomness import widest_float
 from remask.schedules import stratified
 
@@ -33,6 +33,9 @@ Denoise = Callable[[Float[Tensor, "B *S"], Float[Tensor, "B"]], Float[Tensor, "B
 
 Weighting = Callable[[GaussianProcess, Float[Tensor, "B"]], Float[Tensor, "B"]]
 """The weight of ‖x − x̂‖² at each time."""
+
+_GRID = 4096
+"""Times over which a known mean loss is taken."""
 
 
 def bound_weight(process: GaussianProcess, t: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
@@ -100,7 +103,10 @@ class LatentDiffusion:
         self, denoise: Denoise, x: Float[Tensor, "B *S"], *, t: Float[Tensor, "B"], noise: Float[Tensor, "B *S"]
     ) -> Float[Tensor, "B *S"]:
         """The network's estimate x̂ of `x` from z_t = α_t x + σ_t ε."""
-        z = self.process.corrupt(x, t, noise=noise)
+        return self.estimate(denoise, self.process.corrupt(x, t, noise=noise), t)
+
+    def estimate(self, denoise: Denoise, z: Float[Tensor, "B *S"], t: Float[Tensor, "B"]) -> Float[Tensor, "B *S"]:
+        """The network's estimate x̂ from noisy vectors."""
         return self.prediction.clean(self.process, z, denoise(z, t), t)
 
     def weigh(
@@ -112,17 +118,18 @@ class LatentDiffusion:
 
     def training_loss(
         self, denoise: Denoise, x: Float[Tensor, "B *S"], *, t: Float[Tensor, "B"], noise: Float[Tensor, "B *S"]
-    ) -> Float[Tensor, "B *S"]:
-        """The weighted squared error of what the network speaks of, each coordinate.
+    ) -> tuple[Float[Tensor, "B *S"], Float[Tensor, "B *S"]]:
+        """The weighted squared error of what the network speaks of, and the error x̂ − x (detached), each coordinate.
 
-        It is computed from the network's own words: turning noise into a clean vector divides by α_t, which is 0 at
-        the end, and the weight would multiply by it again.
+        The first is computed from the network's own words: turning noise into a clean vector divides by α_t, which is
+        0 at the end, and the weight would multiply by it again.
         """
         z = self.process.corrupt(x, t, noise=noise)
-        error = denoise(z, t) - self.prediction.target(self.process, x, t, noise=noise)
+        said = denoise(z, t)
+        missed = said - self.prediction.target(self.process, x, t, noise=noise)
         own = self.prediction.amplification(self.process, t)
-        weight = (self.weighting(self.process, t) / own).to(error.dtype)
-        return weight.view((-1,) + (1,) * (error.ndim - 1)) * error.square()
+        weight = (self.weighting(self.process, t) / own).to(missed.dtype).view((-1,) + (1,) * (missed.ndim - 1))
+        return weight * missed.square(), self.prediction.clean(self.process, z, said.detach(), t) - x
 
     def diffusion(
         self, denoise: Denoise, x: Float[Tensor, "B *S"], *, t: Float[Tensor, "B"], noise: Float[Tensor, "B *S"]
@@ -130,6 +137,21 @@ class LatentDiffusion:
         """A one-draw estimate of the integral in (2), for t uniform in [t_min, 1); nats a coordinate."""
         error = self.clean(denoise, x, t=t, noise=noise) - x
         return (1.0 - self.t_min) * self.weigh(error, bound_weight, t=t)
+
+    def linear_loss(self, *, variance: float) -> float:
+        """The mean training loss of the best multiple of z_t, each coordinate of mean square `variance`."""
+        u = (torch.arange(_GRID, dtype=torch.float64) + 0.5) / _GRID
+        t = self.t_min + (1.0 - self.t_min) * self.warp(u)
+        return float((self.weighting(self.process, t) * CLEAN.linear_floor(self.process, t, variance=variance)).mean())
+
+    def linear_rate(self, *, variance: float) -> float:
+        """The integral in (2) for the best multiple of z_t: ½ log(1 + s² SNR_{t0}) − ½ log(1 + s² SNR_1) a coordinate.
+
+        A prior that has learned nothing pays so many nats: what Gaussian noise carries of white vectors.
+        """
+        ends = torch.tensor([self.t_min, 1.0], dtype=torch.float64)
+        first, last = (0.5 * torch.log1p(variance * self.process.snr(ends))).tolist()
+        return first - last
 
     def prior(self, x: Float[Tensor, "B *S"]) -> Float[Tensor, "B *S"]:
         """KL(q(z_1 | x) ‖ N(0, I)) of (2); nats a coordinate."""
@@ -163,7 +185,7 @@ class SkillByTime:
             t: in [t_min, 1].
         """
         squared = error.detach().double().square().flatten(1).mean(-1)
-        floor = self._clean_floor(t.double())
+        floor = CLEAN.linear_floor(self.diffusion.process, t.double(), variance=self.variance)
         place = ((t - self.diffusion.t_min) / (1.0 - self.diffusion.t_min) * self.ranges).long()
         here = torch.nn.functional.one_hot(place.clamp(0, self.ranges - 1), self.ranges).double()
         ratio, zero = squared / floor, self.variance / floor
@@ -183,7 +205,3 @@ class SkillByTime:
                 skills[f"skill_t{k}"] = 1.0 - terms[f"skill_error_{k}"] / count
                 zeros[f"skill_of_zero_t{k}"] = 1.0 - terms[f"skill_zero_{k}"] / count
         return {**skills, **zeros, **({"worst_skill": min(skills.values())} if skills else {})}
-
-    def _clean_floor(self, t: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
-        _, sigma = self.diffusion.process.coefficients(t)
-        return self.variance * sigma.square() / self.diffusion.process.expected_square(t, variance=self.variance)
