@@ -67,6 +67,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "bijections": {"*"},
     "hub": {"*"},
     "harness": {"*"},
+    "sentences": {"*"},
     "cli": {"*"},
     "__main__": {"cli"},
 }
@@ -82,6 +83,7 @@ BELOW_THE_CLI = {
     "hub",
     "harness",
     "laboratory",
+    "sentences",
 }
 
 
@@ -204,7 +206,7 @@ def test_no_modules_import_each_other_in_a_circle():
 
 
 HEAVY = {"torch", "transformers", "numpy", "accelerate", "datasets", "matplotlib", "safetensors", "tokenizers"}
-HEAVY |= {"scipy", "pandas"}
+HEAVY |= {"scipy", "sklearn", "pandas"}
 
 
 @pytest.mark.parametrize(

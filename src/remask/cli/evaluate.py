@@ -2,11 +2,15 @@
 
 import json
 from contextlib import contextmanager
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from remask.cli import options as option
+from remask.cli.sentences import OPTIONS, measure_sentences, plan_sentences, sentence_cautions
+from remask.sentences.tasks import SENTENCE_TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from remask.runs import OpenEvaluation, Registry, RunFolder, RunRecord
 
 TASKS = ("likelihood", "exact-likelihood", "levels", "quality", "answers", "judged", "mauve")
+_NAMES = (*TASKS, *SENTENCE_TASKS)
 COUNTS = {
     "likelihood": None,
     "exact-likelihood": None,
@@ -42,7 +47,9 @@ _READ_BY = {
     "levels": frozenset({"levels"}),
     "count": _DRAWING,
     "sampling.reveal": _DRAWING | {_EXACT},
-} | {key: _DRAWING | {_EXACT} for key in _OF_EXACT}
+    **{key: _DRAWING | {_EXACT} for key in _OF_EXACT},
+    **dict.fromkeys(OPTIONS, frozenset(SENTENCE_TASKS)),
+}
 """The tasks that read an option; others of sampling are read by all that draw, and others still by all."""
 
 
@@ -62,6 +69,7 @@ Features = Annotated[
 ]
 
 
+@option.with_options("sentence_options", OPTIONS)
 @option.with_sampling_options
 def evaluate(
     run: option.RunReference = "last",
@@ -69,7 +77,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="likelihood, exact-likelihood, levels, quality, answers, judged or mauve; may be given again "
-            "[default: likelihood and quality, for pairs likelihood and answers]."
+            "[default: likelihood and quality, for pairs likelihood and answers]. Sentence tasks: "
+            f"{', '.join(SENTENCE_TASKS)}."
         ),
     ] = None,
     judge: Judge = None,
@@ -87,6 +96,7 @@ def evaluate(
     as_json: option.AsJson = False,
     *,
     sampling: "Mapping[str, Any]",
+    sentence_options: "Mapping[str, Any]",
 ) -> None:
     """Judge a finished run on held-out text, every figure beside what trivial predictors get."""
     from remask.runs import Registry, runs_home
@@ -102,8 +112,13 @@ def evaluate(
         "seed": seed,
     }
     wanted = wanted_tasks(task, judge=judge, features=features, folder=folder)
-    refuse_unread(wanted, {**options, "levels": levels, "count": count})
-    recipes = {name: task_recipe(name, wanted, folder, options, count=count) for name in wanted}
+    refuse_unread(wanted, {**options, "levels": levels, "count": count, **sentence_options})
+    recipes = {
+        name: task_recipe(name, wanted, folder, options, count=count) for name in wanted if name not in SENTENCE_TASKS
+    }
+    own = option.changed_recipe(folder, {"evaluation.split": split, "seed": seed})
+    on_sentences = [name for name in wanted if name in SENTENCE_TASKS]
+    plan = plan_sentences(on_sentences, sentence_options, split=split, seed=own.seed)
     from remask.config.build import resolve_device
     from remask.judgement.tasks import tasks
 
@@ -111,6 +126,9 @@ def evaluate(
     readers = _readers(registry, judge, features, device=on)
     known = tasks(levels=levels or LEVELS, reveal=sampling["sampling.reveal"], **readers)
     found = _measured(registry, record, recipes, known=known, device=on, steps=sampling["sampling.steps"])
+    if plan is not None:
+        recorded = partial(_recorded, registry, record.id, device=on)
+        found = chain(found, measure_sentences(plan, folder.model_path, own, device=on, recorded=recorded))
     for table in in_tables(wanted):
         measurements = [each for _ in table for each in next(found)]
         if (split, rows, draws, seed) == (None, None, None, None):  # another protocol is no headline among other runs'
@@ -133,6 +151,8 @@ def _measured(
     from remask.data.cache import cache_home
     from remask.judgement import open_judged_text
 
+    if not recipes:
+        return
     model, _ = load_model(registry.folder_of(record).model_path, device=device)
     option.refuse_steps(model, steps)
     recipe = next(iter(recipes.values()))  # they differ in how texts are drawn, and how many
@@ -186,7 +206,7 @@ def in_tables(wanted: "Sequence[str]") -> list[list[str]]:
 def wanted_tasks(
     given: "Sequence[str] | None", *, judge: str | None, features: str | None, folder: "RunFolder"
 ) -> list[str]:
-    """The tasks to run, in the order in which they were named, each once.
+    """The tasks to run, in the order in which they were named, each once, those on sentences last.
 
     Raises:
         UserError: when a task is unknown, or a model that a task needs is missing, or none needs one that is given.
@@ -198,8 +218,8 @@ def wanted_tasks(
     usual = ("likelihood", "answers" if answers_prompts(recipe) else "quality")
     chosen = list(dict.fromkeys(given or (usual[:1] if recipe.data.prefix else usual)))
     for name in chosen:
-        if name not in TASKS:
-            raise UserError(f"--task {name} is unknown; {did_you_mean(name, TASKS)}")
+        if name not in _NAMES:
+            raise UserError(f"--task {name} is unknown; {did_you_mean(name, _NAMES)}")
     needs = {
         "judged": ("--judge", judge, "a model that judges: give an autoregressive run with --judge RUN, or a folder"),
         "mauve": ("--features", features, "a model whose hidden states stand for texts: give --features RUN or FOLDER"),
@@ -209,7 +229,7 @@ def wanted_tasks(
             raise UserError(f"--task {name} needs {wish} with a causal language model")
         if name not in chosen and reference is not None:
             raise UserError(f"{flag} {reference} is given, and no task needs it: add --task {name}")
-    return chosen
+    return sorted(chosen, key=lambda name: name in SENTENCE_TASKS)
 
 
 def refuse_unread(tasks: "Sequence[str]", options: "Mapping[str, Any]") -> None:
@@ -231,7 +251,7 @@ def refuse_unread(tasks: "Sequence[str]", options: "Mapping[str, Any]") -> None:
             readers = _DRAWING
         if value is not None and readers is not None and not readers & set(tasks):
             flag = "--" + key.rpartition(".")[2].replace("_", "-")
-            named = ", ".join(name for name in TASKS if name in readers)
+            named = ", ".join(name for name in _NAMES if name in readers)
             raise UserError(
                 f"{flag} is given, and of the tasks {', '.join(tasks)} none reads it. Tasks that do: {named}"
             )
@@ -339,5 +359,5 @@ def cautions(measurements: "Sequence[Measurement]") -> list[str]:
     from remask.evaluation.mauve import mauve_caution
 
     said = level_warnings([measurement for measurement in measurements if measurement.name == NAME])
-    said += sampler_in_words(measurements)
+    said += sampler_in_words(measurements) + sentence_cautions(measurements)
     return said + [words for m in measurements if m.name == "mauve" and (words := mauve_caution(m)) is not None]

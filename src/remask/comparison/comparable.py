@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from remask.comparison.directions import is_of_sentences
 from remask.runs.evaluation_record import EvaluationRecord
 from remask.runs.record import RunRecord
 
@@ -46,6 +47,12 @@ WAYS: Mapping[str, str] = {
     "threshold": "the proofreading threshold",
     "order": "the order of filling in",
     "finish": "the share of finishing steps",
+    "learning_rate": "the learning rate that was chosen",
+    "learning_rates": "the learning rates that were tried",
+    "strength": "the strength of the probe that was chosen",
+    "sentences_cut": "sentences that were cut",
+    "tokens_at_most": "tokens that are read at most",
+    "random_encoder": "the random encoder",
 }
 """Keys of a protocol that say how a figure was come by, in words: they are flagged where they differ."""
 
@@ -71,7 +78,7 @@ _WORDS: Mapping[str, str] = {
 }
 _EXACT_TASK = "exact-likelihood"
 """Its figures are probabilities under a sampler: each order of revealing is another law, and no way to one figure."""
-_WITHOUT_TOKENS = frozenset({"answers_right", "answers_equal", "answers_ended", "accuracy"})
+_WITHOUT_TOKENS = frozenset({"answers_right", "answers_equal", "answers_ended"})
 """Figures of answers, whatever they are written in. Samples of so many tokens are longer or shorter texts."""
 _HASH = re.compile(r"[0-9a-f]{16,}")
 _SHOWN_OF_HASH = 12
@@ -166,7 +173,7 @@ def terms(figure: Figure) -> dict[str, Any]:
     protocol = figure.protocol
     found: dict[str, Any] = {"task": figure.task, "name": figure.name, "unit": figure.unit}
     found["data"] = protocol.get("data") or figure.run.data_hash
-    if figure.name not in _WITHOUT_TOKENS:
+    if figure.name not in _WITHOUT_TOKENS and not is_of_sentences(figure.name):
         found["tokenizer"] = protocol.get("tokenizer") or figure.run.tokenizer_hash
     if _is_time(figure):
         found["machine"] = _machine(figure)

@@ -16,10 +16,12 @@ _LOWER = frozenset(
 )
 _HIGHER = frozenset(
     {
-        *("answers_right", "answers_equal", "accuracy", "f1", "matthews", "pearson", "spearman"),
+        *("answers_right", "answers_equal"),
         *("mauve", "tokens_per_second", "samples_per_second"),
     }
 )
+_SCORES = frozenset({"accuracy", "f1", "matthews", "pearson", "spearman"})
+"""Scores of labels, all the better the higher."""
 _GOALS = ("held-out", "other held-out", "every text")
 """How names of references begin that good samples come near to: text of people, which no predictor made."""
 
@@ -32,7 +34,12 @@ def better(name: str) -> Better | None:
     """
     if name in _LOWER:
         return "lower"
-    return "higher" if name in _HIGHER else None
+    return "higher" if name in _HIGHER or is_of_sentences(name) else None
+
+
+def is_of_sentences(name: str) -> bool:
+    """Whether a measurement is the score of a sentence task: `mrpc_probe_accuracy`, by its last word."""
+    return name.rpartition("_")[2] in _SCORES
 
 
 def is_better(value: float, other: float, *, way: Better) -> bool:

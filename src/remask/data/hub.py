@@ -108,6 +108,16 @@ def load_splits(
     Raises:
         UserError: the extra is missing, the dataset cannot be found or reached, or has no split to train on.
     """
+    return _named_splits(own_splits(name, config=config, streaming=streaming, revision=revision), name=name)
+
+
+def own_splits(
+    name: str, *, config: str | None, streaming: bool, revision: str | None = None
+) -> dict[str, Iterable[Mapping[str, Any]]]:
+    """The rows of each split of a dataset, under the dataset's own names.
+
+    Args and errors as for `load_splits`, but that any splits will do.
+    """
     local = Path(name).expanduser()
     try:
         import datasets
@@ -125,7 +135,7 @@ def load_splits(
     except Exception as error:  # the hub client, the parsers and the network each have exceptions of their own
         raise _unreachable(name, error) from None
     splits = loaded.items() if isinstance(loaded, dict) else [("train", loaded)]
-    return _named_splits({str(split): rows for split, rows in splits}, name=name)
+    return {str(split): rows for split, rows in splits}
 
 
 def newest_revision(name: str) -> str | None:

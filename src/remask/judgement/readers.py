@@ -115,7 +115,7 @@ class RunReader:
         for start in range(0, len(rows), ROWS_AT_ONCE):
             batch = sample_batch(rows[start : start + ROWS_AT_ONCE], length=length, eos_id=own.eos_id)
             here = batch.to(self.model.device)
-            with _inputs_of(_projection(self.model.network)) as seen:
+            with _inputs_of(projection_of(self.model.network)) as seen:
                 time = torch.zeros(len(here), device=self.model.device)
                 self.model.network(here.ids, time, segments=here.segments, positions=here.targets)
             row = here.targets.nonzero()[:, 0]
@@ -197,7 +197,7 @@ def _inputs_of(module: nn.Module) -> Iterator[list[torch.Tensor]]:
         hook.remove()
 
 
-def _projection(network: nn.Module) -> nn.Module:
+def projection_of(network: nn.Module) -> nn.Module:
     """The layer that reads the last hidden states [M D] and answers with logits [M V]."""
     for module in network.modules():
         match module:

@@ -1,0 +1,201 @@
+"""Heads that are trained together with the model on a sentence task.
+
+Each reads the model through its vectors: of the joint text of a pair (the two sentences with an end of text between
+them), or of each sentence by itself.
+
+Shape letters: B examples, N tokens, C vectors of a text, D width, L places of the decoder, K outputs.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from remask.continuation import SourceNetwork
+from remask.errors import UserError
+from remask.sentences.encoders import Encoded, Ids, Read, Wording, before_projection, padded
+from remask.sentences.splits import Labelled
+
+DECODED_PLACES = 16
+"""Masked places that the decoder answers at for the head `via_decoder`."""
+
+Tokens = tuple[Ids, ...]
+"""An example's rows of tokens: one of the joint text, or one a sentence."""
+
+
+class Head(Protocol):
+    """What turns a network's reading of a batch into outputs."""
+
+    def __call__(self, network: nn.Module, batch: Sequence[Tokens]) -> Float[Tensor, "B K"]:
+        """The outputs of each example: logits of classes, or one degree."""
+        ...
+
+
+class _Reading(nn.Module):
+    """What all heads have: how rows of tokens become vectors, and what reads a feature.
+
+    Args:
+        read: how the network gives vectors.
+        fill: the token behind the end of shorter rows.
+        width: of the feature that is read.
+        outputs: K.
+        generator: draws the weights.
+    """
+
+    def __init__(self, *, read: Read, fill: int, width: int, outputs: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.read, self.fill = read, fill
+        hidden = min(width, 512)
+        self.norm = nn.LayerNorm(width)
+        self.inner = nn.Linear(width, hidden)
+        self.outer = nn.Linear(hidden, outputs)
+        with torch.no_grad():
+            for layer in (self.inner, self.outer):
+                nn.init.normal_(layer.weight, std=layer.in_features**-0.5, generator=generator)
+                nn.init.zeros_(layer.bias)
+
+    def encoded(self, network: nn.Module, rows: Sequence[Ids]) -> Encoded:
+        """The vectors of rows of tokens."""
+        ids, real = padded(rows, fill=self.fill, device=self.outer.weight.device)
+        return self.read(network, ids, real)
+
+    def answer(self, feature: Float[Tensor, "B F"]) -> Float[Tensor, "B K"]:
+        """The outputs of a feature, which is normalised first."""
+        return self.outer(functional.gelu(self.inner(self.norm(feature))))
+
+
+class PooledHead(_Reading):
+    """The mean vector of the joint text."""
+
+    def forward(self, network: nn.Module, batch: Sequence[Tokens]) -> Float[Tensor, "B K"]:
+        """As `Head`."""
+        return self.answer(self.encoded(network, [row for (row,) in batch]).pooled)
+
+
+class PairHead(_Reading):
+    """The two sentences by themselves: [u; v; |u−v|; u·v] of their mean vectors."""
+
+    def forward(self, network: nn.Module, batch: Sequence[Tokens]) -> Float[Tensor, "B K"]:
+        """As `Head`."""
+        both = self.encoded(network, [rows[side] for side in (0, 1) for rows in batch]).pooled
+        u, v = both.chunk(2)
+        return self.answer(torch.cat([u, v, (u - v).abs(), u * v], -1))
+
+
+class QueryHead(_Reading):
+    """A learned query that attends to the vectors of the joint text, as a CLS token would.
+
+    Args:
+        read: as for the other heads, and so are `fill`, `width`, `outputs` and `generator`.
+    """
+
+    def __init__(self, *, read: Read, fill: int, width: int, outputs: int, generator: torch.Generator) -> None:
+        super().__init__(read=read, fill=fill, width=width, outputs=outputs, generator=generator)
+        self.query = nn.Parameter(0.02 * torch.randn(width, generator=generator))
+        self.key = nn.Linear(width, width, bias=False)
+        nn.init.normal_(self.key.weight, std=width**-0.5, generator=generator)
+
+    def forward(self, network: nn.Module, batch: Sequence[Tokens]) -> Float[Tensor, "B K"]:
+        """As `Head`."""
+        encoded = self.encoded(network, [row for (row,) in batch])
+        return self.answer(self.attended(encoded.vectors, encoded.real))
+
+    def attended(self, vectors: Float[Tensor, "B C D"], real: Bool[Tensor, "B C"]) -> Float[Tensor, "B D"]:
+        """softmax(q·k_c / √D) over the real vectors, of the vectors themselves."""
+        scores = self.key(vectors) @ self.query / math.sqrt(vectors.shape[-1])
+        weights = scores.masked_fill(~real, -math.inf).softmax(-1)
+        return torch.einsum("bc,bcd->bd", weights, vectors)
+
+
+class DecoderHead(_Reading):
+    """The mean of what the model's own decoder makes of the concepts of the joint text at masked places.
+
+    The decoder is given masks alone: nothing of the text reaches it but through the concepts.
+
+    Args:
+        mask_id: the token of its places.
+        read: as for the other heads, and so are `fill`, `width`, `outputs` and `generator`.
+    """
+
+    def __init__(
+        self, *, mask_id: int, read: Read, fill: int, width: int, outputs: int, generator: torch.Generator
+    ) -> None:
+        super().__init__(read=read, fill=fill, width=width, outputs=outputs, generator=generator)
+        self.mask_id = mask_id
+
+    def forward(self, network: nn.Module, batch: Sequence[Tokens]) -> Float[Tensor, "B K"]:
+        """As `Head`."""
+        ids, real = padded([row for (row,) in batch], fill=self.fill, device=self.outer.weight.device)
+        states = decoded(network, ids, real, mask_id=self.mask_id)
+        return self.answer(states.mean(1))
+
+
+def decoded(network: nn.Module, ids: Tensor, real: Tensor, *, mask_id: int) -> Float[Tensor, "B L D"]:
+    """The decoder's last states at masked places, from the concepts of rows of tokens alone."""
+    assert isinstance(network, SourceNetwork), "refused where the head is chosen"
+    masks = torch.full((len(ids), DECODED_PLACES), mask_id, device=ids.device)
+    concepts, wanted = network.encode(ids, real=real), torch.ones_like(masks, dtype=torch.bool)
+
+    def decode() -> Tensor:
+        time = torch.ones(len(ids), device=ids.device)
+        return network.decode(masks, time, concepts, segments=torch.ones_like(masks), positions=wanted)
+
+    states = before_projection(network, decode)
+    return states.reshape(len(ids), DECODED_PLACES, -1)
+
+
+Make = Callable[[nn.Module, Read, Wording, int, torch.Generator], nn.Module]
+"""(network, how it reads, wording, outputs, generator) → a head."""
+
+
+def make_head(
+    name: str, network: nn.Module, read: Read, *, wording: Wording, outputs: int, generator: torch.Generator
+) -> nn.Module:
+    """A head with fresh weights, on the network's device.
+
+    Args:
+        name: one of cls, via_decoder, pooled, pair.
+        network: what it will read; its vectors' width is found by reading one token.
+        read: how.
+        wording: its end of text fills up rows, its mask stands in the decoder's places.
+        outputs: K.
+        generator: draws the weights, on the CPU.
+
+    Raises:
+        UserError: `via_decoder` for a network without concepts.
+    """
+    device = next(network.parameters()).device
+    fill, mask_id = wording.tokenizer.eos_id, wording.tokenizer.mask_id
+    one = torch.full((1, 1), fill, device=device)
+    with torch.no_grad():
+        real = torch.ones_like(one, dtype=torch.bool)
+        if name == "via_decoder":
+            if not isinstance(network, SourceNetwork):
+                raise UserError(
+                    f"--head via_decoder: a {type(network).__name__} has no decoder that reads concepts. Leave it out"
+                )
+            width = decoded(network, one, real, mask_id=mask_id).shape[-1]
+        else:
+            width = read(network, one, real).vectors.shape[-1]
+    common = {"read": read, "fill": fill, "outputs": outputs, "generator": generator}
+    heads: dict[str, Callable[[], nn.Module]] = {
+        "cls": lambda: QueryHead(width=width, **common),
+        "pooled": lambda: PooledHead(width=width, **common),
+        "pair": lambda: PairHead(width=4 * width, **common),
+        "via_decoder": lambda: DecoderHead(width=width, mask_id=mask_id, **common),
+    }
+    return heads[name]().to(device)
+
+
+def tokens_for(name: str, examples: Labelled, wording: Wording) -> list[Tokens]:
+    """The rows of tokens that a head reads of each example."""
+    if len(examples.texts) == 1:
+        return [(row,) for row in wording.alone(examples.texts[0])]
+    first, second = examples.texts
+    if name == "pair":
+        return list(zip(wording.alone(first), wording.alone(second), strict=True))
+    return [(row,) for row in wording.joined(first, second)]

@@ -1,0 +1,266 @@
+"""A model on sentence tasks, with majority, TF-IDF, a bag of embeddings and a random encoder beside every figure.
+
+Shape letters: n examples, C vectors of a sentence, D width.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from remask.config.build import build_model
+from remask.config.schema import Recipe
+from remask.evaluation.measurement import Examples, Measurement
+from remask.model import Model
+from remask.randomness import derive_seed
+from remask.sentences.baselines import CHARACTERS, WORDS, all_positive, constant, tfidf_cosines, tfidf_probe
+from remask.sentences.encoders import SentenceEncoder, Vectors, Wording, read_embeddings, reader_of
+from remask.sentences.features import Whitening, cosines, features, pooled
+from remask.sentences.finetuning import Subject, Tuning, fine_tuned
+from remask.sentences.metrics import Metric, Numbers, metric_of, standard_error, unit_of
+from remask.sentences.probes import probe
+from remask.sentences.splits import TaskData, parted
+from remask.sentences.tasks import FROZEN, HEADS, ZERO_SHOT
+
+CONSTANT, POSITIVE, TFIDF, BAG, RANDOM = "majority", "all positive", "TF-IDF", "bag of embeddings", "random encoder"
+Predictions = Sequence[Numbers]
+"""Of the reported examples, one a training."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bench:
+    """Who is judged, and who stands beside.
+
+    Attributes:
+        own: the model that is judged.
+        bag: its embeddings alone.
+        random: a network like it with fresh weights; None where it cannot be made.
+        facts: what the protocol says of the model.
+    """
+
+    own: Subject
+    bag: Subject
+    random: Subject | None
+    facts: Mapping[str, Any]
+
+    @property
+    def beside(self) -> Mapping[str, Subject]:
+        """The subjects that stand beside, by name."""
+        return {BAG: self.bag} | ({} if self.random is None else {RANDOM: self.random})
+
+
+def bench_of(model: Model, recipe: Recipe) -> Bench:
+    """The model of a run and those that stand beside it.
+
+    Args:
+        model: the run's.
+        recipe: the run's; the random encoder is built of it, from the seed after its own.
+
+    Raises:
+        UserError: the model has no vectors of sentences to give.
+    """
+    read = reader_of(model.network)
+    wording = Wording(tokenizer=model.tokenizer, length=model.length)
+    own = Subject(network=model.network, read=read, wording=wording)
+    bag = Subject(network=_table_alone(model), read=read_embeddings, wording=wording)
+    facts = {
+        "tokens_at_most": model.length,
+        "weights": "moving average" if recipe.training.ema_decay else "last step",
+    }
+    if recipe.network.kind == "pretrained":  # its architecture comes with its weights
+        return Bench(own=own, bag=bag, random=None, facts=facts | {"random_encoder": "none of a pretrained model"})
+    other = recipe.model_copy(update={"seed": recipe.seed + 1})
+    network = build_model(other, model.tokenizer, device=model.device).network
+    return Bench(own=own, bag=bag, random=replace(own, network=network), facts=facts)
+
+
+def _table_alone(model: Model) -> Any:
+    """The model's table of embeddings without the rest, so that copies of it are small."""
+    from remask.sentences.encoders import embedding_of
+
+    return embedding_of(model.network, least=model.tokenizer.vocab_size - 1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Judged:
+    """What one head predicts.
+
+    Attributes:
+        own: of the model.
+        beside: of the others, by name.
+        facts: what the protocol says of how settings were chosen.
+    """
+
+    own: Predictions
+    beside: Mapping[str, Predictions]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TaskJudge:
+    """One task for one model.
+
+    Attributes:
+        bench: the model and those beside it.
+        data: the task's examples.
+        tuning: of the fine-tuned heads.
+        seed: of the part that settings are chosen on, and of the bootstrap.
+    """
+
+    bench: Bench
+    data: TaskData
+    tuning: Tuning
+    seed: int
+    _vectors: dict[tuple[str, str], list[Vectors]] = field(default_factory=dict)
+
+    def measure(self, head: str) -> list[Measurement]:
+        """One figure a metric of the task, for a head of `HEADS` that fits it.
+
+        Raises:
+            UserError: the model has nothing that the head could read.
+            RunError: no learning rate gave a finite loss.
+        """
+        kind = HEADS[head]
+        judged = (
+            self._zero_shot(head) if kind == ZERO_SHOT else self._probed(head) if kind == FROZEN else self._tuned(head)
+        )
+        return [self._figure(head, name, judged) for name in self.data.task.metrics]
+
+    @property
+    def _chooser(self) -> Metric:
+        """The metric that chooses between settings."""
+        return metric_of(self.data.task.metrics[0], positive=self.data.positive)
+
+    @cached_property
+    def _parts(self) -> tuple[Any, Any]:
+        return parted(len(self.data.train), seed=self.seed)
+
+    def _encoded(self, name: str, subject: Subject, part: str) -> list[Vectors]:
+        """The vectors of each column of `train` or `reported`, computed once."""
+        key = (name, part)
+        if key not in self._vectors:
+            encoder = SentenceEncoder(network=subject.network, read=subject.read, wording=subject.wording)
+            texts = {"train": self.data.train, "reported": self.data.reported}[part].texts
+            self._vectors[key] = [encoder.encode(column) for column in texts]
+        return self._vectors[key]
+
+    def _zero_shot(self, head: str) -> Judged:
+        def predicted(name: str, subject: Subject) -> Predictions:
+            columns = self._encoded(name, subject, "reported")
+            if head == "slots":
+                return [cosines(*columns)]
+            means = [pooled(column) for column in columns]
+            if head == "whitened":
+                seen = np.concatenate([pooled(column) for column in self._encoded(name, subject, "train")])
+                whiten = Whitening.fitted(seen)
+                means = [whiten(column) for column in means]
+            return [cosines(*means)]
+
+        words = {
+            f"{TFIDF} words": [tfidf_cosines(self.data, WORDS)],
+            f"{TFIDF} letters": [tfidf_cosines(self.data, CHARACTERS)],
+        }
+        facts = {"fitted_on": "training sentences, labels unused"} if head == "whitened" else {}
+        return Judged(
+            own=predicted("own", self.bench.own),
+            beside=words | {name: predicted(name, each) for name, each in self.bench.beside.items()},
+            facts=facts,
+        )
+
+    def _probed(self, head: str) -> Judged:
+        strengths = {}
+
+        def predicted(name: str, subject: Subject) -> Predictions:
+            train, reported = (self._encoded(name, subject, part) for part in ("train", "reported"))
+            if head == "probe":
+                train, reported = [pooled(each) for each in train], [pooled(each) for each in reported]
+            found = probe(
+                features(train),
+                self.data.train.labels,
+                features(reported),
+                parts=self._parts,
+                metric=self._chooser,
+                graded=self.data.task.graded,
+            )
+            strengths[name] = found.strength
+            return [found.predictions]
+
+        own = predicted("own", self.bench.own)
+        beside = self._tfidf | {name: predicted(name, each) for name, each in self.bench.beside.items()}
+        return Judged(own=own, beside=beside, facts={"strength": strengths["own"], **self._selection})
+
+    def _tuned(self, head: str) -> Judged:
+        tune = {"parts": self._parts, "metric": self._chooser, "tuning": self.tuning}
+        found = fine_tuned(self.bench.own, head, self.data, **tune)
+        beside = self._tfidf | {BAG: self._bag_tuned}
+        if self.bench.random is not None:
+            beside[RANDOM] = fine_tuned(self.bench.random, head, self.data, **tune).predictions
+        facts = {
+            "learning_rates": list(self.tuning.rates),
+            "learning_rate": found.rate,
+            "seeds": self.tuning.seeds,
+            "epochs": self.tuning.epochs,
+            **self._selection,
+        }
+        return Judged(own=found.predictions, beside=beside, facts=facts)
+
+    @cached_property
+    def _tfidf(self) -> dict[str, Predictions]:
+        return {TFIDF: [tfidf_probe(self.data, parts=self._parts, metric=self._chooser).predictions]}
+
+    @cached_property
+    def _bag_tuned(self) -> Predictions:
+        """A fine-tuned bag: of each sentence of a pair by itself, since in a joint bag they cannot be told apart."""
+        head = "pair" if self.data.task.sentences == 2 else "pooled"
+        found = fine_tuned(self.bench.bag, head, self.data, parts=self._parts, metric=self._chooser, tuning=self.tuning)
+        return found.predictions
+
+    @property
+    def _selection(self) -> dict[str, Any]:
+        return {
+            "selection": f"by {self.data.task.metrics[0]} on {len(self._parts[1])} of the training examples",
+            "training_examples": len(self.data.train),
+        }
+
+    def _figure(self, head: str, name: str, judged: Judged) -> Measurement:
+        metric = metric_of(name, positive=self.data.positive)
+        labels = self.data.reported.labels
+
+        def score(predictions: Predictions) -> float:
+            return float(np.mean([metric(each, labels) for each in predictions]))
+
+        trivial = {CONSTANT: constant(self.data, metric)}
+        if name == "f1" and (every := all_positive(self.data, metric)) is not None:
+            trivial[POSITIVE] = every
+        examples = None
+        if name == "accuracy":
+            right = np.mean([each == labels for each in judged.own], axis=0)
+            examples = Examples(identity=self.data.identity, values=right.tolist())
+        return Measurement(
+            name=f"{self.data.task.name}_{head}_{name}",
+            value=score(judged.own),
+            unit=unit_of(name),
+            n=len(labels),
+            stderr=standard_error(metric, judged.own, labels, seed=derive_seed(self.seed, "bootstrap")),
+            trivial=trivial | {who: score(predictions) for who, predictions in judged.beside.items()},
+            protocol=self._protocol(head) | dict(judged.facts),
+            examples=examples,
+        )
+
+    def _protocol(self, head: str) -> dict[str, Any]:
+        data = self.data
+        cut = sum(self.bench.own.wording.too_long(column) for column in data.reported.texts)
+        return {
+            "head": head,
+            "training": HEADS[head],
+            "split": data.split,
+            "trained_on": data.trained_on,
+            "overlapping_left_out": data.overlapping,
+            "data": data.identity,
+            "training_data": data.training_identity,
+            "seed": self.seed,
+            "sentences_cut": cut,
+            **self.bench.facts,
+        }

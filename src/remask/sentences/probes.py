@@ -1,0 +1,76 @@
+"""Linear probes on frozen features: logistic regression for classes, ridge for degrees, strength chosen on a part.
+
+Shape letters: n examples, F features.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from remask.sentences.metrics import Metric, Numbers
+from remask.sentences.splits import Labels
+
+STRENGTHS = (0.001, 0.01, 0.1, 1.0)
+"""C of the logistic regression, of standardised features."""
+SPARSE_STRENGTHS = (0.3, 1.0, 3.0, 10.0)
+"""C on TF-IDF weights, which are not standardised."""
+PENALTIES = (1.0, 10.0, 100.0, 1000.0)
+"""α of the ridge regression, of standardised features."""
+SPARSE_PENALTIES = (0.1, 0.3, 1.0, 3.0)
+ITERATIONS = 300
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Probed:
+    """What a probe predicts.
+
+    Attributes:
+        predictions: of the reported examples [n].
+        strength: that was chosen, C or α.
+    """
+
+    predictions: Numbers
+    strength: float
+
+
+def probe(
+    train: Any,
+    labels: Labels,
+    reported: Any,
+    *,
+    parts: tuple[Any, Any],
+    metric: Metric,
+    graded: bool,
+) -> Probed:
+    """Fits with each strength on a part of the training examples, chooses on the rest, and fits again on all.
+
+    Args:
+        train: features, dense or sparse [n F].
+        labels: classes as indices, or degrees [n].
+        reported: features of the examples to predict.
+        parts: numbers of the examples to fit on, and of those to choose on.
+        metric: higher is better.
+        graded: whether labels are degrees.
+    """
+    sparse = not isinstance(train, np.ndarray)
+    grid = (SPARSE_PENALTIES if graded else SPARSE_STRENGTHS) if sparse else (PENALTIES if graded else STRENGTHS)
+    fit, choose = parts
+
+    def fitted(strength: float, rows: Any) -> Any:
+        model = _model(strength, graded=graded, sparse=sparse)
+        return model.fit(train[rows], labels[rows])
+
+    scores = [metric(fitted(each, fit).predict(train[choose]), labels[choose]) for each in grid]
+    best = grid[int(np.argmax(scores))]
+    whole = fitted(best, np.arange(len(labels)))
+    return Probed(predictions=whole.predict(reported), strength=best)
+
+
+def _model(strength: float, *, graded: bool, sparse: bool) -> Any:
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model: Any = Ridge(alpha=strength) if graded else LogisticRegression(C=strength, max_iter=ITERATIONS, tol=1e-3)
+    return model if sparse else make_pipeline(StandardScaler(), model)

@@ -1,0 +1,210 @@
+"""What a sentence task is trained and reported on: splits, without pairs that stand in both.
+
+Shape letters: n examples.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from remask.data.readers import extension
+from remask.errors import UserError
+from remask.evaluation.measurement import identity_of
+from remask.randomness import derive_seed
+from remask.sentences.tables import EXTENSIONS, Row, file_rows
+from remask.sentences.tasks import DEV, SPLIT_FILES, TEST, TRAIN, SentenceTask
+
+Labels = npt.NDArray[np.int64] | npt.NDArray[np.float64]
+SELECTION_SHARE = 0.1
+SELECTION_MOST = 1000
+"""The part of the training examples on which settings are chosen, and how many it has at most."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Labelled:
+    """Labelled sentences or pairs.
+
+    Attributes:
+        texts: the first sentences, then, for pairs, the second ones; n each.
+        labels: classes as indices, or degrees [n].
+    """
+
+    texts: tuple[tuple[str, ...], ...]
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, chosen: npt.NDArray[np.int64]) -> "Labelled":
+        """The examples of these numbers, in their order."""
+        texts = tuple(tuple(column[k] for k in chosen.tolist()) for column in self.texts)
+        return Labelled(texts=texts, labels=self.labels[chosen])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TaskData:
+    """One task's examples.
+
+    Attributes:
+        task: the task.
+        train: what is trained on, settings included.
+        reported: what is reported on, once.
+        sentences: all training sentences, whose labels are not read: frequencies of words are counted in them.
+        classes: the labels that the indices stand for; empty for degrees.
+        trained_on: name of the split or file of `train`.
+        split: name of the split or file of `reported`.
+        overlapping: training examples that were left out because their sentences are in `reported`.
+        identity: a hash of the reported examples.
+        training_identity: a hash of the training examples.
+    """
+
+    task: SentenceTask
+    train: Labelled
+    reported: Labelled
+    sentences: tuple[str, ...]
+    classes: tuple[str, ...]
+    trained_on: str
+    split: str
+    overlapping: int
+    identity: str
+    training_identity: str
+
+    @property
+    def positive(self) -> int | None:
+        """The index of the class that F1 counts."""
+        return None if self.task.positive is None else self.classes.index(self.task.positive)
+
+
+Opener = Callable[[SentenceTask], Mapping[str, tuple[str, Sequence[Row]]]]
+"""Task → split → (name of its file or split, rows); a split without labels is absent."""
+
+
+def task_data(
+    task: SentenceTask,
+    splits: Mapping[str, tuple[str, Sequence[Row]]],
+    *,
+    wanted: str | None,
+    limit: int | None,
+    seed: int,
+) -> TaskData:
+    """The examples of a task, drawn out of the splits that there are.
+
+    Where no train split is there, dev is trained on and test is reported.
+
+    Args:
+        task: the task.
+        splits: split → (its name, its rows); at least two of train, dev and test.
+        wanted: the split to report, dev or test; None: test where it is there and labelled, else dev.
+        limit: training examples at most, drawn at random; None for all.
+        seed: of that draw.
+
+    Raises:
+        UserError: there is no such split, or nothing is left to train on.
+    """
+    reported = wanted or (TEST if TEST in splits else DEV)
+    trained = TRAIN if TRAIN in splits else DEV
+    if reported not in splits or trained not in splits or reported == trained:
+        there = ", ".join(f"{split} ({name})" for split, (name, _) in splits.items()) or "none"
+        raise UserError(
+            f"{task.name}: reporting on {reported} needs labelled splits {reported} and train (or dev in place of "
+            f"train, for test); there are: {there}"
+        )
+    (trained_on, rows), (split, held) = splits[trained], splits[reported]
+    seen = {_key(sentences) for sentences, _ in held}
+    kept = [row for row in rows if _key(row[0]) not in seen]
+    overlapping, identity = len(rows) - len(kept), identity_of("sentences", task.name, held)
+    training_identity = identity_of("sentences", task.name, kept)
+    sentences = tuple(sentence for row in kept for sentence in row[0])
+    if limit is not None and limit < len(kept):
+        chosen = np.sort(
+            np.random.default_rng(derive_seed(seed, "sentences", task.name)).permutation(len(kept))[:limit]
+        )
+        kept = [kept[k] for k in chosen.tolist()]
+    classes = () if task.graded else tuple(sorted({label for _, label in kept}))
+    return TaskData(
+        task=task,
+        train=_labelled(kept, classes, where=f"{task.name}, {trained_on}"),
+        reported=_labelled(held, classes, where=f"{task.name}, {split}"),
+        sentences=sentences,
+        classes=_checked(classes, task, where=trained_on),
+        trained_on=trained_on,
+        split=split,
+        overlapping=overlapping,
+        identity=identity,
+        training_identity=training_identity,
+    )
+
+
+def parted(count: int, *, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Numbers of the examples to fit on and of those that settings are chosen on: a tenth, at most 1000.
+
+    Raises:
+        UserError: there are fewer than 10 examples.
+    """
+    if count < 10:
+        raise UserError(f"{count} training examples are too few to choose settings on a part of them; give 10 or more")
+    order = np.random.default_rng(derive_seed(seed, "selection")).permutation(count)
+    size = min(max(1, round(SELECTION_SHARE * count)), SELECTION_MOST)
+    return np.sort(order[size:]), np.sort(order[:size])
+
+
+def folder_splits(folder: Path, task: SentenceTask) -> dict[str, tuple[str, list[Row]]]:
+    """The splits of a task that a folder holds, labelled ones alone.
+
+    Args:
+        folder: with a folder of the task's name in it.
+        task: the task.
+
+    Raises:
+        UserError: the folder or the task's folder is missing, or a file cannot be read.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--sentences {folder}: there is no such folder. Give one that holds {task.folders[0]}/, or hf")
+    place = next((folder / name for name in task.folders if (folder / name).is_dir()), None)
+    if place is None:
+        named = " or ".join(f"{name}/" for name in task.folders)
+        raise UserError(
+            f"--sentences {folder}: it has no {named} for --task {task.name}, with train, dev and test files"
+        )
+    found = {}
+    for split, names in SPLIT_FILES.items():
+        path = next(_files(place, names), None)
+        rows = [] if path is None else list(file_rows(path, task))
+        if path is not None and rows:
+            found[split] = (path.name.removesuffix(extension(path)), rows)
+    return found
+
+
+def _files(place: Path, names: Sequence[str]) -> Iterator[Path]:
+    return (path for name in names for end in EXTENSIONS if (path := place / f"{name}{end}").is_file())
+
+
+def _key(sentences: Sequence[str]) -> tuple[str, ...]:
+    """What two rows share that say the same: their words, whatever their order, case and spaces."""
+    return tuple(sorted(" ".join(sentence.casefold().split()) for sentence in sentences))
+
+
+def _labelled(rows: Sequence[Row], classes: tuple[str, ...], *, where: str) -> Labelled:
+    if not rows:
+        raise UserError(f"{where}: no labelled example is left")
+    texts = tuple(zip(*(sentences for sentences, _ in rows), strict=True))
+    labels = [label for _, label in rows]
+    if classes:
+        unknown = sorted(set(labels) - set(classes))
+        if unknown:
+            raise UserError(f"{where}: label {unknown[0]!r} is not among those trained on: {', '.join(classes)}")
+        return Labelled(texts=texts, labels=np.array([classes.index(label) for label in labels], dtype=np.int64))
+    try:
+        return Labelled(texts=texts, labels=np.array([float(label) for label in labels]))
+    except ValueError as error:
+        raise UserError(f"{where}: a degree must be a number: {error}") from None
+
+
+def _checked(classes: tuple[str, ...], task: SentenceTask, *, where: str) -> tuple[str, ...]:
+    if len(classes) == 1 or (task.positive is not None and task.positive not in classes):
+        need = "two classes" if task.positive is None else f"two classes, {task.positive} among them"
+        raise UserError(f"{task.name}, {where}: its labels must be of {need}; there is {', '.join(classes)}")
+    return classes

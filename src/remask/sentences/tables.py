@@ -1,0 +1,98 @@
+"""Rows of labelled sentences out of files: TSV without quoting, JSON lines and Parquet."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from remask.data.readers import checked_text, extension, json_rows, parquet_rows, text_lines
+from remask.errors import UserError
+from remask.sentences.tasks import COLUMNS, SentenceTask
+
+EXTENSIONS = (".tsv", ".tsv.gz", ".jsonl", ".jsonl.gz", ".parquet")
+UNLABELLED = frozenset({"", "-1", "-"})
+"""Labels of rows that have none: hidden test labels, and pairs on which annotators did not agree."""
+
+Row = tuple[tuple[str, ...], str]
+"""The sentences of a row and its label as text."""
+
+
+def file_rows(path: Path, task: SentenceTask) -> Iterator[Row]:
+    """The labelled rows of a file.
+
+    Raises:
+        UserError: it cannot be read, a row is broken, or a column is missing.
+    """
+    kind = extension(path).removesuffix(".gz")
+    if kind == ".tsv":
+        rows = _tsv_rows(path)
+    elif kind == ".jsonl":
+        rows = json_rows(path, keys=(), options="its columns")
+    else:
+        rows = parquet_rows(path, columns=_parquet_columns(path, task), options="its columns")
+    return labelled(rows, task)
+
+
+def labelled(rows: Iterator[tuple[str, Mapping[str, Any]]], task: SentenceTask) -> Iterator[Row]:
+    """Rows of any source as sentences and labels; those without a label are left out.
+
+    Args:
+        rows: (where it stands, column → cell).
+        task: which columns are read.
+
+    Raises:
+        UserError: a column is missing, or a cell is of the wrong kind.
+    """
+    for where, row in rows:
+        *sentences, label = column_names(row, task, where=where)
+        text = _label_text(row[label])
+        if text not in UNLABELLED:
+            yield tuple(checked_text(row[name], f"{where}, {name!r}") for name in sentences), text
+
+
+def column_names(names: Mapping[str, Any] | Sequence[str], task: SentenceTask, *, where: str) -> list[str]:
+    """The columns of a task's sentences and label among those that are there.
+
+    Raises:
+        UserError: one is missing; the message says what it may be called.
+    """
+    found = []
+    for part in task.columns:
+        name = next((name for name in COLUMNS[part] if name in names), None)
+        if name is None:
+            raise UserError(
+                f"{where}: {task.name} needs a column called {' or '.join(COLUMNS[part])}, and there are "
+                f"{', '.join(map(str, names))}"
+            )
+        found.append(name)
+    return found
+
+
+def _tsv_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Rows between tabs; a quotation mark is part of the text."""
+    lines = (line.rstrip("\r\n") for line in text_lines(path))
+    header = next(lines, "").split("\t")
+    for number, line in enumerate(lines, start=2):
+        cells = line.split("\t")
+        if len(cells) != len(header):
+            raise UserError(f"{path}, line {number}: {len(cells)} columns, and the header has {len(header)}")
+        yield f"{path}, line {number}", dict(zip(header, cells, strict=True))
+
+
+def _parquet_columns(path: Path, task: SentenceTask) -> tuple[str, ...]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise UserError("reading Parquet needs the extra `parquet`: pip install 'remask[parquet]'") from None
+    try:
+        names = parquet.read_schema(path).names
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"cannot read {path} as Parquet: {str(error).splitlines()[0]}") from None
+    return tuple(column_names(names, task, where=str(path)))
+
+
+def _label_text(value: Any) -> str:
+    """A label as text, whatever type a file gives it: 1, 1.0 and "1" are one class."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if value is None else str(value).strip()
