@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from remask.config.clash import Contradiction, clash
-from remask.config.schema import ConceptBoundSpec, Recipe
+from remask.config.schema import ConceptBoundSpec, ConceptSpec, Recipe
 from remask.config.schema.text import TASKS
 
 
@@ -19,12 +19,66 @@ def _given(recipe: Recipe) -> Iterator[Contradiction]:
 
 
 def _reader(recipe: Recipe) -> Iterator[Contradiction]:
-    """An objective that tells a network a source needs one that reads it."""
-    kind = recipe.objective.kind
-    if isinstance(recipe.objective, ConceptBoundSpec) and recipe.network.kind != "concept":
+    """An objective that tells a network a source needs one that reads it, and such a network is told one."""
+    kind, network = recipe.objective.kind, recipe.network.kind
+    if kind.startswith("concept_") == (network in SOURCE_NETWORKS):
+        return
+    if network in SOURCE_NETWORKS:
+        but = f"a {network} network reads a source, and objective {kind} has none for it"
+        give = "objective.kind=concept_bound, or network.kind=transformer"
+        yield clash("network.kind", "objective.kind", given=kind, but=but, give=give)
+    else:
         but = f"objective {kind} is of networks that read a source"
-        give = "network.kind=concept, or objective.kind=likelihood_bound"
-        yield clash("objective.kind", "network.kind", given=recipe.network.kind, but=but, give=give)
+        give = f"network.kind={SOURCE_NETWORKS[0]}, or objective.kind=likelihood_bound"
+        yield clash("objective.kind", "network.kind", given=network, but=but, give=give)
 
 
-CONCEPT_CHECKS: tuple[Callable[[Recipe], Iterator[Contradiction]], ...] = (_reader, _given)
+SOURCE_NETWORKS = ("concept",)
+"""Kinds of networks that read a source beside the tokens they denoise."""
+
+
+def _concept_network(recipe: Recipe) -> Iterator[Contradiction]:
+    """What the network itself says."""
+    network = recipe.network
+    if not isinstance(network, ConceptSpec):
+        return
+    if recipe.process is not None and recipe.process.kind != "masking":
+        but = "a decoder that sees its own noisy token knows nothing of it under masking noise alone"
+        yield clash("network.kind", "process.kind", given=recipe.process.kind, but=but, give="process.kind=masking")
+    for key in ("local_width", "decoder_local_width"):
+        span = getattr(network, key)
+        if span % 2 == 0:
+            but = "a token stands in the middle of its neighbours"
+            yield clash("network.kind", f"network.{key}", given=span, but=but, give=f"network.{key}={span + 1}")
+    yield from _encoder(network)
+
+
+def _encoder(network: ConceptSpec) -> Iterator[Contradiction]:
+    encoder, fewest = network.encoder, network.min_depth
+    if fewest is not None and encoder != "recursive":
+        but = f"an encoder of kind {encoder} has no depth to draw"
+        give = "network.min_depth=null, or network.encoder=recursive"
+        yield clash("network.encoder", "network.min_depth", given=fewest, but=but, give=give)
+    elif fewest is not None and fewest > network.layers:
+        but = f"it is more than network.layers={network.layers}"
+        yield clash("network.layers", "network.min_depth", given=fewest, but=but, give="that many or fewer")
+    if encoder in ("tokens", "mean", "none"):
+        if encoder == "none" and network.latent_width is not None:
+            but = "there is no concept that could have a width"
+            give = "network.latent_width=null, or network.encoder=perceiver"
+            yield clash("network.encoder", "network.latent_width", given=network.latent_width, but=but, give=give)
+        if encoder != "tokens" and network.freeze_encoder:
+            but = f"an encoder of kind {encoder} has no weights"
+            give = "network.freeze_encoder=false, or network.encoder=perceiver"
+            yield clash("network.encoder", "network.freeze_encoder", given="true", but=but, give=give)
+        if network.slots != "reading":
+            but = f"an encoder of kind {encoder} has no slots"
+            give = "network.slots=reading, or network.encoder=perceiver"
+            yield clash("network.encoder", "network.slots", given=network.slots, but=but, give=give)
+        if network.decoder == "weighted" and encoder != "mean":
+            but = "its table has a column for each of a fixed number of concepts"
+            give = "network.decoder=denoising, or network.encoder=perceiver"
+            yield clash("network.encoder", "network.decoder", given=network.decoder, but=but, give=give)
+
+
+CONCEPT_CHECKS: tuple[Callable[[Recipe], Iterator[Contradiction]], ...] = (_concept_network, _reader, _given)

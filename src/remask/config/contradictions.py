@@ -11,6 +11,7 @@ from remask.config.schema import (
     BijectiveSpec,
     BlockDiffusionSpec,
     BlocksSpec,
+    ConceptSpec,
     LikelihoodBoundSpec,
     Recipe,
     ReversibleSpec,
@@ -95,7 +96,7 @@ def _next_token(recipe: Recipe) -> Iterator[Contradiction]:
         but = "objective next_token uses no noise"
         give = "process=null, or objective.kind=likelihood_bound"
         yield _clash("objective.kind", "process.kind", "process", given=process.kind, but=but, give=give)
-    if network.attention != "causal":
+    if not isinstance(network, ConceptSpec) and network.attention != "causal":
         but = "objective next_token must not see the token it predicts"
         give = "network.attention=causal"
         yield _clash("objective.kind", "network.attention", given=network.attention, but=but, give=give)
@@ -131,7 +132,7 @@ def _denoiser(recipe: Recipe) -> Iterator[Contradiction]:
     if kind == "next_token":
         return
     wanted = "block_causal" if kind == "block_diffusion" else "bidirectional"
-    if network.attention != wanted:
+    if not isinstance(network, ConceptSpec) and network.attention != wanted:
         but = f"objective {kind} predicts from both sides" + (" of its block" if wanted == "block_causal" else "")
         give = f"network.attention={wanted}"
         yield _clash("objective.kind", "network.attention", given=network.attention, but=but, give=give)
@@ -295,7 +296,7 @@ def _masked_samplers(recipe: Recipe) -> Iterator[Contradiction]:
 
 
 def _heads(recipe: Recipe) -> Iterator[Contradiction]:
-    if not isinstance(recipe.network, BlocksSpec):
+    if not isinstance(recipe.network, BlocksSpec | ConceptSpec):
         return
     width, heads = recipe.network.width, recipe.network.heads
     if width % heads:

@@ -20,7 +20,12 @@ def source_name(source: str) -> str:
 
 
 def describe_family(recipe: schema.Recipe) -> str:
-    """`bijective` for reversible networks and for a sampler's likelihood, `baseline` without noise, else `token`."""
+    """`concept` for networks with a bottleneck of concepts, `baseline` without noise, else `bijective` or `token`.
+
+    `bijective` are reversible networks, and objectives that are a sampler's likelihood.
+    """
+    if isinstance(recipe.network, schema.ConceptSpec):
+        return "concept"
     if recipe.process is None:
         return "baseline"
     bijective = isinstance(recipe.network, schema.ReversibleSpec) or isinstance(recipe.objective, schema.BijectiveSpec)
@@ -37,11 +42,24 @@ def describe_architecture(recipe: schema.Recipe) -> str:
             if spec.experts is not None:
                 parts.append(f"{spec.experts} experts, {spec.active_experts} a token")
             conditioning = [] if spec.time_conditioning == "none" else [spec.time_conditioning.replace("_", " ")]
+        case schema.ConceptSpec() as spec:
+            return _describe_concepts(spec)
         case schema.PretrainedSpec() as spec:
             parts = [PurePath(spec.name.rstrip("/")).name or spec.name]
             conditioning = [f"lora {spec.lora_rank}"] if spec.adaptation == "lora" else []
             conditioning += [] if spec.quantisation == "none" else [spec.quantisation]
     return ", ".join([*parts, recipe.network.attention.replace("_", " "), *conditioning])
+
+
+def _describe_concepts(spec: schema.ConceptSpec) -> str:
+    """`concept H512, recursive encoder L6 C128, denoising decoder L2`, and what is unusual."""
+    slots = "" if spec.slot_count is None else f" C{spec.slot_count}"
+    layers = "" if spec.encoder in ("mean", "none") else f" L{spec.layers}"
+    frozen = "frozen " if spec.freeze_encoder else ""
+    parts = [f"concept H{spec.width}", f"{frozen}{spec.encoder.replace('_', '-')} encoder{layers}{slots}"]
+    parts += ["competing slots"] if spec.slots == "competing" else []
+    parts += [] if spec.latent_width is None else [f"latent width {spec.latent_width}"]
+    return ", ".join([*parts, f"{spec.decoder.replace('_', '-')} decoder L{spec.decoder_layers}"])
 
 
 def describe_tokenizer(recipe: schema.Recipe, *, vocab_size: int) -> str:

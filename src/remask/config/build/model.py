@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from remask.config import schema
+from remask.config.build.concepts import build_concept_network
 from remask.config.build.noise import build_objective, build_process
 from remask.config.pretrained import build_pretrained, rebuild_pretrained
 from remask.errors import UserError
@@ -85,6 +86,9 @@ def build_network(
                 direction=direction or block_causal(block_length or 1),
                 seed=recipe.seed,
             ).to(device)
+        case schema.ConceptSpec() as spec:
+            length, seed = recipe.data.length, recipe.seed
+            network = build_concept_network(spec, tokenizer, length=length, seed=seed).to(device)
         case schema.PretrainedSpec() as spec:
             common = {"block_length": block_length, "steps": recipe.training.steps, "device": device}
             if architecture is None:

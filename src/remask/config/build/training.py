@@ -48,10 +48,14 @@ def describe_shape(recipe: schema.Recipe) -> str:
     """The network's size in a run id, or a pretrained model's name.
 
     `D256L4R3E8`: width, layers, and where there are any how many blocks are reversible and the experts a block.
+    `H512L6C128D2`: width, layers of the encoder, concepts, layers of the decoder.
     """
     match recipe.network:
         case schema.BlocksSpec() as spec:
             reversible = f"R{spec.reversible_blocks}" if isinstance(spec, schema.ReversibleSpec) else ""
             return f"D{spec.width}L{spec.layers}{reversible}" + (f"E{spec.experts}" if spec.experts else "")
+        case schema.ConceptSpec() as spec:
+            slots = spec.slot_count
+            return f"H{spec.width}L{spec.layers}" + ("" if slots is None else f"C{slots}") + f"D{spec.decoder_layers}"
         case schema.PretrainedSpec() as spec:
             return re.sub(r"[^A-Za-z0-9.-]+", "-", spec.name.rstrip("/").rpartition("/")[2]) or "pretrained"

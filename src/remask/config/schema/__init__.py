@@ -9,7 +9,14 @@ on its own here; `remask.config.contradictions` says which keys do not go togeth
 from remask.config.schema.bounds import BoundSpec, WeightedBoundSpec
 from remask.config.schema.concept_objectives import ConceptBoundSpec
 from remask.config.schema.health import HealthSpec
-from remask.config.schema.networks import BlocksSpec, NetworkSpec, PretrainedSpec, ReversibleSpec, TransformerSpec
+from remask.config.schema.networks import (
+    BlocksSpec,
+    ConceptSpec,
+    NetworkSpec,
+    PretrainedSpec,
+    ReversibleSpec,
+    TransformerSpec,
+)
 from remask.config.schema.noise import (
     BijectiveSpec,
     BlockDiffusionSpec,
@@ -55,6 +62,7 @@ __all__ = [
     "ByteTokenizerSpec",
     "CharacterTokenizerSpec",
     "ConceptBoundSpec",
+    "ConceptSpec",
     "CosineScheduleSpec",
     "DataSpec",
     "EvaluationSpec",

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from remask.config.schema.latents import ConceptPriorNetworkSpec
 from remask.config.schema.section import Section, Whole, as_tuple
 
 BlockType = Literal["reversible", "standard"]
@@ -93,6 +94,66 @@ class ReversibleSpec(BlocksSpec):
         return self.types.count("reversible")
 
 
+class ConceptSpec(Section):
+    """A bottleneck of concept vectors: an encoder of one text, and a decoder of another that knows it through them."""
+
+    kind: Literal["concept"] = Field(default="concept", description="a bottleneck of concept vectors between two texts")
+    width: Whole = Field(default=256, ge=2, description="features a token and a concept; a multiple of heads")
+    heads: Whole = Field(default=4, ge=1, description="attention heads; width / heads must be even")
+    mlp_width: Whole | None = Field(
+        default=None, ge=1, description="hidden features of the gated MLPs; null: 8/3 width, rounded to 32"
+    )
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="share of activations dropped in training")
+    encoder: Literal["perceiver", "recursive", "tokens", "mean", "none"] = Field(
+        default="perceiver",
+        description="how a text becomes concepts: read by learned latents; by one layer again and again; every token a "
+        "concept (no bottleneck); the mean of its tokens; not at all",
+    )
+    layers: Whole = Field(default=2, ge=1, description="layers of the encoder; recursive: passes of its one layer")
+    min_depth: Whole | None = Field(
+        default=None, ge=1, description="recursive: fewest passes that a training step makes; null: always all"
+    )
+    concepts: Whole = Field(default=16, ge=1, description="C, concept vectors a text")
+    slots: Literal["reading", "competing"] = Field(
+        default="reading", description="how latents share tokens: each reads for itself, or they compete for each token"
+    )
+    local_width: Whole = Field(
+        default=5, ge=1, description="neighbouring source tokens mixed before they are read; odd, 1: none"
+    )
+    freeze_encoder: bool = Field(default=False, description="leave the encoder as it was drawn: a baseline")
+    latent_width: Whole | None = Field(
+        default=None, ge=1, description="features of a concept between encoder and decoder; null: width"
+    )
+    decoder: Literal["denoising", "perceiver", "position_only", "weighted"] = Field(
+        default="denoising",
+        description="what a decoded place sees: noisy tokens, time and concepts; its own noisy token and concepts; "
+        "concepts alone; one fixed mixture of concepts",
+    )
+    decoder_layers: Whole = Field(default=2, ge=1, description="layers of the decoder")
+    decoder_local_width: Whole = Field(
+        default=9, ge=1, description="denoising: neighbouring noisy tokens that a convolution mixes; odd"
+    )
+    scratch: Whole = Field(default=16, ge=1, description="denoising: latents through which noisy tokens see each other")
+    head: Literal["tied", "untied"] = Field(
+        default="untied", description="output weights: the embedding's, or their own"
+    )
+
+    @property
+    def hidden_width(self) -> int:
+        """Hidden features of the gated MLPs."""
+        return self.mlp_width or max(32, 32 * round(8 * self.width / 3 / 32))
+
+    @property
+    def attention(self) -> Literal["bidirectional"]:
+        """What a decoded place may see of its text."""
+        return "bidirectional"
+
+    @property
+    def slot_count(self) -> int | None:
+        """Concepts a text has; None where every token is one."""
+        return {"tokens": None, "mean": 1, "none": 0}.get(self.encoder, self.concepts)
+
+
 class PretrainedSpec(Section):
     """A Hugging Face causal language model, adapted to denoise."""
 
@@ -120,4 +181,7 @@ class PretrainedSpec(Section):
     )
 
 
-NetworkSpec = Annotated[TransformerSpec | ReversibleSpec | PretrainedSpec, Field(discriminator="kind")]
+NetworkSpec = Annotated[
+    TransformerSpec | ReversibleSpec | ConceptSpec | ConceptPriorNetworkSpec | PretrainedSpec,
+    Field(discriminator="kind"),
+]

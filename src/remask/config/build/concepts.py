@@ -1,0 +1,104 @@
+"""Networks with a bottleneck of concept vectors, from a recipe."""
+
+from functools import partial
+
+from torch import nn
+from torch.nn import functional
+
+from remask.config import schema
+from remask.networks.blocks import Attention, GatedMLP, Residual
+from remask.networks.concepts import ConceptNetwork
+from remask.networks.concepts.decoders import (
+    DenoisingBlock,
+    DenoisingDecoder,
+    LookingBlock,
+    LookingDecoder,
+    Memory,
+    WeightedDecoder,
+    place_alone,
+    token_and_place,
+)
+from remask.networks.concepts.encoders import (
+    MeanConcept,
+    NoConcept,
+    PerceiverLayer,
+    RecursiveEncoder,
+    SlotEncoder,
+    TokenStates,
+    local_reading,
+)
+from remask.networks.stacks import straight
+from remask.randomness import keyed_generator
+from remask.tokenizers import Tokenizer
+
+
+def build_concept_network(spec: schema.ConceptSpec, tokenizer: Tokenizer, *, length: int, seed: int) -> ConceptNetwork:
+    """A concept network with weights drawn from the seed, on the CPU.
+
+    Args:
+        spec: its section of the recipe.
+        tokenizer: text ⇄ ids.
+        length: the longest row that is decoded, in tokens.
+        seed: of the weights.
+    """
+    network = ConceptNetwork(
+        vocab_size=tokenizer.vocab_size,
+        width=spec.width,
+        encoder=build_encoder(spec),
+        decoder=build_decoder(spec, length=length),
+        latent_width=spec.latent_width,
+        source_embedding=nn.Embedding(tokenizer.vocab_size, spec.width) if spec.freeze_encoder else None,
+    )
+    if spec.head == "tied":
+        network.tie_head()
+    network.initialise(keyed_generator(seed, "weights"))
+    if spec.freeze_encoder:
+        network.freeze_encoder()
+    return network
+
+
+def build_encoder(spec: schema.ConceptSpec) -> nn.Module:
+    """The encoder of a concept network."""
+    width, heads, dropout = spec.width, spec.heads, spec.dropout
+    match spec.encoder:
+        case "none":
+            return NoConcept()
+        case "mean":
+            return MeanConcept()
+        case "tokens":
+            inner = [(Attention(width, heads), GatedMLP(width, spec.hidden_width)) for _ in range(spec.layers)]
+            blocks = straight(width, inner, residual=partial(Residual, dropout=dropout))
+            return TokenStates(blocks, head_width=width // heads)
+    mixing = functional.scaled_dot_product_attention
+    layer = partial(PerceiverLayer, width, heads, mlp_width=spec.hidden_width, mixing=mixing, dropout=dropout)
+    common = {"pairs": width // heads // 2, "local": local_reading(width, spec.local_width, dropout=dropout)}
+    if spec.encoder == "perceiver":
+        return SlotEncoder(width, spec.concepts, [layer() for _ in range(spec.layers)], **common)
+    depths = {"depth": spec.layers, "min_depth": spec.min_depth or spec.layers}
+    return RecursiveEncoder(width, spec.concepts, layer(), **depths, **common)
+
+
+def build_decoder(spec: schema.ConceptSpec, *, length: int) -> nn.Module:
+    """The decoder of a concept network, for rows of `length` tokens at most."""
+    width, heads, hidden, dropout = spec.width, spec.heads, spec.hidden_width, spec.dropout
+    memory = Memory(width, natural=spec.slot_count is None)
+    match spec.decoder:
+        case "denoising":
+            block = partial(
+                DenoisingBlock,
+                width,
+                heads,
+                mlp_width=hidden,
+                local_width=spec.decoder_local_width,
+                dropout=dropout,
+            )
+            blocks = [block() for _ in range(spec.decoder_layers)]
+            return DenoisingDecoder(width, heads, blocks, scratch=spec.scratch, memory=memory)
+        case "perceiver" | "position_only" as kind:
+            queries = {"perceiver": token_and_place, "position_only": place_alone}[kind]
+            layer = partial(LookingBlock, width, heads, mlp_width=hidden, dropout=dropout)
+            blocks = [layer() for _ in range(spec.decoder_layers)]
+            return LookingDecoder(width, heads, blocks, memory=memory, queries=queries)
+        case "weighted":
+            assert spec.slot_count, "a table has a column for each of a fixed number of concepts"
+            return WeightedDecoder(width, spec.slot_count, length=length, mlp=GatedMLP(width, hidden))

@@ -1,0 +1,203 @@
+"""Encoders: the tokens of a text to its concept vectors.
+
+Each takes embedded tokens [B N D] and which of them are real, and gives one vector a slot and which slots are real: all
+of a text that has a token, none of one that has not. Tokens that are not real change nothing.
+
+Shape letters: B rows, N source tokens, C concepts, D width.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
+from itertools import repeat
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from remask.networks.blocks import Attention, GatedMLP, Residual
+from remask.networks.concepts.layers import LocalConvolution, Mixing, Reading, never_empty
+from remask.networks.concepts.places import reading_turns, texts
+from remask.networks.normalisation import unit_rms
+from remask.networks.rotary import rotary
+from remask.networks.segments import segment_mask
+from remask.networks.stacks import Stack
+
+Encoded = tuple[Float[Tensor, "B C D"], Bool[Tensor, "B C"]]
+"""Vectors, and which of them are real."""
+
+
+class NoConcept(nn.Module):
+    """Says nothing of the text: the comparator that shows what a decoder does alone."""
+
+    concepts: int | None = 0
+
+    def forward(self, tokens: Float[Tensor, "B N D"], *, real: Bool[Tensor, "B N"]) -> Encoded:
+        """No slot at all."""
+        return tokens[:, :0], real[:, :0]
+
+
+class MeanConcept(nn.Module):
+    """One concept: the mean of a text's embedded tokens."""
+
+    concepts: int | None = 1
+
+    def forward(self, tokens: Float[Tensor, "B N D"], *, real: Bool[Tensor, "B N"]) -> Encoded:
+        """The mean over real tokens."""
+        there = real[..., None].to(tokens.dtype)
+        total = (tokens * there).sum(1, keepdim=True)
+        return total / there.sum(1, keepdim=True).clamp(min=1), real.any(-1, keepdim=True)
+
+
+class TokenStates(nn.Module):
+    """Every token its own concept, after a bidirectional transformer: full attention, without a bottleneck.
+
+    Args:
+        blocks: its layers.
+        head_width: features a head.
+    """
+
+    concepts: int | None = None
+
+    def __init__(self, blocks: Stack, *, head_width: int) -> None:
+        super().__init__()
+        self.blocks, self.head_width = blocks, head_width
+
+    def forward(self, tokens: Float[Tensor, "B N D"], *, real: Bool[Tensor, "B N"]) -> Encoded:
+        """The states of all tokens; slot n is token n."""
+        rotation = rotary(tokens.shape[1], self.head_width, device=tokens.device)
+        mask = segment_mask(real.long())
+        return self.blocks(tokens, timeless(tokens), rotation=rotation, mask=mask, real=real), real
+
+
+def timeless(x: Float[Tensor, "B N D"]) -> Float[Tensor, "B 0"]:
+    """The condition of layers that are told no time."""
+    return x.new_zeros(len(x), 0)
+
+
+class PerceiverLayer(nn.Module):
+    """Concepts read the tokens, then attend among themselves, then an MLP (Perceiver, arXiv:2103.03206).
+
+    Args:
+        width: D.
+        heads: attention heads.
+        mlp_width: hidden features of the gated MLP.
+        mixing: how concepts share the tokens that they read.
+        dropout: share of each branch's output that is dropped in training.
+    """
+
+    def __init__(self, width: int, heads: int, *, mlp_width: int, mixing: Mixing, dropout: float) -> None:
+        super().__init__()
+        self.read = Residual(width, Reading(width, heads, mixing=mixing), dropout=dropout)
+        self.attend = Residual(width, Attention(width, heads), dropout=dropout)
+        self.mlp = Residual(width, GatedMLP(width, mlp_width), dropout=dropout)
+
+    def forward(
+        self,
+        concepts: Float[Tensor, "B C D"],
+        tokens: Float[Tensor, "B N D"],
+        *,
+        real: Bool[Tensor, "B N"],
+        turn: Float[Tensor, "B C F 2"],
+        token_turn: Float[Tensor, "B N F 2"],
+    ) -> tuple[Float[Tensor, "B C D"], Float[Tensor, "B N D"]]:
+        """Concepts that know more, and the tokens as they were."""
+        condition, count = timeless(concepts), concepts.shape[1]
+        mask = never_empty(real[:, None, None]).expand(-1, -1, count, -1)
+        x = self.read(concepts, condition, memory=unit_rms(tokens), mask=mask, turn=turn, memory_turn=token_turn)
+        everyone = mask.new_ones(1, 1, 1, 1).expand(len(x), 1, count, count)
+        rotation = rotary(count, 2 * turn.shape[2], device=x.device)
+        x = self.attend(x, condition, rotation=rotation, mask=everyone)
+        return self.mlp(x, condition), tokens
+
+
+class SlotEncoder(nn.Module):
+    """C learned latents that read a text, layer by layer.
+
+    Args:
+        width: D.
+        concepts: C.
+        layers: (concepts, tokens) → (concepts, tokens), each with `real`, `turn` and `token_turn`.
+        pairs: rotary pairs of a head.
+        local: what tokens learn of their neighbours before they are read; None: nothing.
+    """
+
+    def __init__(
+        self, width: int, concepts: int, layers: Sequence[nn.Module], *, pairs: int, local: nn.Module | None
+    ) -> None:
+        super().__init__()
+        self.concepts: int | None = concepts
+        self.pairs = pairs
+        self.latents = nn.Parameter(torch.zeros(concepts, width))
+        self.local = local
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, tokens: Float[Tensor, "B N D"], *, real: Bool[Tensor, "B N"]) -> Encoded:
+        """The C concepts of each text."""
+        segments = real.long()
+        turn, token_turn = reading_turns(
+            texts(segments, count=1), segments, latents=len(self.latents), pairs=self.pairs
+        )
+        if self.local is not None:
+            tokens = self.local(tokens, timeless(tokens), segments=segments)
+        concepts = self.latents.expand(len(tokens), -1, -1)
+        for layer in self.passes():
+            concepts, tokens = layer(concepts, tokens, real=real, turn=turn, token_turn=token_turn)
+        return concepts, real.any(-1, keepdim=True).expand(-1, len(self.latents))
+
+    def passes(self) -> Iterable[nn.Module]:
+        """The layers in the order in which they are computed."""
+        return self.layers
+
+    def begin_step(self, step: int) -> None:
+        """Hears which optimiser step begins, counted from 1."""
+        del step
+
+    @torch.no_grad()
+    def begin(self, generator: torch.Generator) -> None:
+        """Small latents, so that what is read outweighs them, each looking at its own stretch of the text."""
+        nn.init.normal_(self.latents, std=0.1, generator=generator)
+        for layer in self.layers:
+            for reading in (module for module in layer.modules() if isinstance(module, Reading)):
+                reading.look_there()
+
+
+class RecursiveEncoder(SlotEncoder):
+    """One layer, applied again and again with the same weights (as the Universal Transformer, arXiv:1807.03819).
+
+    Args:
+        width: D.
+        concepts: C.
+        layer: the one.
+        depth: how many times it is applied; `encoder.depth` may be set to another number for evaluation.
+        min_depth: training applies it between so many and `depth` times, a number drawn for each step.
+        pairs: rotary pairs of a head.
+        local: what tokens learn of their neighbours before they are read; None: nothing.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        concepts: int,
+        layer: nn.Module,
+        *,
+        depth: int,
+        min_depth: int,
+        pairs: int,
+        local: nn.Module | None,
+    ) -> None:
+        super().__init__(width, concepts, [layer], pairs=pairs, local=local)
+        self.depth, self.min_depth, self.drawn = depth, min_depth, depth
+
+    def passes(self) -> Iterator[nn.Module]:
+        """The layer, as often as this step or `depth` says."""
+        return repeat(self.layers[0], self.drawn if self.training else self.depth)
+
+    def begin_step(self, step: int) -> None:
+        """Draws the step's depth, evenly from `min_depth` to `depth`: a function of the step alone."""
+        draw = int.from_bytes(blake2b(step.to_bytes(8, "little"), digest_size=8).digest(), "little")
+        self.drawn = self.min_depth + draw % (self.depth - self.min_depth + 1)
+
+
+def local_reading(width: int, span: int, *, dropout: float) -> nn.Module | None:
+    """A residual `LocalConvolution` over `span` tokens; None for 1."""
+    return Residual(width, LocalConvolution(width, span), dropout=dropout) if span > 1 else None

@@ -1,0 +1,211 @@
+"""A text through a bottleneck: an encoder to C concept vectors, and a decoder that knows the text through them alone.
+
+Shape letters: B rows, N source tokens, L places denoised, C concepts, D width, W width of a concept, V vocabulary, M
+places at which logits are wanted.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from remask.networks.blocks import Attention
+from remask.networks.concepts.layers import LocalConvolution
+from remask.networks.concepts.vectors import Concepts
+from remask.networks.normalisation import UnitRMS, unit_rms
+from remask.networks.transformer import BIDIRECTIONAL
+
+Hear = Callable[[Concepts], Concepts | None]
+"""Is told the concepts of a forward pass, and may give others to decode from."""
+
+
+class Narrowed(nn.Module):
+    """A linear map to fewer features, each vector then of mean 0 and variance 1.
+
+    Args:
+        width: D.
+        latent_width: W.
+    """
+
+    def __init__(self, width: int, latent_width: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(width, latent_width, bias=False)
+
+    def forward(self, x: Float[Tensor, "B C D"]) -> Float[Tensor, "B C W"]:
+        """The concepts as they leave the encoder; float32 at least."""
+        narrow = self.down(x)
+        wide = narrow.to(torch.promote_types(narrow.dtype, torch.float32))
+        return functional.layer_norm(wide, wide.shape[-1:])
+
+
+class ConceptNetwork(nn.Module):
+    """Leave-one-out logits of masked tokens, given what an encoder says of another text.
+
+    With masking noise a hidden token says nothing of itself, so a decoder that sees it emits log p(x_i | z without i);
+    other noises are not for this network.
+
+    Args:
+        vocab_size: V, every id with the mask.
+        width: D.
+        encoder: (embedded tokens, real) → vectors [B C D] and which are real (networks/concepts/encoders.py).
+        decoder: embedded noisy tokens and concepts → states [M D] (networks/concepts/decoders.py).
+        latent_width: W, of the vectors between the two; None: D, of root mean square 1.
+        source_embedding: token vectors of the encoder alone; None: it shares those of the decoder.
+
+    Weights hold nothing meaningful until `initialise` is called.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        width: int,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        latent_width: int | None = None,
+        source_embedding: nn.Embedding | None = None,
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.latent_width = latent_width
+        self.embedding = nn.Embedding(vocab_size, width)
+        self.source_embedding = source_embedding
+        self.encoder = encoder
+        self.narrow = UnitRMS() if latent_width is None else Narrowed(width, latent_width)
+        self.widen = nn.Identity() if latent_width is None else nn.Linear(latent_width, width, bias=False)
+        self.decoder = decoder
+        self.head = nn.Linear(width, vocab_size, bias=False)
+
+    @property
+    def concepts(self) -> int | None:
+        """C; None where every source token is one."""
+        return self.encoder.concepts  # pyright: ignore[reportReturnType]
+
+    def tie_head(self) -> None:
+        """Makes the vocabulary projection share the embedding's weights."""
+        self.head.weight = self.embedding.weight
+
+    def freeze_encoder(self) -> None:
+        """Leaves the encoder as it was drawn: the baseline that shows what training one is worth."""
+        for part in (self.encoder, self.narrow, self.source_embedding):
+            if part is not None:
+                part.requires_grad_(False)
+
+    def forward(
+        self,
+        z: Int[Tensor, "B L"],
+        t: Float[Tensor, "B"],
+        *,
+        segments: Int[Tensor, "B L"],
+        positions: Bool[Tensor, "B L"],
+        source: Int[Tensor, "B N"] | None = None,
+        source_real: Bool[Tensor, "B N"] | None = None,
+        kept: Int[Tensor, "B"] | None = None,
+        hear: Hear | None = None,
+    ) -> Float[Tensor, "M V"]:
+        """Logits at the M true places of `positions`, in row-major order; the projection runs there alone.
+
+        Args:
+            z: noisy tokens.
+            t: the time of each row.
+            segments: the text of each place, 0 for padding; the texts of a row share its concepts.
+            positions: where logits are wanted.
+            source: what the encoder reads; None: nothing, and no concept is real.
+            source_real: which source tokens are there; None: all.
+            kept: how many of the first concepts each row keeps; None: all.
+            hear: is told the concepts, with their gradient, before any is hidden; what it returns takes their place.
+        """
+        if source is None:
+            source = z[:, :1]
+            source_real = torch.zeros_like(source, dtype=torch.bool)
+        concepts = self.encode(
+            source, real=torch.ones_like(source, dtype=torch.bool) if source_real is None else source_real
+        )
+        if hear is not None:
+            heard = hear(concepts)
+            concepts = concepts if heard is None else heard
+        if kept is not None:
+            concepts = concepts.keep(kept)
+        return self.decode(z, t, concepts, segments=segments, positions=positions)
+
+    def encode(self, source: Int[Tensor, "B N"], *, real: Bool[Tensor, "B N"]) -> Concepts:
+        """The concepts of some texts; tokens that are not real, wherever they stand, change nothing.
+
+        Args:
+            source: ids; those that are not real may be any.
+            real: which tokens are there. A text without one has no real concept.
+        """
+        embedding = self.embedding if self.source_embedding is None else self.source_embedding
+        vectors, there = self.encoder(unit_rms(embedding(source)), real=real)
+        return Concepts(vectors=self.narrow(vectors), real=there)
+
+    def decode(
+        self,
+        z: Int[Tensor, "B L"],
+        t: Float[Tensor, "B"],
+        concepts: Concepts,
+        *,
+        segments: Int[Tensor, "B L"],
+        positions: Bool[Tensor, "B L"],
+    ) -> Float[Tensor, "M V"]:
+        """As `forward`, from concepts that are there already."""
+        tokens, vectors = unit_rms(self.embedding(z)), self.widen(concepts.vectors)
+        states = self.decoder(tokens, t, vectors, concepts.real, segments=segments, positions=positions)
+        return self.head(states)
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draws all weights from `generator` (on the weights' device).
+
+        Matrices are normal with variance 1/fan-in, those that write to a stream which no gate closes a tenth of that
+        deviation, the encoder's readings apart: a concept begins as the mean of its stretch of the text. The head is
+        0.02, so that the first loss is log V within a few per cent, AdaLN-Zero's gates, shifts and scales zero.
+        """
+        spread = 0.5 / self.width if self.head.weight is self.embedding.weight else 0.2
+        for name, parameter in self.named_parameters():
+            if "modulation" in name or name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            else:
+                quiet = name.endswith(("attend.inner.out.weight", "attention.inner.out.weight", "mlp.inner.out.weight"))
+                scale = 0.1 if quiet and name.startswith("encoder") else 1.0
+                nn.init.normal_(parameter, std=scale * parameter.shape[-1] ** -0.5, generator=generator)
+        nn.init.normal_(self.head.weight, std=0.02, generator=generator)
+        for table in (self.embedding, self.source_embedding):
+            if table is not None:
+                nn.init.normal_(table.weight, std=spread, generator=generator)
+                table.weight[:, 0] = 0.5 * spread * math.sqrt(self.width)
+        self._begin(generator)
+
+    def _begin(self, generator: torch.Generator) -> None:
+        """What attention and convolutions look at first."""
+        for convolution in (module for module in self.modules() if isinstance(module, LocalConvolution)):
+            convolution.look_beside()
+        beside = iter(BIDIRECTIONAL.neighbours)
+        if self.concepts is None:
+            for attention in islice((m for m in self.encoder.modules() if isinstance(m, Attention)), 2):
+                attention.look_beside(list(islice(beside, attention.heads)))
+        for part in (self.encoder, self.decoder):
+            begin = getattr(part, "begin", None)
+            if begin is not None:
+                begin(generator)
+
+    def repeated_layers(self) -> Iterator[nn.Module]:
+        """The layers of the encoder, then those of the decoder: what is sharded, compiled or computed again as one."""
+        for part in (self.encoder, self.decoder):
+            layers = getattr(part, "layers", getattr(part, "blocks", ()))
+            yield from layers
+
+    def begin_step(self, step: int) -> None:
+        """Tells an encoder whose depth is drawn which optimiser step begins."""
+        begin = getattr(self.encoder, "begin_step", None)
+        if begin is not None:
+            begin(step)
+
+    def hidden_matrices(self) -> Iterator[nn.Parameter]:
+        """The trained weight matrices inside the layers: what Muon orthogonalises."""
+        linear = (m for layer in self.repeated_layers() for m in layer.modules() if isinstance(m, nn.Linear))
+        return (module.weight for module in linear if module.weight.requires_grad)
