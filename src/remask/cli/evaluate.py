@@ -20,16 +20,18 @@ if TYPE_CHECKING:
     from remask.config.schema import Recipe
     from remask.evaluation.measurement import Measurement
     from remask.health import Verdict
+    from remask.judgement.concepts import Comparator
     from remask.judgement.readers import Reader
     from remask.judgement.tasks import Task
     from remask.runs import OpenEvaluation, Registry, RunFolder, RunRecord
 
-TASKS = ("likelihood", "exact-likelihood", "levels", "quality", "answers", "judged", "mauve")
+TASKS = ("likelihood", "exact-likelihood", "levels", "concepts", "quality", "answers", "judged", "mauve")
 _NAMES = (*TASKS, *SENTENCE_TASKS)
 COUNTS = {
     "likelihood": None,
     "exact-likelihood": None,
     "levels": None,
+    "concepts": None,
     "quality": 32,
     "answers": 256,
     "judged": 256,
@@ -42,8 +44,10 @@ _EXACT = "exact-likelihood"
 _OF_EXACT = ("sampling.steps", "sampling.block_length")
 """Keys of sampling that say whose probability the exact likelihood is, beside its order."""
 _READ_BY = {
-    "evaluation.rows": frozenset({"likelihood", _EXACT, "levels"}),
-    "evaluation.draws": frozenset({"likelihood", "levels"}),
+    "evaluation.rows": frozenset({"likelihood", _EXACT, "levels", "concepts"}),
+    "evaluation.draws": frozenset({"likelihood", "levels", "concepts"}),
+    "none": frozenset({"concepts"}),
+    "full": frozenset({"concepts"}),
     "levels": frozenset({"levels"}),
     "count": _DRAWING,
     "sampling.reveal": _DRAWING | {_EXACT},
@@ -67,6 +71,14 @@ Features = Annotated[
         metavar="RUN|FOLDER", help="Whose hidden states stand for texts (--task mauve): any run, or such a folder."
     ),
 ]
+NoContext = Annotated[
+    str | None,
+    typer.Option(metavar="RUN", help="A run that is shown no context, for R(C) of --task concepts; with --full."),
+]
+FullContext = Annotated[
+    str | None,
+    typer.Option(metavar="RUN", help="A run that attends to all context, for R(C) of --task concepts; with --none."),
+]
 
 
 @option.with_options("sentence_options", OPTIONS)
@@ -76,13 +88,15 @@ def evaluate(
     task: Annotated[
         list[str] | None,
         typer.Option(
-            help="likelihood, exact-likelihood, levels, quality, answers, judged or mauve; may be given again "
-            "[default: likelihood and quality, for pairs likelihood and answers]. Sentence tasks: "
+            help="likelihood, exact-likelihood, levels, concepts, quality, answers, judged or mauve; may be given "
+            "again [default: likelihood and quality, for pairs likelihood and answers]. Sentence tasks: "
             f"{', '.join(SENTENCE_TASKS)}."
         ),
     ] = None,
     judge: Judge = None,
     features: Features = None,
+    none: NoContext = None,
+    full: FullContext = None,
     split: Annotated[str | None, typer.Option(help="validation or test.")] = None,
     rows: Annotated[int | None, typer.Option(help="Rows of held-out text to judge.")] = None,
     draws: Annotated[int | None, typer.Option(help="Noise draws a row, for a likelihood bound.")] = None,
@@ -112,7 +126,7 @@ def evaluate(
         "seed": seed,
     }
     wanted = wanted_tasks(task, judge=judge, features=features, folder=folder)
-    refuse_unread(wanted, {**options, "levels": levels, "count": count, **sentence_options})
+    refuse_unread(wanted, {**options, "levels": levels, "count": count, "none": none, "full": full, **sentence_options})
     recipes = {
         name: task_recipe(name, wanted, folder, options, count=count) for name in wanted if name not in SENTENCE_TASKS
     }
@@ -123,7 +137,7 @@ def evaluate(
     from remask.judgement.tasks import tasks
 
     on = resolve_device(device)
-    readers = _readers(registry, judge, features, device=on)
+    readers = _readers(registry, judge, features, device=on) | _comparators(registry, none, full, device=on)
     known = tasks(levels=levels or LEVELS, reveal=sampling["sampling.reveal"], **readers)
     found = _measured(registry, record, recipes, known=known, device=on, steps=sampling["sampling.steps"])
     if plan is not None:
@@ -269,6 +283,19 @@ def _readers(
     }
 
 
+def _comparators(
+    registry: "Registry", none: str | None, full: str | None, *, device: "torch.device"
+) -> "dict[str, Comparator | None]":
+    """The runs that R(C) is measured between."""
+    from remask.judgement.concepts import load_comparator
+
+    given = {"none": none, "full": full}
+    return {
+        name: None if run is None else load_comparator(f"--{name}", run, registry=registry, device=device)
+        for name, run in given.items()
+    }
+
+
 @contextmanager
 def _recorded(registry: "Registry", run_id: str, *, task: str, device: "torch.device") -> "Iterator[OpenEvaluation]":
     """An evaluation of a run's model, whose record says which weights, where, and how much memory they took."""
@@ -354,10 +381,13 @@ def report(measurements: "Sequence[Measurement]", *, as_json: bool) -> None:
 
 def cautions(measurements: "Sequence[Measurement]") -> list[str]:
     """Sentences about figures that are easily misread."""
+    from remask.evaluation.concept_gaps import gap_sentences
+    from remask.evaluation.concepts import geometry_warnings
     from remask.evaluation.exact import sampler_in_words
     from remask.evaluation.levels import NAME, level_warnings
     from remask.evaluation.mauve import mauve_caution
 
     said = level_warnings([measurement for measurement in measurements if measurement.name == NAME])
+    said += geometry_warnings(measurements) + gap_sentences(measurements)
     said += sampler_in_words(measurements) + sentence_cautions(measurements)
     return said + [words for m in measurements if m.name == "mauve" and (words := mauve_caution(m)) is not None]

@@ -11,6 +11,7 @@ from remask.config.schema import Recipe
 from remask.evaluation.mauve import check_installed
 from remask.evaluation.measurement import Measurement
 from remask.judgement.answers import check_answers, judge_answers
+from remask.judgement.concepts import Comparator, ConceptTask
 from remask.judgement.exact import ExactTask
 from remask.judgement.levels import check_levels, judge_levels
 from remask.judgement.likelihood import judge_likelihood
@@ -36,7 +37,15 @@ class Task:
     measure: Measure
 
 
-def tasks(*, levels: int, judge: Reader | None, features: Reader | None, reveal: str | None) -> Mapping[str, Task]:
+def tasks(
+    *,
+    levels: int,
+    judge: Reader | None,
+    features: Reader | None,
+    reveal: str | None,
+    none: Comparator | None = None,
+    full: Comparator | None = None,
+) -> Mapping[str, Task]:
     """All tasks by name.
 
     Args:
@@ -44,13 +53,17 @@ def tasks(*, levels: int, judge: Reader | None, features: Reader | None, reveal:
         judge: for `judged`.
         features: for `mauve`.
         reveal: the order of revealing, for `exact-likelihood`; None for each recipe's own.
+        none: a run that is shown no context, for `concepts`.
+        full: a run that attends to all context, for `concepts`.
     """
     exact = ExactTask(reveal=reveal)
+    concepts = ConceptTask(none=none, full=full)
     samples = _Samples(judge=judge, features=features)
     return {
         "likelihood": Task(check=_any_model, measure=judge_likelihood),
         "exact-likelihood": Task(check=exact.check, measure=exact.measure),
         "levels": Task(check=check_levels, measure=partial(judge_levels, levels=levels)),
+        "concepts": Task(check=concepts.check, measure=concepts.measure),
         "quality": Task(check=check_samples, measure=samples.quality),
         "answers": Task(check=check_answers, measure=judge_answers),
         "judged": Task(check=check_samples, measure=samples.judged),
