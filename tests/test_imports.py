@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 
 TEXT = {"errors", "tokenizers", "data"}
-NOISE = {*TEXT, "randomness", "schedules", "processes", "gaussian", "orders"}
+NOISE = {*TEXT, "randomness", "schedules", "processes", "gaussian", "deletion", "orders"}
 MODEL = {*NOISE, "objectives", "model", "continuation"}
 SAMPLING = {*MODEL, "samplers", "generation"}
 TRAINING = {*TEXT, "randomness", "objectives", "optimisation", "training", "checkpoints", "parallel", "sharding"}
@@ -38,6 +38,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "schedules": {"data", "randomness"},
     "processes": {"data", "randomness", "schedules"},
     "gaussian": {"data", "randomness", "schedules"},
+    "deletion": {"data"},
     "orders": {"randomness"},
     "objectives": NOISE,
     "samplers": NOISE,

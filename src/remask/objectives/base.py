@@ -3,7 +3,7 @@
 Shape letters: B batch, L length, V vocabulary, M positions at which logits are wanted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -83,6 +83,50 @@ class Objective(Protocol):
         self, network: Network, batch: Batch, *, generator: torch.Generator, draws: int
     ) -> dict[str, Float[Tensor, "B L"]]:
         """Named terms in nats whose sum is −log p(x), or an upper bound on it; no smoothing, clipping or floor."""
+        ...
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What each row adds to a figure that is no likelihood: the figure is Σ nats / Σ weight.
+
+    Attributes:
+        nats: of each row [B].
+        weight: what they are divided by: tokens that were predicted, or 1 where a row is one example [B].
+    """
+
+    nats: Float[Tensor, "B"]
+    weight: Float[Tensor, "B"]
+
+
+@runtime_checkable
+class Assessed(Protocol):
+    """An objective whose network is judged by a figure of its own, because it gives text no likelihood.
+
+    A decoder that is told an encoding of the very text it predicts says nothing of how probable that text is. So such
+    an objective has no likelihood terms, and its figure is never named nats per token or bits per byte.
+    """
+
+    @property
+    def quantity(self) -> str:
+        """The figure's name, one of those that `remask.health` knows the units of."""
+        ...
+
+    def assess(self, network: Network, batch: Batch, *, generator: torch.Generator, draws: int) -> Assessment:
+        """The figure on a batch; `draws` draws of what is hidden or deleted a row are added up."""
+        ...
+
+    def trivial(self, batches: Sequence[Batch], text: Mapping[str, float]) -> Mapping[str, float]:
+        """What trivial predictors get for the figure.
+
+        Args:
+            batches: the rows that will be judged, in the batches in which they will be.
+            text: nats a token of predictors of text, which read what lies to the left of a token.
+        """
+        ...
+
+    def rebuild(self, network: Network, batch: Batch, *, generator: torch.Generator) -> Int[Tensor, "B L"]:
+        """The rows with everything that was hidden or deleted written greedily, to be shown beside the rows."""
         ...
 
 

@@ -1,6 +1,25 @@
 """What concept networks are trained on: text through a bottleneck of C concept vectors."""
 
 from remask.objectives.concepts.bound import ConceptBound
-from remask.objectives.concepts.contract import ConceptReader, Concepts
+from remask.objectives.concepts.contract import ConceptReader, Concepts, Ear
+from remask.objectives.concepts.contrastive import ConceptContrastive, disjoint_views, dropped_views
+from remask.objectives.concepts.deleted import ConceptTSDAE
+from remask.objectives.concepts.diversity import NOTHING, TERMS, Diversity, fixed, learned
+from remask.objectives.concepts.masked import ConceptMasked
 
-__all__ = ["ConceptBound", "ConceptReader", "Concepts"]
+__all__ = [
+    "NOTHING",
+    "TERMS",
+    "ConceptBound",
+    "ConceptContrastive",
+    "ConceptMasked",
+    "ConceptReader",
+    "ConceptTSDAE",
+    "Concepts",
+    "Diversity",
+    "Ear",
+    "disjoint_views",
+    "dropped_views",
+    "fixed",
+    "learned",
+]

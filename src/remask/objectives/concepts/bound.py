@@ -11,6 +11,7 @@ the bound of a denoiser that sees the given tokens themselves.
 Shape letters: B rows, L places of a row, S places of the longest response.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -21,7 +22,8 @@ from torch import Tensor
 from remask.data.batch import Batch
 from remask.data.given import Given, split_given
 from remask.objectives.base import Loss, Network
-from remask.objectives.concepts.contract import ConceptReader, Sourced, Told, kept_concepts
+from remask.objectives.concepts.contract import ConceptReader, Ear, Sourced, Told, kept_concepts
+from remask.objectives.concepts.diversity import NOTHING, Diversity
 from remask.objectives.likelihood import LikelihoodBound
 from remask.randomness import batch_uniform
 
@@ -35,6 +37,7 @@ class ConceptBound:
         concepts: C, the concepts among which nested dropout chooses; not read where `nested_share` is 0.
         nested_share: the share of training rows that keep only their first k concepts, in [0, 1]. A likelihood keeps
             all of them.
+        diversity: what concepts are pushed to besides, in training alone.
 
     Raises:
         ValueError: when `nested_share` is no share, or there is nothing to drop.
@@ -43,6 +46,7 @@ class ConceptBound:
     bound: LikelihoodBound
     concepts: int | None = None
     nested_share: float = 0.0
+    diversity: Diversity = NOTHING
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.nested_share <= 1.0:
@@ -68,9 +72,15 @@ class ConceptBound:
         if self.nested_share:
             u = batch_uniform(generator, batch, 2)
             kept = kept_concepts(u, share=self.nested_share, concepts=cast(int, self.concepts))
-        sourced = Sourced(network=network, source=given.source, source_real=given.source_real, kept=kept)
+        ear = Ear()
+        sourced = Sourced(network=network, source=given.source, source_real=given.source_real, kept=kept, hear=ear)
         loss = self.bound(sourced, given.response, generator=generator)
-        return Loss(given.restore(loss.nats), batch.targets.to(loss.weight.dtype), loss.terms)
+        loss = Loss(given.restore(loss.nats), batch.targets.to(loss.weight.dtype), loss.terms)
+        return self.diversity.added(loss, ear.heard, network)
+
+    def diagnostics(self, network: torch.nn.Module, terms: Mapping[str, float]) -> dict[str, float]:
+        """What the diversity terms say."""
+        return self.diversity.diagnostics(network, terms)
 
     def likelihood_terms(
         self, network: Network, batch: Batch, *, generator: torch.Generator, draws: int

@@ -34,8 +34,27 @@ class Concepts(Protocol):
         ...
 
 
-Hear = Callable[[Any], None]
-"""Is handed the `Concepts` of a forward pass, with their gradient, before any of them is dropped."""
+Hear = Callable[[Any], Any]
+"""Is handed the `Concepts` of a forward pass, with their gradient, before any of them is dropped; see `Ear`.
+
+What it returns takes their place; None leaves them."""
+
+
+class Ear:
+    """Keeps the `Concepts` that a forward pass lets it hear, as the network's weights made them."""
+
+    def __init__(self) -> None:
+        self._heard: Any = None
+
+    def __call__(self, concepts: Any) -> None:
+        """Is handed to the network as `hear`."""
+        self._heard = concepts
+
+    @property
+    def heard(self) -> Any:
+        """The concepts of the last forward pass."""
+        assert self._heard is not None, "a concept reader hands its concepts over in each forward pass"
+        return self._heard
 
 
 @runtime_checkable
