@@ -33,7 +33,7 @@ def _reader(recipe: Recipe) -> Iterator[Contradiction]:
         yield clash("objective.kind", "network.kind", given=network, but=but, give=give)
 
 
-SOURCE_NETWORKS = ("concept",)
+SOURCE_NETWORKS = ("concept", "concept_prior")
 """Kinds of networks that read a source beside the tokens they denoise."""
 
 
@@ -62,6 +62,9 @@ def _encoder(network: ConceptSpec) -> Iterator[Contradiction]:
     elif fewest is not None and fewest > network.layers:
         but = f"it is more than network.layers={network.layers}"
         yield clash("network.layers", "network.min_depth", given=fewest, but=but, give="that many or fewer")
+    if encoder == "two_way" and network.layers == 1:
+        but = "its last layer writes nothing to the tokens, and there is no other"
+        yield clash("network.encoder", "network.layers", given=1, but=but, give="network.layers=2 or more")
     if encoder in ("tokens", "mean", "none"):
         if encoder == "none" and network.latent_width is not None:
             but = "there is no concept that could have a width"

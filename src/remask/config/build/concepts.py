@@ -8,6 +8,7 @@ from torch.nn import functional
 from remask.config import schema
 from remask.networks.blocks import Attention, GatedMLP, Residual
 from remask.networks.concepts import ConceptNetwork
+from remask.networks.concepts.competition import competing, competing_weights, reading_weights
 from remask.networks.concepts.decoders import (
     DenoisingBlock,
     DenoisingDecoder,
@@ -25,6 +26,7 @@ from remask.networks.concepts.encoders import (
     RecursiveEncoder,
     SlotEncoder,
     TokenStates,
+    TwoWayLayer,
     local_reading,
 )
 from remask.networks.stacks import straight
@@ -69,13 +71,24 @@ def build_encoder(spec: schema.ConceptSpec) -> nn.Module:
             inner = [(Attention(width, heads), GatedMLP(width, spec.hidden_width)) for _ in range(spec.layers)]
             blocks = straight(width, inner, residual=partial(Residual, dropout=dropout))
             return TokenStates(blocks, head_width=width // heads)
-    mixing = functional.scaled_dot_product_attention
-    layer = partial(PerceiverLayer, width, heads, mlp_width=spec.hidden_width, mixing=mixing, dropout=dropout)
-    common = {"pairs": width // heads // 2, "local": local_reading(width, spec.local_width, dropout=dropout)}
-    if spec.encoder == "perceiver":
-        return SlotEncoder(width, spec.concepts, [layer() for _ in range(spec.layers)], **common)
-    depths = {"depth": spec.layers, "min_depth": spec.min_depth or spec.layers}
-    return RecursiveEncoder(width, spec.concepts, layer(), **depths, **common)
+    mixing, weights = {
+        "reading": (functional.scaled_dot_product_attention, reading_weights),
+        "competing": (competing, competing_weights),
+    }[spec.slots]
+    common = {"mlp_width": spec.hidden_width, "dropout": dropout}
+    one_way = partial(PerceiverLayer, width, heads, mixing=mixing, **common)
+    both_ways = partial(TwoWayLayer, width, heads, weights=weights, **common)
+    slots = {"pairs": width // heads // 2, "local": local_reading(width, spec.local_width, dropout=dropout)}
+    match spec.encoder:
+        case "perceiver":
+            return SlotEncoder(width, spec.concepts, [one_way() for _ in range(spec.layers)], **slots)
+        case "two_way":
+            # nobody reads tokens behind the last layer, so nothing is written to them there
+            layers = [*(both_ways() for _ in range(spec.layers - 1)), one_way()]
+            return SlotEncoder(width, spec.concepts, layers, **slots)
+        case "recursive":
+            depths = {"depth": spec.layers, "min_depth": spec.min_depth or spec.layers}
+            return RecursiveEncoder(width, spec.concepts, one_way(), **depths, **slots)
 
 
 def build_decoder(spec: schema.ConceptSpec, *, length: int) -> nn.Module:

@@ -104,10 +104,10 @@ class ConceptSpec(Section):
         default=None, ge=1, description="hidden features of the gated MLPs; null: 8/3 width, rounded to 32"
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="share of activations dropped in training")
-    encoder: Literal["perceiver", "recursive", "tokens", "mean", "none"] = Field(
+    encoder: Literal["perceiver", "two_way", "recursive", "tokens", "mean", "none"] = Field(
         default="perceiver",
-        description="how a text becomes concepts: read by learned latents; by one layer again and again; every token a "
-        "concept (no bottleneck); the mean of its tokens; not at all",
+        description="how a text becomes concepts: read by learned latents; read while tokens learn of the latents; by "
+        "one layer again and again; every token a concept (no bottleneck); the mean of its tokens; not at all",
     )
     layers: Whole = Field(default=2, ge=1, description="layers of the encoder; recursive: passes of its one layer")
     min_depth: Whole | None = Field(

@@ -6,7 +6,7 @@ of a text that has a token, none of one that has not. Tokens that are not real c
 Shape letters: B rows, N source tokens, C concepts, D width.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import repeat
 
@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from remask.networks.blocks import Attention, GatedMLP, Residual
-from remask.networks.concepts.layers import LocalConvolution, Mixing, Reading, never_empty
+from remask.networks.concepts.layers import LocalConvolution, Mixing, Reading, TwoWay, never_empty
 from remask.networks.concepts.places import reading_turns, texts
 from remask.networks.normalisation import unit_rms
 from remask.networks.rotary import rotary
@@ -101,13 +101,63 @@ class PerceiverLayer(nn.Module):
         token_turn: Float[Tensor, "B N F 2"],
     ) -> tuple[Float[Tensor, "B C D"], Float[Tensor, "B N D"]]:
         """Concepts that know more, and the tokens as they were."""
-        condition, count = timeless(concepts), concepts.shape[1]
-        mask = never_empty(real[:, None, None]).expand(-1, -1, count, -1)
-        x = self.read(concepts, condition, memory=unit_rms(tokens), mask=mask, turn=turn, memory_turn=token_turn)
-        everyone = mask.new_ones(1, 1, 1, 1).expand(len(x), 1, count, count)
-        rotation = rotary(count, 2 * turn.shape[2], device=x.device)
-        x = self.attend(x, condition, rotation=rotation, mask=everyone)
+        condition, memory = timeless(concepts), unit_rms(tokens).to(tokens.dtype)
+        mask = never_empty(real[:, None, None]).expand(-1, -1, concepts.shape[1], -1)
+        x = self.read(concepts, condition, memory=memory, mask=mask, turn=turn, memory_turn=token_turn)
+        x = among_themselves(self.attend, x, pairs=turn.shape[2])
         return self.mlp(x, condition), tokens
+
+
+class TwoWayLayer(nn.Module):
+    """Concepts and tokens learn of each other, then concepts attend among themselves (BiXT, arXiv:2402.12138).
+
+    Args:
+        width: D.
+        heads: attention heads.
+        mlp_width: hidden features of the gated MLPs, of concepts and of tokens.
+        weights: how concepts share the tokens that they read (networks/concepts/competition.py).
+        dropout: share of each branch's output that is dropped in training.
+    """
+
+    def __init__(
+        self, width: int, heads: int, *, mlp_width: int, weights: Callable[[Tensor, Tensor], Tensor], dropout: float
+    ) -> None:
+        super().__init__()
+        self.both = TwoWay(width, heads, weights=weights)
+        self.dropout = nn.Dropout(dropout)
+        self.attend = Residual(width, Attention(width, heads), dropout=dropout)
+        self.mlp = Residual(width, GatedMLP(width, mlp_width), dropout=dropout)
+        self.token_mlp = Residual(width, GatedMLP(width, mlp_width), dropout=dropout)
+
+    def forward(
+        self,
+        concepts: Float[Tensor, "B C D"],
+        tokens: Float[Tensor, "B N D"],
+        *,
+        real: Bool[Tensor, "B N"],
+        turn: Float[Tensor, "B C F 2"],
+        token_turn: Float[Tensor, "B N F 2"],
+    ) -> tuple[Float[Tensor, "B C D"], Float[Tensor, "B N D"]]:
+        """Concepts and tokens that know more."""
+        condition = timeless(concepts)
+        mask = never_empty(real[:, None, None]).expand(-1, -1, concepts.shape[1], -1)
+        learned, told = self.both(
+            unit_rms(concepts).to(concepts.dtype),
+            unit_rms(tokens).to(tokens.dtype),
+            mask=mask,
+            turn=turn,
+            token_turn=token_turn,
+        )
+        x, tokens = concepts + self.dropout(learned), tokens + self.dropout(told)
+        x = among_themselves(self.attend, x, pairs=turn.shape[2])
+        return self.mlp(x, condition), self.token_mlp(tokens, condition)
+
+
+def among_themselves(attend: nn.Module, x: Float[Tensor, "B C D"], *, pairs: int) -> Float[Tensor, "B C D"]:
+    """A residual attention of all concepts of a text to each other, at the places of their slots."""
+    count = x.shape[1]
+    everyone = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=x.device).expand(len(x), 1, count, count)
+    return attend(x, timeless(x), rotation=rotary(count, 2 * pairs, device=x.device), mask=everyone)
 
 
 class SlotEncoder(nn.Module):
@@ -157,7 +207,7 @@ class SlotEncoder(nn.Module):
         """Small latents, so that what is read outweighs them, each looking at its own stretch of the text."""
         nn.init.normal_(self.latents, std=0.1, generator=generator)
         for layer in self.layers:
-            for reading in (module for module in layer.modules() if isinstance(module, Reading)):
+            for reading in (module for module in layer.modules() if isinstance(module, Reading | TwoWay)):
                 reading.look_there()
 
 

@@ -20,6 +20,10 @@ Mixing = Callable[..., Tensor]
 """(queries [B H G E], keys and values [B H N E], attn_mask=bool [B 1 G N]) → what each query reads [B H G E]."""
 
 
+QUIET = 0.3
+"""What queries and keys say themselves where they begin by looking at a place, as a share of the usual."""
+
+
 def never_empty(mask: Bool[Tensor, "B 1 G N"]) -> Bool[Tensor, "B 1 G N"]:
     """The mask with queries that may read nothing reading everything: what they get is finite, and goes nowhere."""
     return mask | ~mask.any(-1, keepdim=True)
@@ -62,31 +66,90 @@ class Reading(nn.Module):
             memory_turn: the rotations of what is read.
         """
         key, value = self.key_value(memory).chunk(2, -1)
-        q, k = self._headed(self.query(x) + self.query_bias, turn), self._headed(key + self.key_bias, memory_turn)
+        q = headed(self.query(x) + self.query_bias, self.heads, turn)
+        k = headed(key + self.key_bias, self.heads, memory_turn)
         v = value.unflatten(-1, (self.heads, -1)).transpose(1, 2)
         mixed = self.mixing(q.to(v.dtype), k.to(v.dtype), v, attn_mask=mask)
         return self.out(mixed.transpose(1, 2).flatten(-2))
 
-    def _headed(self, x: Float[Tensor, "B N D"], turn: Tensor | None) -> Float[Tensor, "B H N E"]:
-        parts = unit_rms(x.unflatten(-1, (self.heads, -1)))
-        return (parts if turn is None else rotate(parts, turn)).transpose(1, 2)
+    @torch.no_grad()
+    def look_there(self) -> None:
+        """Makes every query begin by reading around its own place (`place_bias`)."""
+        place = place_bias(self.out.in_features, self.heads)
+        self.query_bias.copy_(place)
+        self.key_bias.copy_(place)
+        self.query.weight *= QUIET
+        self.key_value.weight[: self.out.in_features] *= QUIET
+
+
+def headed(x: Float[Tensor, "B N D"], heads: int, turn: Float[Tensor, "B N F 2"] | None) -> Float[Tensor, "B H N E"]:
+    """Queries or keys: each head's part of root mean square 1, turned by its place; None: places do not matter."""
+    parts = unit_rms(x.unflatten(-1, (heads, -1)))
+    return (parts if turn is None else rotate(parts, turn)).transpose(1, 2)
+
+
+def place_bias(width: int, heads: int) -> Float[Tensor, "D"]:
+    """What to add to queries and keys so that their rotary products are largest where their places agree.
+
+    The same in all heads, and in those pairs alone that see distances in stretches, the faster half of them: what turns
+    slowly does not tell a stretch from the next.
+    """
+    head_width = width // heads
+    u = torch.zeros(heads, head_width // 2, 2)
+    u[:, : max(1, coarse_pairs(head_width // 2) // 2), 0] = 1.0
+    return (u * math.sqrt(head_width) / u[0].norm()).flatten()
+
+
+class TwoWay(nn.Module):
+    """One similarity between latents and tokens serves both ways (BiXT, arXiv:2402.12138, section 3.2).
+
+        A = R_latents R_tokensᵀ / √E,  Δlatents = softmax_tokens(A) V_tokens,  Δtokens = softmax_latents(Aᵀ) V_latents
+
+    Args:
+        width: D.
+        heads: H.
+        weights: how latents share tokens: `reading_weights` or `competing_weights`.
+    """
+
+    def __init__(self, width: int, heads: int, *, weights: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.heads, self.weights = heads, weights
+        self.latent = nn.Linear(width, 2 * width, bias=False)
+        self.token = nn.Linear(width, 2 * width, bias=False)
+        self.latent_bias = nn.Parameter(torch.zeros(width))
+        self.token_bias = nn.Parameter(torch.zeros(width))
+        self.latent_out = nn.Linear(width, width, bias=False)
+        self.token_out = nn.Linear(width, width, bias=False)
+
+    def forward(
+        self,
+        latents: Float[Tensor, "B G D"],
+        tokens: Float[Tensor, "B N D"],
+        *,
+        mask: Bool[Tensor, "B 1 G N"],
+        turn: Float[Tensor, "B G F 2"],
+        token_turn: Float[Tensor, "B N F 2"],
+    ) -> tuple[Float[Tensor, "B G D"], Float[Tensor, "B N D"]]:
+        """What latents learn of the tokens that the mask allows, and what tokens learn of all latents."""
+        q, latent_value = self.latent(latents).chunk(2, -1)
+        k, token_value = self.token(tokens).chunk(2, -1)
+        q, k = headed(q + self.latent_bias, self.heads, turn), headed(k + self.token_bias, self.heads, token_turn)
+        similarity = q @ k.mT * q.shape[-1] ** -0.5
+        to_latents, to_tokens = self.weights(similarity, mask), similarity.mT.softmax(-1)
+
+        def read(weights: Tensor, value: Tensor) -> Tensor:
+            values = value.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            return (weights.to(value.dtype) @ values).transpose(1, 2).flatten(-2)
+
+        return self.latent_out(read(to_latents, token_value)), self.token_out(read(to_tokens, latent_value))
 
     @torch.no_grad()
     def look_there(self) -> None:
-        """Makes every query begin by reading around its own place.
-
-        Queries and keys get the same constant, in the pairs that see distances in stretches: their rotary products are
-        largest where places agree. What queries and keys themselves say starts at a third of its usual weight.
-        """
-        head_width = self.out.in_features // self.heads
-        u = torch.zeros(self.heads, head_width // 2, 2)
-        coarse = coarse_pairs(head_width // 2)
-        u[:, : max(1, coarse // 2), 0] = 1.0  # the faster half: what turns slowly tells no stretch from the next
-        u *= math.sqrt(head_width) / u[0].norm()
-        self.query_bias.copy_(u.flatten())
-        self.key_bias.copy_(u.flatten())
-        self.query.weight *= 0.3
-        self.key_value.weight[: self.out.in_features] *= 0.3
+        """As that of `Reading`."""
+        width = self.latent_out.in_features
+        for linear, bias in ((self.latent, self.latent_bias), (self.token, self.token_bias)):
+            bias.copy_(place_bias(width, self.heads))
+            linear.weight[:width] *= QUIET
 
 
 class LocalConvolution(nn.Module):

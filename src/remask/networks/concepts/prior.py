@@ -50,6 +50,10 @@ class ConceptPriorNetwork(nn.Module):
         """The codec's concepts, without noise."""
         return self.codec.encode(source, real=real)
 
+    def told(self, vectors: Float[Tensor, "B C W"]) -> Concepts:
+        """Drawn vectors as concepts, all of which are real."""
+        return Concepts(vectors=vectors, real=torch.ones(vectors.shape[:2], dtype=torch.bool, device=vectors.device))
+
     def decode(
         self,
         z: Int[Tensor, "B L"],
