@@ -15,6 +15,7 @@ from remask.objectives.base import Network
 from remask.objectives.noisy import WantedRows
 
 
+@runtime_checkable
 class Concepts(Protocol):
     """What an encoder says of its source.
 
