@@ -126,6 +126,12 @@ class DenoisingBlock(nn.Module):
         x = self.look(x, condition, memory=memory, mask=seen, turn=token_turn, memory_turn=memory_turn)
         return self.mlp(x, condition), scratch
 
+    def look_there(self) -> None:
+        """Makes scratch latents begin by reading their own stretch of a text, and tokens the latents of theirs."""
+        for branch in (self.gather, self.back):
+            assert isinstance(branch.inner, Reading)
+            branch.inner.look_there()
+
 
 class DenoisingDecoder(nn.Module):
     """Tokens that see each other, the time and the concepts.
@@ -192,8 +198,8 @@ class DenoisingDecoder(nn.Module):
         nn.init.normal_(self.scratch, std=0.1, generator=generator)
         nn.init.normal_(self.memory.nothing, std=1.0, generator=generator)
         for block in self.blocks:
-            block.gather.inner.look_there()
-            block.back.inner.look_there()
+            assert isinstance(block, DenoisingBlock)
+            block.look_there()
 
 
 class LookingBlock(nn.Module):

@@ -207,5 +207,6 @@ class ConceptNetwork(nn.Module):
 
     def hidden_matrices(self) -> Iterator[nn.Parameter]:
         """The trained weight matrices inside the layers: what Muon orthogonalises."""
-        linear = (m for layer in self.repeated_layers() for m in layer.modules() if isinstance(m, nn.Linear))
-        return (module.weight for module in linear if module.weight.requires_grad)
+        inside = (module for layer in self.repeated_layers() for module in layer.modules())
+        linear = {id(module.weight) for module in inside if isinstance(module, nn.Linear)}
+        return (p for p in self.parameters() if id(p) in linear and p.requires_grad)
