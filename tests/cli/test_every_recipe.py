@@ -24,6 +24,8 @@ def small_blocks(name: str) -> list[str]:
     """What a recipe with blocks of tokens, or with a list of its layers, needs besides `SMALL`."""
     if name == "bijective-hybrid":
         return ["network.layers=4"]
+    if name.startswith("concept-diffusion"):
+        return ["data.prefix=8", "data.stride=8"]
     if not name.endswith("bd3lm"):
         return []
     return ["objective.block_length=4", "sampling.block_length=4", "sampling.steps=2"]

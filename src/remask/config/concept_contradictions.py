@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from remask.config.clash import Contradiction, clash
+from remask.config.diversity_contradictions import enough_concepts, whole_batches, whole_texts
 from remask.config.schema import ConceptBoundSpec, ConceptSpec, Recipe
 from remask.config.schema.text import TASKS
 
@@ -84,4 +85,11 @@ def _encoder(network: ConceptSpec) -> Iterator[Contradiction]:
             yield clash("network.encoder", "network.decoder", given=network.decoder, but=but, give=give)
 
 
-CONCEPT_CHECKS: tuple[Callable[[Recipe], Iterator[Contradiction]], ...] = (_concept_network, _reader, _given)
+CONCEPT_CHECKS: tuple[Callable[[Recipe], Iterator[Contradiction]], ...] = (
+    _concept_network,
+    _reader,
+    _given,
+    whole_texts,
+    enough_concepts,
+    whole_batches,
+)

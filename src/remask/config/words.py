@@ -103,7 +103,19 @@ def _(objective: schema.LikelihoodBoundSpec | schema.BlockDiffusionSpec) -> list
 @_extra.register
 def _(objective: schema.ConceptBoundSpec) -> list[str]:
     nested = [f"nested concepts {objective.nested_share:g}"] if objective.nested_share else []
-    return _reweighted(objective) + nested
+    return _reweighted(objective) + nested + _kept_apart(objective.diversity)
+
+
+@_extra.register
+def _(
+    objective: schema.ConceptMaskedSpec | schema.ConceptTSDAESpec | schema.ConceptContrastiveSpec,
+) -> list[str]:
+    return _kept_apart(objective.diversity)
+
+
+def _kept_apart(spec: schema.DiversitySpec) -> list[str]:
+    begun = "from " if spec.weights == "learned" else ""
+    return [f"{name.replace('_', '-')} × {begun}{weight:g}" for name, weight in spec.chosen.items()]
 
 
 def _reweighted(bound: schema.WeightedBoundSpec) -> list[str]:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from remask.config import schema
+from remask.config.build.concept_objectives import add_term_weights
 from remask.config.build.concepts import build_concept_network
 from remask.config.build.noise import build_objective, build_process
 from remask.config.pretrained import build_pretrained, rebuild_pretrained
@@ -89,6 +90,7 @@ def build_network(
         case schema.ConceptSpec() as spec:
             length, seed = recipe.data.length, recipe.seed
             network = build_concept_network(spec, tokenizer, length=length, seed=seed).to(device)
+            add_term_weights(network, recipe)
         case schema.PretrainedSpec() as spec:
             common = {"block_length": block_length, "steps": recipe.training.steps, "device": device}
             if architecture is None:

@@ -4,7 +4,7 @@ import torch
 
 from remask import processes, schedules
 from remask.config import schema
-from remask.config.build.concept_objectives import build_concept_bound
+from remask.config.build.concept_objectives import build_concept_bound, build_concept_objective
 from remask.config.build.orders import build_order
 from remask.objectives import (
     BijectiveLikelihood,
@@ -88,6 +88,8 @@ def build_plain_objective(
             return build_proofreading(spec, process, steps=steps)
         case schema.ConceptBoundSpec():
             return build_concept_bound(recipe, spec, bound=build_bound(spec, process, steps=steps))
+        case schema.ConceptMaskedSpec() | schema.ConceptTSDAESpec() | schema.ConceptContrastiveSpec():
+            return build_concept_objective(spec, process)
 
 
 def build_bound(

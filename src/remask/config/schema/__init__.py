@@ -7,7 +7,13 @@ on its own here; `remask.config.contradictions` says which keys do not go togeth
 """
 
 from remask.config.schema.bounds import BoundSpec, WeightedBoundSpec
-from remask.config.schema.concept_objectives import ConceptBoundSpec
+from remask.config.schema.concept_objectives import (
+    ConceptBoundSpec,
+    ConceptContrastiveSpec,
+    ConceptMaskedSpec,
+    ConceptTSDAESpec,
+    DiversitySpec,
+)
 from remask.config.schema.health import HealthSpec
 from remask.config.schema.networks import (
     BlocksSpec,
@@ -62,9 +68,13 @@ __all__ = [
     "ByteTokenizerSpec",
     "CharacterTokenizerSpec",
     "ConceptBoundSpec",
+    "ConceptContrastiveSpec",
+    "ConceptMaskedSpec",
     "ConceptSpec",
+    "ConceptTSDAESpec",
     "CosineScheduleSpec",
     "DataSpec",
+    "DiversitySpec",
     "EvaluationSpec",
     "HealthSpec",
     "HuggingFaceTokenizerSpec",

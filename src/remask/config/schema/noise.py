@@ -5,7 +5,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from remask.config.schema.bounds import BoundSpec, WeightedBoundSpec
-from remask.config.schema.concept_objectives import ConceptBoundSpec
+from remask.config.schema.concept_objectives import (
+    ConceptBoundSpec,
+    ConceptContrastiveSpec,
+    ConceptMaskedSpec,
+    ConceptTSDAESpec,
+)
 from remask.config.schema.section import Section, Whole
 
 # --- schedules: alpha(t), the share of tokens left untouched at time t --------------------------------
@@ -176,6 +181,9 @@ ObjectiveSpec = Annotated[
     | MaskedLanguageModelSpec
     | ProofreadingSpec
     | ConceptBoundSpec
+    | ConceptMaskedSpec
+    | ConceptTSDAESpec
+    | ConceptContrastiveSpec
     | NextTokenSpec,
     Field(discriminator="kind"),
 ]

@@ -1,0 +1,80 @@
+"""What objectives of concept networks ask of text, of batches and of the network's concepts."""
+
+from collections.abc import Iterator
+
+from remask.config.clash import Contradiction, clash
+from remask.config.schema import (
+    ConceptBoundSpec,
+    ConceptContrastiveSpec,
+    ConceptMaskedSpec,
+    ConceptSpec,
+    ConceptTSDAESpec,
+    DiversitySpec,
+    Recipe,
+)
+from remask.config.schema.text import TASKS
+
+
+def whole_texts(recipe: Recipe) -> Iterator[Contradiction]:
+    """An encoder reads a row as one text, which packed rows are not; and guidance has nothing to compare."""
+    objective, data = recipe.objective, recipe.data
+    if not isinstance(objective, ConceptMaskedSpec | ConceptTSDAESpec | ConceptContrastiveSpec):
+        return
+    if data.prefix is None and data.prompt_key is None and data.source not in TASKS:
+        but = "rows then hold parts of several documents, and an encoder reads a row as one text"
+        yield clash("objective.kind", "data.prefix", given=None, but=but, give="data.prefix=0")
+    if recipe.training.prompt_dropout:
+        but, give = f"objective {objective.kind} draws no responses to prompts", "training.prompt_dropout=0"
+        given = recipe.training.prompt_dropout
+        yield clash("objective.kind", "training.prompt_dropout", given=given, but=but, give=give)
+
+
+def enough_concepts(recipe: Recipe) -> Iterator[Contradiction]:
+    """Objectives that choose among concepts, or push them apart, need a network that has some to learn."""
+    objective, network = recipe.objective, recipe.network
+    if not isinstance(network, ConceptSpec):
+        return
+    if isinstance(objective, ConceptBoundSpec) and objective.nested_share and (network.slot_count or 0) < 2:
+        but = "the network has no two concepts to choose from"
+        give = "objective.nested_share=0, or network.encoder=perceiver with network.concepts=2 or more"
+        keys = ("network.encoder", "objective.nested_share")
+        yield clash(*keys, given=objective.nested_share, but=but, give=give)
+    if isinstance(objective, ConceptContrastiveSpec) and network.encoder == "none":
+        but, give = "there is no concept to tell texts apart by", "network.encoder=perceiver"
+        yield clash("objective.kind", "network.encoder", given="none", but=but, give=give)
+    terms = chosen_terms(recipe)
+    if terms and not network.slot_count:
+        but, give = "terms of diversity are of a fixed number of concepts", "network.encoder=perceiver, or no term"
+        yield clash("objective.diversity", "network.encoder", given=network.encoder, but=but, give=give)
+    elif terms and network.freeze_encoder:
+        but = f"a frozen encoder cannot follow objective.diversity ({', '.join(terms)})"
+        give = "network.freeze_encoder=false, or no term"
+        yield clash("objective.diversity", "network.freeze_encoder", given="true", but=but, give=give)
+
+
+def whole_batches(recipe: Recipe) -> Iterator[Contradiction]:
+    """What compares the texts of a batch must see all of them at once."""
+    reason, training = compares_rows(recipe), recipe.training
+    if reason is None:
+        return
+    if training.micro_batch_size is not None and training.micro_batch_size != training.batch_size:
+        but, give = f"{reason} compares all rows of a step", "training.micro_batch_size=null"
+        keys = ("objective.kind", "training.micro_batch_size")
+        yield clash(*keys, given=training.micro_batch_size, but=but, give=give)
+    if training.batch_size < 2:
+        but, give = f"{reason} compares the rows of a step", "training.batch_size=2 or more"
+        yield clash("objective.kind", "training.batch_size", given=training.batch_size, but=but, give=give)
+
+
+def chosen_terms(recipe: Recipe) -> list[str]:
+    """The terms of diversity that weigh anything."""
+    spec = getattr(recipe.objective, "diversity", None)
+    return list(spec.chosen) if isinstance(spec, DiversitySpec) else []
+
+
+def compares_rows(recipe: Recipe) -> str | None:
+    """What of a recipe's objective looks at several rows at once, in words; None where nothing does."""
+    if isinstance(recipe.objective, ConceptContrastiveSpec):
+        return "objective concept_contrastive"
+    terms = chosen_terms(recipe)
+    return f"objective.diversity ({', '.join(terms)})" if terms else None
