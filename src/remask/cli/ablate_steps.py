@@ -99,8 +99,7 @@ def measure(
     from remask.data.cache import cache_home
     from remask.errors import UserError
     from remask.experiment import describe_device
-    from remask.judgement import Yardstick, judged_length, load_features, load_judge, open_judged_text
-    from remask.judgement.samples import check_samples
+    from remask.judgement import load_features, load_judge, open_judged_text, open_yardstick
     from remask.laboratory.steps import check_settings, step_measurements
 
     on = resolve_device(device)
@@ -112,13 +111,10 @@ def measure(
             f"run {record.id} answers prompts, and samples from nothing say little of it. For its answers with each "
             f"number of steps: remask evaluate {record.id} --task answers --steps N"
         )
-    check_samples(model, recipe, text)
-    bench = Yardstick(
-        model=model,
-        recipe=recipe,
-        text=text,
-        count=recipe.sampling.count,
-        length=judged_length(model, recipe),
+    bench = open_yardstick(
+        model,
+        recipe,
+        text,
         judge=None if judge is None else load_judge(judge, registry=registry, device=on),
         features=None if features is None else load_features(features, registry=registry, device=on),
     )

@@ -137,8 +137,15 @@ def evaluate(
     from remask.judgement.tasks import tasks
 
     on = resolve_device(device)
-    readers = _readers(registry, judge, features, device=on) | _comparators(registry, none, full, device=on)
-    known = tasks(levels=levels or LEVELS, reveal=sampling["sampling.reveal"], **readers)
+    readers = _readers(registry, judge, features, device=on)
+    known = tasks(
+        levels=levels or LEVELS,
+        reveal=sampling["sampling.reveal"],
+        judge=readers["judge"],
+        features=readers["features"],
+        none=_comparator(registry, "--none", none, device=on),
+        full=_comparator(registry, "--full", full, device=on),
+    )
     found = _measured(registry, record, recipes, known=known, device=on, steps=sampling["sampling.steps"])
     if plan is not None:
         recorded = partial(_recorded, registry, record.id, device=on)
@@ -229,8 +236,8 @@ def wanted_tasks(
     from remask.errors import UserError, did_you_mean
 
     recipe = option.changed_recipe(folder, {})
-    usual = ("likelihood", "answers" if answers_prompts(recipe) else "quality")
-    chosen = list(dict.fromkeys(given or (usual[:1] if recipe.data.prefix else usual)))
+    usual = ("likelihood", "answers" if answers_prompts(recipe) and not recipe.data.prefix else "quality")
+    chosen = list(dict.fromkeys(given or usual))
     for name in chosen:
         if name not in _NAMES:
             raise UserError(f"--task {name} is unknown; {did_you_mean(name, _NAMES)}")
@@ -283,17 +290,13 @@ def _readers(
     }
 
 
-def _comparators(
-    registry: "Registry", none: str | None, full: str | None, *, device: "torch.device"
-) -> "dict[str, Comparator | None]":
-    """The runs that R(C) is measured between."""
+def _comparator(
+    registry: "Registry", flag: str, reference: str | None, *, device: "torch.device"
+) -> "Comparator | None":
+    """A run that R(C) is measured from or to."""
     from remask.judgement.concepts import load_comparator
 
-    given = {"none": none, "full": full}
-    return {
-        name: None if run is None else load_comparator(f"--{name}", run, registry=registry, device=device)
-        for name, run in given.items()
-    }
+    return None if reference is None else load_comparator(flag, reference, registry=registry, device=device)
 
 
 @contextmanager

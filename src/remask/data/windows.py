@@ -70,6 +70,11 @@ class WindowRows:
         return len(self._starts)
 
     @property
+    def whole(self) -> np.ndarray:
+        """The windows of L tokens, without padding, int64."""
+        return np.flatnonzero(self._ends - self._starts == self.length)
+
+    @property
     def targets(self) -> int:
         """Tokens behind the given ones, of all rows."""
         return int((self._ends - self._starts - self.given).sum())

@@ -156,6 +156,22 @@ def judged_by_reader(reader: CausalReader, samples: Sequence[Ids], tokenizer: To
     )
 
 
+def behind(whole: Verdicts, given: Verdicts, samples: Sequence[Ids]) -> Verdicts:
+    """What the judge makes of texts behind given ones: −log p(text | given), by the chain rule.
+
+    Args:
+        whole: of the given texts with their ends.
+        given: of the given texts alone.
+        samples: the ends, whose entropy counts.
+    """
+    return Verdicts(
+        nats=whole.nats - given.nats,
+        tokens=whole.tokens - given.tokens,
+        bytes=whole.bytes - given.bytes,
+        entropy=np.array([token_entropy(np.asarray(ids)) for ids in samples]),
+    )
+
+
 def judged_measurements(
     samples: Verdicts, *, references: Mapping[str, Verdicts], protocol: Mapping[str, Any]
 ) -> list[Measurement]:

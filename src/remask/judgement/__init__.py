@@ -5,7 +5,7 @@ from remask.judgement.levels import judge_levels
 from remask.judgement.likelihood import judge_likelihood
 from remask.judgement.opening import load_features, load_judge
 from remask.judgement.readers import Reader
-from remask.judgement.samples import Yardstick, draw_for_judging, judged_length
+from remask.judgement.samples import Yardstick, draw_for_judging, judged_length, open_yardstick
 from remask.judgement.text import JudgedText, open_judged_text
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "load_features",
     "load_judge",
     "open_judged_text",
+    "open_yardstick",
 ]

@@ -1,6 +1,10 @@
 """Tasks that look at samples: their quality, their likelihood under a judge, and MAUVE.
 
-Shape letters: n samples, L tokens of a sample, D width of a hidden state.
+A model of rows with a prefix goes on from held-out ones. Then what is judged is what it adds: a judge reads the prefix
+and is asked about the rest, −log p(rest | prefix) = −log p(row) − (−log p(prefix)), and beside the samples stand the
+true ends of the same rows and, as what a model gets that reads no prefix, the ends of other rows.
+
+Shape letters: n samples, L tokens of a sample, P given ones before them, D width of a hidden state.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,57 +17,107 @@ import numpy.typing as npt
 
 from remask.config.build import build_sampler
 from remask.config.schema import Recipe
+from remask.data.batch import Batch
 from remask.data.packing import PackedRows
+from remask.data.windows import WindowRows
 from remask.drawing import sampling_protocol
 from remask.errors import UserError
-from remask.evaluation.judged import Ids, Verdicts, judged_measurements
+from remask.evaluation.judged import Ids, Verdicts, behind, judged_measurements
 from remask.evaluation.likelihood import spread_indices
 from remask.evaluation.mauve import buckets_for, mauve_measurement
 from remask.evaluation.measurement import Measurement
 from remask.evaluation.ngrams import symbols_text
 from remask.evaluation.quality import Figures, Texts, quality_measurements, sample_figures
-from remask.generation import check_length, generate
+from remask.generation import check_length, generate, pair_prompt
 from remask.judgement.readers import Reader, States, encodable, reader_protocol
 from remask.judgement.text import JudgedText
 from remask.model import Model
-from remask.samplers.base import blank_prompt
+from remask.samplers.base import Prompt, blank_prompt
 
 HELD_OUT, OTHER = "held-out text", "other held-out text"
+OTHER_ROWS = "ends of other rows"
+"""What a model gets that draws held-out text, whatever it goes on from."""
 NGRAM_REFERENCES = {"byte 1-gram samples": 1, "byte 3-gram samples": 3}
 _FEWEST = 2
 """Texts on each side below which there are no histograms to compare."""
 
 
 def check_samples(model: Model, recipe: Recipe, text: JudgedText) -> None:
-    """Refuses a recipe whose samples from nothing are no text to judge.
+    """Refuses a recipe whose samples are no text to judge.
 
     Raises:
-        UserError: when the model answers prompts, ends its samples early, or was trained on shorter rows.
+        UserError: when the model answers prompts, ends its samples early, was trained on shorter rows, or there are no
+            held-out rows to go on from.
     """
     if text.corpus.paired:
         raise UserError("this model answers prompts, and samples from nothing say little of it. Give --task answers")
-    if recipe.data.prefix:
-        raise UserError(
-            f"this model goes on from data.prefix={recipe.data.prefix} given tokens, and samples from nothing say "
-            "little of it. Give --task likelihood"
-        )
     if recipe.sampling.stop:
         raise UserError(
             "sampling.stop=true fills samples with ends of text, and those are no text to judge. Give --no-stop"
         )
     judged_length(model, recipe)
+    if recipe.data.prefix:
+        _rows_to_go_on_from(recipe, text)
 
 
-def draw_for_judging(model: Model, recipe: Recipe, text: JudgedText) -> npt.NDArray[np.int64]:
-    """The recipe's number of samples without a prompt, [n L].
+def _rows_to_go_on_from(recipe: Recipe, text: JudgedText) -> Batch:
+    """Held-out rows without padding, spread evenly through the split, as many as samples where there are so many.
 
     Raises:
-        UserError: as `check_samples`.
+        UserError: there is none, or samples are to be of another length.
+    """
+    length = recipe.data.length
+    if recipe.sampling.length not in (None, length):
+        raise UserError(
+            f"length {recipe.sampling.length} was asked for; samples go on from held-out rows of data.length={length} "
+            "tokens. Leave --length out"
+        )
+    assert isinstance(text.rows, WindowRows), "rows with a prefix"
+    whole = text.rows.whole
+    if len(whole) < _FEWEST:
+        raise UserError(
+            f"the {recipe.evaluation.split} split has {len(whole)} rows of data.length={length} tokens, and samples go "
+            f"on from {_FEWEST} at the least. Give --split, or --task likelihood"
+        )
+    return text.rows.batch(whole[spread_indices(len(whole), recipe.sampling.count)])
+
+
+def draw_for_judging(model: Model, recipe: Recipe, bench: "Yardstick") -> npt.NDArray[np.int64]:
+    """The samples that a yardstick is for, given tokens and all [n P+L]."""
+    sampler = build_sampler(recipe.sampling, model, seed=recipe.seed)
+    return generate(model, sampler, bench.prompt, seed=recipe.seed).cpu().numpy()
+
+
+def open_yardstick(
+    model: Model, recipe: Recipe, text: JudgedText, *, judge: Reader | None, features: Reader | None
+) -> "Yardstick":
+    """What the samples of a recipe are held against.
+
+    Args:
+        model: the run's.
+        recipe: how many samples, and how long.
+        text: held-out text.
+        judge: for `judged`.
+        features: for `mauve`.
+
+    Raises:
+        UserError: as `check_samples`, or for features where samples go on from rows.
     """
     check_samples(model, recipe, text)
-    prompt = blank_prompt(recipe.sampling.count, judged_length(model, recipe), device=model.device)
-    return (
-        generate(model, build_sampler(recipe.sampling, model, seed=recipe.seed), prompt, seed=recipe.seed).cpu().numpy()
+    length, rows = judged_length(model, recipe), None
+    if recipe.data.prefix:
+        length, rows = length - recipe.data.prefix, _rows_to_go_on_from(recipe, text)
+        if features is not None:
+            raise UserError("MAUVE compares samples from nothing, and this model goes on from given tokens")
+    return Yardstick(
+        model=model,
+        recipe=recipe,
+        text=text,
+        count=recipe.sampling.count if rows is None else len(rows),
+        length=length,
+        rows=rows,
+        judge=judge,
+        features=features,
     )
 
 
@@ -86,6 +140,7 @@ class Yardstick:
         text: held-out text, and the n-gram models.
         count: n, samples of each kind, at least 1.
         length: L, tokens of a sample.
+        rows: held-out rows whose first P tokens the samples go on from [n P+L]; None: they start from nothing.
         judge: says how likely samples are; needed for `judged` alone.
         features: whose hidden states stand for texts; needed for `mauve` alone.
     """
@@ -95,8 +150,17 @@ class Yardstick:
     text: JudgedText
     count: int
     length: int
+    rows: Batch | None = None
     judge: Reader | None = None
     features: Reader | None = None
+
+    @property
+    def prompt(self) -> Prompt:
+        """What the samples go on from, on the model's device."""
+        device = self.model.device
+        if self.rows is None:
+            return blank_prompt(self.count, self.length, device=device)
+        return pair_prompt(self.rows, device=device)
 
     def all(self, ids: npt.NDArray[np.int64], recipe: Recipe) -> list[Measurement]:
         """Every figure that there are models for; args and errors as for each."""
@@ -107,13 +171,14 @@ class Yardstick:
         """What samples look like; see `remask.evaluation.quality`.
 
         Args:
-            ids: the samples [n L].
+            ids: the samples, given tokens and all [n P+L].
             recipe: says how these samples were drawn.
         """
+        own = self._own(ids)
         return quality_measurements(
-            self._figures({"samples": self._decoded(ids)})["samples"],
+            self._figures({"samples": self._decoded(own)})["samples"],
             references=self._reference_figures,
-            protocol=self._protocol(ids, recipe),
+            protocol=self._protocol(own, recipe),
         )
 
     def judged(self, ids: npt.NDArray[np.int64], recipe: Recipe) -> list[Measurement]:
@@ -125,10 +190,11 @@ class Yardstick:
         """
         judge = _given(self.judge, "judge")
         anew = judge.facts["tokenizer"] != self.model.tokenizer.fingerprint
+        own = self._own(ids)
         return judged_measurements(
-            judge.verdicts(list(ids), self.model.tokenizer),
+            self._verdicts(list(own)),
             references=self._reference_verdicts,
-            protocol=self._protocol(ids, recipe) | reader_protocol("judge", judge) | {"tokenized_anew": anew},
+            protocol=self._protocol(own, recipe) | reader_protocol("judge", judge) | {"tokenized_anew": anew},
         )
 
     def mauve(self, ids: npt.NDArray[np.int64], recipe: Recipe) -> list[Measurement]:
@@ -159,11 +225,34 @@ class Yardstick:
         ]
 
     def _protocol(self, ids: npt.NDArray[np.int64], recipe: Recipe) -> dict[str, Any]:
+        given = {} if self.rows is None else {"given": self.recipe.data.prefix}
         return {
             **sampling_protocol(recipe, length=ids.shape[1]),
+            **given,
             "references": f"{self.recipe.evaluation.split} split",
             "data": self.text.corpus.fingerprint,
         }
+
+    def _own(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Samples without the tokens that were given [n L]."""
+        return ids[:, ids.shape[1] - self.length :]
+
+    def _verdicts(self, samples: Sequence[Ids]) -> Verdicts:
+        """What the judge makes of texts, each behind the given tokens of its row where there are some."""
+        judge, tokenizer = _given(self.judge, "judge"), self.model.tokenizer
+        if self.rows is None:
+            return judge.verdicts(samples, tokenizer)
+        rows = [np.concatenate(pair) for pair in zip(self._prefixes, samples, strict=True)]
+        return behind(judge.verdicts(rows, tokenizer), self._prefix_verdicts, samples)
+
+    @cached_property
+    def _prefixes(self) -> list[Ids]:
+        assert self.rows is not None, "asked for where there are rows"
+        return list(self.rows.ids[:, : -self.length].numpy())
+
+    @cached_property
+    def _prefix_verdicts(self) -> Verdicts:
+        return _given(self.judge, "judge").verdicts(self._prefixes, self.model.tokenizer)
 
     # ── what stands beside samples ──────────────────────────────────────────────────────────────────────────────
 
@@ -193,7 +282,12 @@ class Yardstick:
         return samples
 
     def _held_out(self, count: int) -> list[Ids]:
-        """Rows spread evenly through the held-out split; the last, which may be short, is taken only if it is alone."""
+        """Rows spread evenly through the held-out split; the last, which may be short, is taken only if it is alone.
+
+        Where samples go on from rows, the true ends of these.
+        """
+        if self.rows is not None:
+            return list(self.rows.ids[:, -self.length :].numpy())
         rows = PackedRows(self.text.rows.store, length=self.length)
         batch = rows.batch(spread_indices(max(len(rows) - 1, 1), count))
         return [row[keep].numpy() for row, keep in zip(batch.ids, batch.targets, strict=True)]
@@ -214,8 +308,11 @@ class Yardstick:
 
     @cached_property
     def _reference_verdicts(self) -> dict[str, Verdicts]:
-        judge = _given(self.judge, "judge")
-        return {name: judge.verdicts(list(ids), self.model.tokenizer) for name, (ids, _) in self.references.items()}
+        texts = {name: list(ids) for name, (ids, _) in self.references.items()}
+        if self.rows is not None:
+            true = texts[HELD_OUT]
+            texts[OTHER_ROWS] = true[len(true) // 2 :] + true[: len(true) // 2]
+        return {name: self._verdicts(ids) for name, ids in texts.items()}
 
     @cached_property
     def _reference_states(self) -> dict[str, States]:

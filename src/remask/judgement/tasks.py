@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from remask.config.schema import Recipe
+from remask.errors import UserError
 from remask.evaluation.mauve import check_installed
 from remask.evaluation.measurement import Measurement
 from remask.judgement.answers import check_answers, judge_answers
@@ -16,7 +17,7 @@ from remask.judgement.exact import ExactTask
 from remask.judgement.levels import check_levels, judge_levels
 from remask.judgement.likelihood import judge_likelihood
 from remask.judgement.readers import Reader
-from remask.judgement.samples import Yardstick, check_samples, draw_for_judging, judged_length
+from remask.judgement.samples import Yardstick, check_samples, draw_for_judging, open_yardstick
 from remask.judgement.text import JudgedText
 from remask.model import Model
 
@@ -85,30 +86,25 @@ class _Samples:
     _drawn: dict[int, npt.NDArray[np.int64]] = field(default_factory=dict)
 
     def quality(self, model: Model, recipe: Recipe, text: JudgedText) -> list[Measurement]:
-        return self._yardstick(model, recipe, text).quality(self._ids(model, recipe, text), recipe)
+        bench = self._yardstick(model, recipe, text)
+        return bench.quality(self._ids(model, recipe, bench), recipe)
 
     def judged(self, model: Model, recipe: Recipe, text: JudgedText) -> list[Measurement]:
-        return self._yardstick(model, recipe, text).judged(self._ids(model, recipe, text), recipe)
+        bench = self._yardstick(model, recipe, text)
+        return bench.judged(self._ids(model, recipe, bench), recipe)
 
     def mauve(self, model: Model, recipe: Recipe, text: JudgedText) -> list[Measurement]:
-        return self._yardstick(model, recipe, text).mauve(self._ids(model, recipe, text), recipe)
+        bench = self._yardstick(model, recipe, text)
+        return bench.mauve(self._ids(model, recipe, bench), recipe)
 
-    def _ids(self, model: Model, recipe: Recipe, text: JudgedText) -> npt.NDArray[np.int64]:
+    def _ids(self, model: Model, recipe: Recipe, bench: Yardstick) -> npt.NDArray[np.int64]:
         count = recipe.sampling.count
         if count not in self._drawn:
-            self._drawn[count] = draw_for_judging(model, recipe, text)
+            self._drawn[count] = draw_for_judging(model, recipe, bench)
         return self._drawn[count]
 
     def _yardstick(self, model: Model, recipe: Recipe, text: JudgedText) -> Yardstick:
-        return Yardstick(
-            model=model,
-            recipe=recipe,
-            text=text,
-            count=recipe.sampling.count,
-            length=judged_length(model, recipe),
-            judge=self.judge,
-            features=self.features,
-        )
+        return open_yardstick(model, recipe, text, judge=self.judge, features=self.features)
 
 
 def _any_model(model: Model, recipe: Recipe, text: JudgedText) -> None:
@@ -118,3 +114,5 @@ def _any_model(model: Model, recipe: Recipe, text: JudgedText) -> None:
 def _check_mauve(model: Model, recipe: Recipe, text: JudgedText) -> None:
     check_installed()
     check_samples(model, recipe, text)
+    if recipe.data.prefix:
+        raise UserError("MAUVE compares samples from nothing, and this model goes on from given tokens: --task judged")

@@ -22,7 +22,7 @@ from remask.evaluation.measurement import Measurement
 from remask.generation import TEXTS_AT_ONCE, generate
 from remask.judgement import Yardstick
 from remask.model import Model
-from remask.samplers.base import Prompt, blank_prompt
+from remask.samplers.base import Prompt
 
 REPEATS = 3
 """Times that a draw is timed, after one that is not."""
@@ -101,8 +101,7 @@ def step_measurements(
         repeats: draws that are timed, at least 1.
         clock: gives seconds; never goes back.
     """
-    prompt = blank_prompt(recipe.sampling.count, bench.length, device=model.device)
-    timed = timed_draws(model, recipe, prompt, repeats=repeats, clock=clock)
+    timed = timed_draws(model, recipe, bench.prompt, repeats=repeats, clock=clock)
     protocol = sampling_protocol(recipe, length=bench.length)
     n = len(timed.ids)
     per_sample = [seconds / n for seconds in timed.together]
@@ -153,9 +152,9 @@ def timed_draws(
 
 @contextmanager
 def counted_calls(network: nn.Module) -> Iterator[Calls]:
-    """Counts how often a network is asked, by a plain call or by reading on from a cache."""
+    """Counts how often a network is asked, by a plain call, by reading on from a cache, or in its two parts."""
     calls = Calls()
-    names = [name for name in ("forward", "resume") if hasattr(network, name)]
+    names = [name for name in ("forward", "resume", "encode", "decode") if hasattr(network, name)]
 
     def counting(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
