@@ -25,6 +25,20 @@ def measurement_table(measurements: "Sequence[Measurement]") -> str:
     return "\n".join(aligned([header, *rows], left=(0, 3)))
 
 
+def concept_table(measurements: "Sequence[Measurement]") -> str:
+    """A table for each kind of figure of concepts, so that each stands beside its own trivial values."""
+    from dataclasses import replace
+    from itertools import groupby
+
+    told = [replace(m, name=f"{m.name} {m.protocol[key]}") if (key := _told(m)) else m for m in measurements]
+    return "\n\n".join(measurement_table(list(part)) for _, part in groupby(told, key=lambda m: tuple(m.trivial)))
+
+
+def _told(measurement: "Measurement") -> str | None:
+    """The key of a figure's protocol that tells it from others of its name."""
+    return next((key for key in ("kept", "slot") if key in measurement.protocol), None)
+
+
 def level_table(measurements: "Sequence[Measurement]") -> str:
     """One line a level of noise: the loss there, those of trivial predictors, and the skill, 1 − value/unigram."""
     from remask.evaluation.levels import skill

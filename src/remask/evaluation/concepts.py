@@ -167,6 +167,11 @@ def geometry_measurements(
     ]
 
 
+def is_of_concepts(measurement: Measurement) -> bool:
+    """Whether a figure belongs to the concepts task, by its name."""
+    return measurement.name in {*_UNITS, "shuffle_gap", "none_gap", "slot_gap", "nats_at_kept", "recovered_share"}
+
+
 def geometry_warnings(measurements: Sequence[Measurement]) -> list[str]:
     """Sentences on concepts that hardly depend on what was read."""
     found = {m.name: m for m in measurements if m.name in _UNITS}
