@@ -8,6 +8,7 @@ from page_text import Page, asks_for, dangling_ids, own_colours
 from synthetic_run import make_run, write_lines
 
 from remask.report import read_run, render_report
+from remask.report.concepts import concept_panels, concept_sentences
 from remask.report.costs import cost_of, judgings_of, lineage_of
 from remask.report.levels import level_panel, level_pivot, no_better_levels
 from remask.report.sections import sections_of
@@ -261,3 +262,48 @@ def test_measurements_without_a_record_make_evaluations_of_their_own(run_folder)
     judgings = judgings_of(read_run(run_folder))
     assert judgings is not None
     assert [(cells[0], cells[6]) for cells in judgings.rows] == [("likelihood", "3"), ("quality", "5")]
+
+
+# --- concepts ---------------------------------------------------------------------------------------------
+
+
+def concepts(*, gap: float = 0.2, kept: tuple[int, ...] = (1, 2, 4)) -> list[dict]:
+    told = {"unit": "nats/token", "stderr": 0.05}
+    found = [row("concepts", "effective_rank", 7.5, unit="dimensions", stderr=None, trivial={"constant slots": 0.0})]
+    found += [
+        row("concepts", name, gap, trivial={"unread concepts": 0.0}, **told) for name in ("shuffle_gap", "none_gap")
+    ]
+    for k in kept:
+        found.append(row("concepts", "nats_at_kept", 5 - k / 8, protocol={"kept": k}, trivial={"unigram": 5.5}, **told))
+    for slot in range(3):
+        found.append(row("concepts", "slot_gap", 0.01 * slot, protocol={"slot": slot}, **told))
+    return [*found, row("concepts", "recovered_share", 0.625, stderr=0.02)]
+
+
+def test_concepts_are_drawn_by_how_many_are_kept_and_by_what_each_slot_adds():
+    kept, slots = concept_panels(concepts())
+    assert kept.lines[0].points == [(1, 4.875), (2, 4.75), (4, 4.5)]
+    assert dict(kept.levels) == {"token unigram": 5.5, "no concept": pytest.approx(4.7)}
+    assert slots.lines[0].points == [(0, 0.0), (1, 0.01), (2, 0.02)]
+    assert slots.lines[0].errors == [0.05] * 3
+    assert dict(slots.levels) == {"unread slot": 0.0}
+
+
+def test_a_single_number_of_concepts_is_no_curve_and_geometry_alone_no_figure():
+    assert [panel.x_label for panel in concept_panels(concepts(kept=(4,)))] == ["slot"]
+    assert concept_panels(concepts()[:1]) == []
+
+
+@pytest.mark.parametrize(("gap", "verdict"), [(0.2, "they carry the text"), (0.05, "no use of them is shown")])
+def test_the_shuffle_gap_is_told_with_its_interval_and_what_follows(gap, verdict):
+    said = concept_sentences(concepts(gap=gap))
+    assert f"{gap:.4f} nats a token more (95 % interval {gap - 0.098:.4f} to {gap + 0.098:.4f}): {verdict}." in said[0]
+    assert said[1] == "R(C), of what full attention gains over no context: 0.625 ± 0.020."
+
+
+def test_the_page_has_a_section_of_concepts():
+    section = next(each for each in sections_of(concepts()) if each.heading == "Concepts")
+    assert len(section.svgs) == 2
+    assert section.note.endswith("Bars: one standard error.")
+    assert "R(C)" in section.note
+    assert section.table is not None

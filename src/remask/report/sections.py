@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from remask.report.canvas import PANEL, Layout
+from remask.report.concepts import concept_panels, concept_sentences
 from remask.report.curves import predictor_name
 from remask.report.levels import level_panel, level_pivot, no_better_levels
 from remask.report.panels import Panel, compact, panel_figure, panels_layout
@@ -22,6 +23,7 @@ _HEADINGS = {
     "likelihood": "Likelihood",
     "exact-likelihood": "Exact likelihood of named samplers",
     "levels": "Loss by noise level",
+    "concepts": "Concepts",
     "quality": "Sample quality",
     "judged": "Judged by another model",
     "mauve": "Distance to held-out text",
@@ -101,7 +103,22 @@ def _steps(task: str, evaluations: Sequence[Record]) -> Section:
     )
 
 
-_BUILDERS: Mapping[str, Callable[[str, Sequence[Record]], Section]] = {"levels": _levels, "steps": _steps}
+def _concepts(task: str, evaluations: Sequence[Record]) -> Section:
+    panels = concept_panels(evaluations)
+    note = " ".join([*concept_sentences(evaluations), *(["Bars: one standard error."] if panels else [])])
+    return Section(
+        heading=_HEADINGS[task],
+        svgs=drawn(panels, name=task),
+        note=f"{note} {outside(panels)}".strip(),
+        table=table_of(evaluations, task=task),
+    )
+
+
+_BUILDERS: Mapping[str, Callable[[str, Sequence[Record]], Section]] = {
+    "levels": _levels,
+    "steps": _steps,
+    "concepts": _concepts,
+}
 
 
 def drawn(panels: Iterable[Panel], *, name: str, layout: Layout = PANEL) -> tuple[Markup, ...]:
