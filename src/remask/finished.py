@@ -15,7 +15,7 @@ from remask.runs import Registry, runs_home
 
 GREEDY = 1e-9
 """A nucleus this small holds the likeliest token alone, so a draw from it is the argmax."""
-_NOT_OF_ONE_SAMPLER = ("block_length", "length")
+_NOT_OF_ONE_SAMPLER = ("block_length", "length", "latent_sampler", "latent_steps")
 
 
 def model_folder(reference: str) -> Path:

@@ -35,6 +35,8 @@ from remask.networks.blocks import GatedMLP, ModulatedFinal
 from remask.networks.couplings import Affine
 from remask.networks.experts import Experts
 from remask.objectives.base import Loss
+from remask.objectives.concepts.prior import ConceptPrior
+from remask.objectives.prompt_dropout import unwrapped
 from remask.randomness import keyed_generator
 
 DRAWS = 64
@@ -196,7 +198,9 @@ class _Asked(Exception):
 
 
 def _first_question(model: Model, batch: Batch) -> Bool[Tensor, "B L"]:
-    """Where an objective first wants logits."""
+    """Where an objective first wants logits; nowhere, where it trains on vectors, which cost the same at any time."""
+    if isinstance(unwrapped(model.objective), ConceptPrior):
+        return torch.zeros_like(batch.targets)
 
     def ask(*_: Any, positions: Tensor, **__: Any) -> Tensor:
         raise _Asked(positions)

@@ -6,11 +6,13 @@ from math import gcd
 from remask.config.clash import Contradiction
 from remask.config.clash import clash as _clash
 from remask.config.concept_contradictions import CONCEPT_CHECKS
+from remask.config.latent_contradictions import LATENT_CHECKS
 from remask.config.schema import (
     DEFAULT_LANES,
     BijectiveSpec,
     BlockDiffusionSpec,
     BlocksSpec,
+    ConceptPriorNetworkSpec,
     ConceptSpec,
     LikelihoodBoundSpec,
     Recipe,
@@ -296,7 +298,7 @@ def _masked_samplers(recipe: Recipe) -> Iterator[Contradiction]:
 
 
 def _heads(recipe: Recipe) -> Iterator[Contradiction]:
-    if not isinstance(recipe.network, BlocksSpec | ConceptSpec):
+    if not isinstance(recipe.network, BlocksSpec | ConceptSpec | ConceptPriorNetworkSpec):
         return
     width, heads = recipe.network.width, recipe.network.heads
     if width % heads:
@@ -421,4 +423,5 @@ _CHECKS: tuple[Callable[[Recipe], Iterator[Contradiction]], ...] = (
     _reversible,
     _micro_batch,
     *CONCEPT_CHECKS,
+    *LATENT_CHECKS,
 )

@@ -19,6 +19,7 @@ from remask.config.pretrained import architecture_of
 from remask.config.schema import Recipe
 from remask.errors import RunError, UserError
 from remask.model import Model
+from remask.networks.concepts.prior import ConceptPriorNetwork
 from remask.parallel import ALONE, World
 from remask.sharding import is_sharded, whole
 from remask.tensor_files import read_tensors, write_tensors
@@ -69,7 +70,7 @@ def _write_model(model: Model, tensors: Mapping[str, Tensor], recipe: Recipe, fo
             "weights": digest,
             "tokenizer": model.tokenizer.fingerprint,
             "recipe": recipe.model_dump(mode="json"),
-            "architecture": architecture_of(model.network),
+            "architecture": _architecture(model.network),
         }
         record["seal"] = _seal(record)
         (temporary / "config.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -80,6 +81,13 @@ def _write_model(model: Model, tensors: Mapping[str, Tensor], recipe: Recipe, fo
         raise RunError(
             f"the model could not be written to {folder}: {error}. Free some space and resume the run"
         ) from error
+
+
+def _architecture(network: nn.Module) -> dict[str, Any] | None:
+    """What a finished model within the network is built from again; None where there is none."""
+    if isinstance(network, ConceptPriorNetwork):
+        return {"codec": dict(network.origin)}
+    return architecture_of(network)
 
 
 def _seal(record: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ def describe_family(recipe: schema.Recipe) -> str:
 
     `bijective` are reversible networks, and objectives that are a sampler's likelihood.
     """
-    if isinstance(recipe.network, schema.ConceptSpec):
+    if isinstance(recipe.network, schema.ConceptSpec | schema.ConceptPriorNetworkSpec):
         return "concept"
     if recipe.process is None:
         return "baseline"
@@ -44,6 +44,9 @@ def describe_architecture(recipe: schema.Recipe) -> str:
             conditioning = [] if spec.time_conditioning == "none" else [spec.time_conditioning.replace("_", " ")]
         case schema.ConceptSpec() as spec:
             return _describe_concepts(spec)
+        case schema.ConceptPriorNetworkSpec() as spec:
+            parts = [f"concept prior D{spec.width} L{spec.layers} H{spec.heads}"]
+            conditioning = [f"codec {PurePath(spec.codec.rstrip('/')).name}"]
         case schema.PretrainedSpec() as spec:
             parts = [PurePath(spec.name.rstrip("/")).name or spec.name]
             conditioning = [f"lora {spec.lora_rank}"] if spec.adaptation == "lora" else []
@@ -71,6 +74,19 @@ def describe_objective(recipe: schema.Recipe) -> str:
     """What is minimised, and under which noise: `likelihood bound, masking`."""
     kind = recipe.objective.kind.replace("_", " ")
     return kind if recipe.process is None else f"{kind}, {recipe.process.kind}"
+
+
+def own_figure_of(recipe: schema.Recipe) -> str | None:
+    """What a model is judged by that gives text no likelihood, and so draws none; None where it does."""
+    return _OWN_FIGURES.get(recipe.objective.kind)
+
+
+_OWN_FIGURES = {
+    "concept_masked": "hidden_nats_per_token",
+    "concept_tsdae": "reconstruction_nats_per_token",
+    "concept_contrastive": "matching_nats",
+    "concept_autoencoder": "reconstruction_nats_per_token",
+}
 
 
 def describe_noise(recipe: schema.Recipe) -> str | None:
@@ -116,6 +132,19 @@ def _(
 def _kept_apart(spec: schema.DiversitySpec) -> list[str]:
     begun = "from " if spec.weights == "learned" else ""
     return [f"{name.replace('_', '-')} × {begun}{weight:g}" for name, weight in spec.chosen.items()]
+
+
+@_extra.register
+def _(objective: schema.ConceptAutoencoderSpec) -> list[str]:
+    blind = [f"blind rows {objective.blind_share:g}"] if objective.blind_share else []
+    return _reweighted(objective) + blind
+
+
+@_extra.register
+def _(objective: schema.ConceptPriorSpec) -> list[str]:
+    weighted = [] if objective.weighting == "own" else [f"{objective.weighting.replace('_', '-')} weighting"]
+    bent = [] if objective.time_exponent == 1.0 else [f"times u^{objective.time_exponent:g}"]
+    return [f"{objective.prediction} of concepts", *weighted, *bent]
 
 
 def _reweighted(bound: schema.WeightedBoundSpec) -> list[str]:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-RESUMED, INITIALISED, CONVERTED = "resumed", "initialised", "converted"
-"""Went on with its own training; began with another run's weights; was made from another library's model."""
+RESUMED, INITIALISED, CONVERTED, ENCLOSED = "resumed", "initialised", "converted", "enclosed"
+"""Went on with its own training; began with another run's weights; was made from another library's model; is around
+another run's model, which stays as it is."""
 
 _CHECKPOINTS = "/checkpoints/step-"
 

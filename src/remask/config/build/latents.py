@@ -1,11 +1,13 @@
 """Autoencoders of texts and the diffusion over what lies between their parts, from a recipe."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from remask import gaussian, processes
 from remask.config import schema
 from remask.config.build.concepts import build_concept_network
+from remask.errors import UserError
 from remask.networks.concepts.prior import ConceptPriorNetwork
 from remask.networks.latent import LatentTransformer
 from remask.objectives.concepts.autoencoder import ConceptAutoencoder
@@ -26,6 +28,21 @@ from remask.tokenizers import Tokenizer
 
 GAMMA = 5.0
 """Of min-SNR weights (arXiv:2303.09556, section 4.3)."""
+
+
+def codec_recipe(recipe: schema.Recipe, architecture: Mapping[str, Any] | None) -> schema.Recipe:
+    """The recipe of the codec within a network, as `ConceptPriorNetwork.origin` holds it.
+
+    Raises:
+        UserError: nobody says what the codec is, which is known where a training begins and of a saved model.
+    """
+    if architecture is None or "codec" not in architecture:
+        raise UserError(
+            f"recipe {recipe.name} has a network around another run's, which is opened where a training begins: a "
+            "fresh one cannot be made here. Give a finished run"
+        )
+    # JSON has lists only, where a strict recipe wants tuples: read it as JSON, in which the two are one
+    return schema.Recipe.model_validate_json(json.dumps(architecture["codec"]))
 
 
 def build_gaussian(name: str) -> gaussian.GaussianProcess:

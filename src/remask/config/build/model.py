@@ -10,6 +10,7 @@ from torch import nn
 from remask.config import schema
 from remask.config.build.concept_objectives import add_term_weights
 from remask.config.build.concepts import build_concept_network
+from remask.config.build.latents import build_prior_network, codec_recipe
 from remask.config.build.noise import build_objective, build_process
 from remask.config.pretrained import build_pretrained, rebuild_pretrained
 from remask.errors import UserError
@@ -74,8 +75,11 @@ def build_network(
         recipe: the experiment.
         tokenizer: text ⇄ ids.
         device: where the network goes.
-        architecture: of the pretrained model in a saved network, whose weights are still to be put in; None: it is
-            opened where the recipe says, with its weights.
+        architecture: of the finished model within the network (a pretrained one, a codec), whose weights are still to
+            be put in; None: a pretrained one is opened where the recipe says, with its weights.
+
+    Raises:
+        UserError: the network is around a codec that is not there.
     """
     block_length = recipe.objective.block_length if recipe.objective.kind == "block_diffusion" else None
     match recipe.network:
@@ -91,6 +95,9 @@ def build_network(
             length, seed = recipe.data.length, recipe.seed
             network = build_concept_network(spec, tokenizer, length=length, seed=seed).to(device)
             add_term_weights(network, recipe)
+        case schema.ConceptPriorNetworkSpec() as spec:
+            codec = codec_recipe(recipe, architecture)
+            network = build_prior_network(spec, tokenizer, codec=codec, seed=recipe.seed).to(device)
         case schema.PretrainedSpec() as spec:
             common = {"block_length": block_length, "steps": recipe.training.steps, "device": device}
             if architecture is None:
@@ -196,10 +203,12 @@ def build_model(
 ) -> Model:
     """The untrained model of a recipe; arguments as those of `build_network`."""
     process = None if recipe.process is None else build_process(recipe.process, tokenizer)
+    around = isinstance(recipe.network, schema.ConceptPriorNetworkSpec)
+    codec = codec_recipe(recipe, architecture) if around else None
     return Model(
         network=build_network(recipe, tokenizer, device=device, architecture=architecture),
         process=process,
-        objective=build_objective(recipe, process, tokenizer),
+        objective=build_objective(recipe, process, tokenizer, codec=codec),
         tokenizer=tokenizer,
         length=recipe.data.length,
     )

@@ -5,6 +5,7 @@ import torch
 from remask import processes, schedules
 from remask.config import schema
 from remask.config.build.concept_objectives import build_concept_bound, build_concept_objective
+from remask.config.build.latents import build_autoencoder, build_prior
 from remask.config.build.orders import build_order
 from remask.objectives import (
     BijectiveLikelihood,
@@ -56,18 +57,33 @@ def build_process(spec: schema.ProcessSpec, tokenizer: Tokenizer) -> processes.C
 
 
 def build_objective(
-    recipe: schema.Recipe, process: processes.CategoricalProcess | None, tokenizer: Tokenizer
+    recipe: schema.Recipe,
+    process: processes.CategoricalProcess | None,
+    tokenizer: Tokenizer,
+    *,
+    codec: schema.Recipe | None = None,
 ) -> Objective:
-    """What a recipe asks to be minimised, some prompts masked where it says so."""
-    objective = build_plain_objective(recipe, process, tokenizer)
+    """What a recipe asks to be minimised, some prompts masked where it says so.
+
+    Args:
+        recipe: the experiment.
+        process: its noise on tokens.
+        tokenizer: text ⇄ ids.
+        codec: the recipe of the finished network within this one's, where there is one.
+    """
+    objective = build_plain_objective(recipe, process, tokenizer, codec=codec)
     share = recipe.training.prompt_dropout
     return PromptDropout(objective=objective, share=share, mask_id=tokenizer.mask_id) if share else objective
 
 
 def build_plain_objective(
-    recipe: schema.Recipe, process: processes.CategoricalProcess | None, tokenizer: Tokenizer
+    recipe: schema.Recipe,
+    process: processes.CategoricalProcess | None,
+    tokenizer: Tokenizer,
+    *,
+    codec: schema.Recipe | None = None,
 ) -> Objective:
-    """The objective whatever becomes of the prompts."""
+    """The objective whatever becomes of the prompts; arguments as those of `build_objective`."""
     spec, steps = recipe.objective, recipe.training.steps
     if isinstance(spec, schema.NextTokenSpec):
         return NextToken(mask_id=tokenizer.mask_id)
@@ -90,6 +106,11 @@ def build_plain_objective(
             return build_concept_bound(recipe, spec, bound=build_bound(spec, process, steps=steps))
         case schema.ConceptMaskedSpec() | schema.ConceptTSDAESpec() | schema.ConceptContrastiveSpec():
             return build_concept_objective(spec, process)
+        case schema.ConceptAutoencoderSpec():
+            return build_autoencoder(recipe, spec, bound=build_bound(spec, process, steps=steps))
+        case schema.ConceptPriorSpec():
+            assert codec is not None, "the schema refuses another network"
+            return build_prior(spec, process, codec)
 
 
 def build_bound(

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
+
 from remask import processes, samplers, schedules
 from remask.config import schema
 from remask.config.build.orders import build_order
@@ -11,10 +13,14 @@ from remask.config.contradictions import MASKS_ONLY
 from remask.continuation import SourceNetwork
 from remask.errors import UserError
 from remask.generation import Sampler
+from remask.imagination import ImaginingNetwork, imagine
 from remask.model import Model
 from remask.objectives import BlockDiffusion
+from remask.objectives.concepts.prior import ConceptPrior
 from remask.objectives.prompt_dropout import unwrapped
 from remask.objectives.proofreading import Proofreading
+from remask.samplers.base import Prompt
+from remask.samplers.gaussian import ddim, ddpm, heun
 from remask.samplers.proofreading import by_chance, by_confidence
 from remask.samplers.remasking import Strategy
 
@@ -23,6 +29,8 @@ Walk = Callable[..., Any]
 ANY_NOISE = ("ancestral", "analytic", "tau_leaping", "predictor_corrector")
 LOOP_TIME, LOOP_SHARE = 0.05, 0.5
 """Where ReMDM's loop stands still, and the share of the steps that it does (arXiv:2503.00307, section 4)."""
+LATENT_STEPS = 100
+"""Steps of a sampler of concept vectors where `latent_steps` is null: they cost little beside those of the text."""
 USUAL_REVEAL = "random"
 """The order of the sampler `bijective` where `reveal` is null."""
 
@@ -51,18 +59,36 @@ def build_sampler(spec: schema.SamplingSpec, model: Model, *, seed: int) -> Samp
     walk, times = _walk(spec, seed=seed), _times(spec)
     if spec.block_length is not None and spec.sampler != "bijective":  # which counts its own blocks
         walk = partial(samplers.blockwise, block_length=spec.block_length, walk=walk, stop=stop)
+    begin = _beginning(spec, model)
     if spec.guidance == 0:
         return lambda prompt, generator, on_step: walk(
-            model.under(prompt.fixed), times, prompt=prompt, generator=generator, transform=transform, on_step=on_step
+            begin(prompt, generator), times, prompt=prompt, generator=generator, transform=transform, on_step=on_step
         )
     return lambda prompt, generator, on_step: walk(
-        samplers.Guided(model.under(prompt.fixed), prompt=prompt, scale=spec.guidance),
+        samplers.Guided(begin(prompt, generator), prompt=prompt, scale=spec.guidance),
         times,
         prompt=prompt,
         generator=generator,
         transform=transform,
         on_step=on_step,
     )
+
+
+def _beginning(spec: schema.SamplingSpec, model: Model) -> Callable[[Prompt, torch.Generator], Any]:
+    """(prompt, generator) → what a sampler of tokens draws from: a model that has read the prompt, or drawn concepts.
+
+    Raises:
+        UserError: guidance is asked of a model that takes no prompt.
+    """
+    objective, network = unwrapped(model.objective), model.network
+    if not isinstance(objective, ConceptPrior):
+        return lambda prompt, generator: model.under(prompt.fixed)
+    assert isinstance(network, ImaginingNetwork)
+    if spec.guidance:
+        raise UserError(f"guidance={spec.guidance:g}: this model takes no prompt to be guided by. Set guidance=0")
+    walk = {"ddpm": ddpm, "ddim": ddim, "heun": heun}[spec.latent_sampler or "ddpm"]
+    times = schedules.time_grid(spec.latent_steps or LATENT_STEPS, end=objective.channel.time)
+    return lambda prompt, generator: imagine(network, objective, prompt, walk=walk, times=times, generator=generator)
 
 
 def build_bijection(spec: schema.SamplingSpec, model: Model, *, seed: int) -> samplers.Bijection:

@@ -57,5 +57,7 @@ def describe_shape(recipe: schema.Recipe) -> str:
         case schema.ConceptSpec() as spec:
             slots = spec.slot_count
             return f"H{spec.width}L{spec.layers}" + ("" if slots is None else f"C{slots}") + f"D{spec.decoder_layers}"
+        case schema.ConceptPriorNetworkSpec() as spec:
+            return f"D{spec.width}L{spec.layers}"
         case schema.PretrainedSpec() as spec:
             return re.sub(r"[^A-Za-z0-9.-]+", "-", spec.name.rstrip("/").rpartition("/")[2]) or "pretrained"

@@ -15,6 +15,12 @@ from remask.config.schema.concept_objectives import (
     DiversitySpec,
 )
 from remask.config.schema.health import HealthSpec
+from remask.config.schema.latents import (
+    ConceptAutoencoderSpec,
+    ConceptPriorNetworkSpec,
+    ConceptPriorSpec,
+    LatentSpec,
+)
 from remask.config.schema.networks import (
     BlocksSpec,
     ConceptSpec,
@@ -67,9 +73,12 @@ __all__ = [
     "BoundSpec",
     "ByteTokenizerSpec",
     "CharacterTokenizerSpec",
+    "ConceptAutoencoderSpec",
     "ConceptBoundSpec",
     "ConceptContrastiveSpec",
     "ConceptMaskedSpec",
+    "ConceptPriorNetworkSpec",
+    "ConceptPriorSpec",
     "ConceptSpec",
     "ConceptTSDAESpec",
     "CosineScheduleSpec",
@@ -79,6 +88,7 @@ __all__ = [
     "HealthSpec",
     "HuggingFaceTokenizerSpec",
     "HybridSpec",
+    "LatentSpec",
     "LikelihoodBoundSpec",
     "LinearScheduleSpec",
     "LogLinearScheduleSpec",

@@ -11,6 +11,7 @@ from remask.config.schema.concept_objectives import (
     ConceptMaskedSpec,
     ConceptTSDAESpec,
 )
+from remask.config.schema.latents import ConceptAutoencoderSpec, ConceptPriorSpec
 from remask.config.schema.section import Section, Whole
 
 # --- schedules: alpha(t), the share of tokens left untouched at time t --------------------------------
@@ -184,6 +185,8 @@ ObjectiveSpec = Annotated[
     | ConceptMaskedSpec
     | ConceptTSDAESpec
     | ConceptContrastiveSpec
+    | ConceptAutoencoderSpec
+    | ConceptPriorSpec
     | NextTokenSpec,
     Field(discriminator="kind"),
 ]

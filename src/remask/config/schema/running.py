@@ -118,6 +118,12 @@ class SamplingSpec(Section):
     guidance: float = Field(
         default=0.0, ge=0, le=100, description="classifier-free guidance away from the text without its prompt; 0: none"
     )
+    latent_sampler: Literal["ddpm", "ddim", "heun"] | None = Field(
+        default=None, description="concept prior: how concept vectors are drawn; null: ddpm"
+    )
+    latent_steps: Whole | None = Field(
+        default=None, ge=1, le=1_000_000, description="concept prior: steps from noise to concept vectors; null: 100"
+    )
     stop: bool = Field(default=False, description="end each text at its first end-of-text token")
     budget: float | None = Field(
         default=None, ge=0, le=1000, description="entropy_bounded: nats of entropy revealed a step; null: 0.5"
