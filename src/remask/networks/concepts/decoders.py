@@ -18,6 +18,9 @@ from remask.networks.concepts.layers import LocalConvolution, Reading, never_emp
 from remask.networks.concepts.places import distance_turns, reading_turns, sinusoids, texts
 from remask.networks.normalisation import unit_rms
 
+COPIED = 0.5
+"""The share of what is read of the concepts that a layer begins by adding to its stream."""
+
 
 class Memory(nn.Module):
     """What a decoder's tokens look at: one learned vector that says nothing of the text, then the concepts.
@@ -132,6 +135,12 @@ class DenoisingBlock(nn.Module):
             assert isinstance(branch.inner, Reading)
             branch.inner.look_there()
 
+    def hand_on(self) -> None:
+        """Makes concepts begin to reach tokens as they are, once their gate opens, and tokens the scratch latents."""
+        assert isinstance(self.look.inner, Reading) and isinstance(self.gather.inner, Reading)  # noqa: PT018
+        self.gather.inner.hand_on(1.0)
+        self.look.inner.hand_on(COPIED)
+
 
 class DenoisingDecoder(nn.Module):
     """Tokens that see each other, the time and the concepts.
@@ -200,6 +209,7 @@ class DenoisingDecoder(nn.Module):
         for block in self.blocks:
             assert isinstance(block, DenoisingBlock)
             block.look_there()
+            block.hand_on()
 
 
 class LookingBlock(nn.Module):
@@ -220,6 +230,11 @@ class LookingBlock(nn.Module):
     def forward(self, x: Float[Tensor, "B L D"], **memory: Tensor) -> Float[Tensor, "B L D"]:
         """The places' stream, one block on; `memory` as `Reading` takes it."""
         return self.mlp(self.look(x, timeless(x), **memory), timeless(x))
+
+    def hand_on(self) -> None:
+        """Makes concepts begin to reach the places as they are."""
+        assert isinstance(self.look.inner, Reading)
+        self.look.inner.hand_on(COPIED)
 
 
 Queries = Callable[[Tensor, Tensor], Tensor]
@@ -282,8 +297,11 @@ class LookingDecoder(nn.Module):
 
     @torch.no_grad()
     def begin(self, generator: torch.Generator) -> None:
-        """Concepts that matter from the first step on."""
+        """Concepts that reach the places that look at them as they are."""
         nn.init.normal_(self.memory.nothing, std=1.0, generator=generator)
+        for block in self.blocks:
+            assert isinstance(block, LookingBlock)
+            block.hand_on()
 
 
 class WeightedDecoder(nn.Module):

@@ -204,11 +204,15 @@ class SlotEncoder(nn.Module):
 
     @torch.no_grad()
     def begin(self, generator: torch.Generator) -> None:
-        """Small latents, so that what is read outweighs them, each looking at its own stretch of the text."""
-        nn.init.normal_(self.latents, std=0.1, generator=generator)
+        """Latents that each look at their own stretch of the text, and take in what stands there as it is.
+
+        They begin small, so that what is read outweighs them; each further layer adds as much again.
+        """
+        nn.init.normal_(self.latents, std=0.3, generator=generator)
         for layer in self.layers:
             for reading in (module for module in layer.modules() if isinstance(module, Reading | TwoWay)):
                 reading.look_there()
+                reading.hand_on(1.0)
 
 
 class RecursiveEncoder(SlotEncoder):

@@ -81,6 +81,13 @@ class Reading(nn.Module):
         self.query.weight *= QUIET
         self.key_value.weight[: self.out.in_features] *= QUIET
 
+    @torch.no_grad()
+    def hand_on(self, share: float) -> None:
+        """Makes what is read begin as the memory itself times `share`: keys say where to look, values are copied."""
+        width = self.out.in_features
+        self.key_value.weight[width:].copy_(torch.eye(width))
+        self.out.weight.copy_(share * torch.eye(width))
+
 
 def headed(x: Float[Tensor, "B N D"], heads: int, turn: Float[Tensor, "B N F 2"] | None) -> Float[Tensor, "B H N E"]:
     """Queries or keys: each head's part of root mean square 1, turned by its place; None: places do not matter."""
@@ -150,6 +157,14 @@ class TwoWay(nn.Module):
         for linear, bias in ((self.latent, self.latent_bias), (self.token, self.token_bias)):
             bias.copy_(place_bias(width, self.heads))
             linear.weight[:width] *= QUIET
+
+    @torch.no_grad()
+    def hand_on(self, share: float) -> None:
+        """As that of `Reading`, of what latents read."""
+        width = self.latent_out.in_features
+        self.token.weight[width:].copy_(torch.eye(width))
+        self.latent_out.weight.copy_(share * torch.eye(width))
+        self.token_out.weight *= QUIET
 
 
 class LocalConvolution(nn.Module):

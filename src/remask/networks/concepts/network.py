@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from remask.networks.blocks import Attention
+from remask.networks.blocks import Attention, ModulatedBranch
 from remask.networks.concepts.layers import LocalConvolution
 from remask.networks.concepts.vectors import Concepts
 from remask.networks.normalisation import UnitRMS, unit_rms
@@ -21,6 +21,12 @@ from remask.networks.transformer import BIDIRECTIONAL
 
 Hear = Callable[[Concepts], Concepts | None]
 """Is told the concepts of a forward pass, and may give others to decode from."""
+
+
+SPREAD = 0.2
+"""Standard deviation of embeddings."""
+SURE = 5.0
+"""The logit that the vocabulary projection begins by giving the token whose embedding it reads."""
 
 
 class Narrowed(nn.Module):
@@ -79,6 +85,7 @@ class ConceptNetwork(nn.Module):
         self.widen = nn.Identity() if latent_width is None else nn.Linear(latent_width, width, bias=False)
         self.decoder = decoder
         self.head = nn.Linear(width, vocab_size, bias=False)
+        self.head_scale: nn.Parameter | None = None
 
     @property
     def concepts(self) -> int | None:
@@ -86,8 +93,9 @@ class ConceptNetwork(nn.Module):
         return self.encoder.concepts  # pyright: ignore[reportReturnType]
 
     def tie_head(self) -> None:
-        """Makes the vocabulary projection share the embedding's weights."""
+        """Makes the vocabulary projection the embedding times one learned number."""
         self.head.weight = self.embedding.weight
+        self.head_scale = nn.Parameter(torch.ones(1))
 
     def freeze_encoder(self) -> None:
         """Leaves the encoder as it was drawn: the baseline that shows what training one is worth."""
@@ -155,29 +163,37 @@ class ConceptNetwork(nn.Module):
         """As `forward`, from concepts that are there already."""
         tokens, vectors = unit_rms(self.embedding(z)), self.widen(concepts.vectors)
         states = self.decoder(tokens, t, vectors, concepts.real, segments=segments, positions=positions)
-        return self.head(states)
+        return self.head(states if self.head_scale is None else states * self.head_scale.to(states.dtype))
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Draws all weights from `generator` (on the weights' device).
 
-        Matrices are normal with variance 1/fan-in, those that write to a stream which no gate closes a tenth of that
-        deviation, the encoder's readings apart: a concept begins as the mean of its stretch of the text. The head is
-        0.02, so that the first loss is log V within a few per cent, AdaLN-Zero's gates, shifts and scales zero.
+        A concept begins as the mean of the embeddings in its stretch of the text, a decoder's place hands on what it
+        reads of concepts, and the vocabulary projection is the embedding, scaled so that a place which holds a token's
+        embedding gives it SURE nats over the others: words of the text can be copied from the first steps on, which a
+        network would otherwise learn last. The first loss is log V within a few per cent.
+
+        Other matrices are normal with variance 1/fan-in, those that write to a stream which no gate closes a tenth of
+        that deviation; AdaLN-Zero's gates, shifts and scales are zero.
         """
-        spread = 0.5 / self.width if self.head.weight is self.embedding.weight else 0.2
+        gated = {id(p) for module in self.modules() if isinstance(module, ModulatedBranch) for p in module.parameters()}
         for name, parameter in self.named_parameters():
             if "modulation" in name or name.endswith("bias"):
                 nn.init.zeros_(parameter)
             else:
-                quiet = name.endswith(("attend.inner.out.weight", "attention.inner.out.weight", "mlp.inner.out.weight"))
-                scale = 0.1 if quiet and name.startswith("encoder") else 1.0
+                scale = 0.1 if name.endswith("out.weight") and id(parameter) not in gated else 1.0
                 nn.init.normal_(parameter, std=scale * parameter.shape[-1] ** -0.5, generator=generator)
-        nn.init.normal_(self.head.weight, std=0.02, generator=generator)
         for table in (self.embedding, self.source_embedding):
             if table is not None:
-                nn.init.normal_(table.weight, std=spread, generator=generator)
-                table.weight[:, 0] = 0.5 * spread * math.sqrt(self.width)
+                nn.init.normal_(table.weight, std=SPREAD, generator=generator)
+                if self.concepts is None:  # for `Attention.look_beside`
+                    table.weight[:, 0] = 0.5 * SPREAD * math.sqrt(self.width)
+        scale = SURE / (SPREAD * self.width)
+        if self.head_scale is None:
+            self.head.weight.copy_(scale * self.embedding.weight)
+        else:
+            self.head_scale.fill_(scale)
         self._begin(generator)
 
     def _begin(self, generator: torch.Generator) -> None:
