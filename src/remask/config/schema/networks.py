@@ -135,7 +135,7 @@ class ConceptSpec(Section):
     )
     scratch: Whole = Field(default=16, ge=1, description="denoising: latents through which noisy tokens see each other")
     head: Literal["tied", "untied"] = Field(
-        default="untied", description="output weights: the embedding's, or their own"
+        default="tied", description="output weights: the embedding's times one learned number, or their own"
     )
 
     @property
