@@ -1,11 +1,10 @@
 """The sentence tasks of `remask evaluate`: their options, and what they measure."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +12,8 @@ from remask.errors import UserError, did_you_mean
 from remask.sentences.tasks import HEADS, SENTENCE_TASKS, USUAL_HEADS, heads_for
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import torch
 
     from remask.config.schema import Recipe
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from remask.sentences.splits import TaskData
 
 HUB = "hf"
+_ALL = "all"
 RATES = "1e-4,3e-4,1e-3"
 SEEDS, EPOCHS = 3, 3
 
@@ -51,14 +53,6 @@ OPTIONS: dict[str, Any] = {
 """Options that sentence tasks alone read."""
 
 
-class Recorded(Protocol):
-    """Opens the record of an evaluation of a task."""
-
-    def __call__(self, *, task: str) -> "AbstractContextManager[OpenEvaluation]":
-        """The open record."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What was asked of sentence tasks, and is there.
@@ -66,6 +60,7 @@ class Plan:
     Attributes:
         data: the examples of each task.
         heads: of each task, those that fit it.
+        optional: heads that are left out where the model has nothing for them.
         rates: learning rates.
         seeds: trainings.
         epochs: of a training.
@@ -73,6 +68,7 @@ class Plan:
 
     data: "Mapping[str, TaskData]"
     heads: Mapping[str, tuple[str, ...]]
+    optional: tuple[str, ...]
     rates: tuple[float, ...]
     seeds: int
     epochs: int
@@ -114,21 +110,33 @@ def plan_sentences(names: Sequence[str], options: Mapping[str, Any], *, split: s
         own = {None: None, "validation": "dev", "test": "test"}[split]
         data[name] = task_data(task, there, wanted=own, limit=options["sentences_limit"], seed=seed)
     return Plan(
-        data=data, heads=heads, rates=rates, seeds=options["seeds"] or SEEDS, epochs=options["epochs"] or EPOCHS
+        data=data,
+        heads=heads,
+        optional=tuple(HEADS) if _ALL in (options["head"] or ()) else (),
+        rates=rates,
+        seeds=options["seeds"] or SEEDS,
+        epochs=options["epochs"] or EPOCHS,
     )
 
 
 def measure_sentences(
-    plan: Plan, folder: Path, recipe: "Recipe", *, device: "torch.device", recorded: Recorded
+    plan: Plan,
+    folder: Path,
+    recipe: "Recipe",
+    *,
+    device: "torch.device",
+    recorded: "Callable[..., AbstractContextManager[OpenEvaluation]]",
 ) -> "Iterator[list[Measurement]]":
     """The figures of each task, recorded as an evaluation of its own; each head is said on standard error when done.
+
+    What is refused is refused in this call, before anything is measured.
 
     Args:
         plan: made by `plan_sentences`.
         folder: of the run's finished model.
         recipe: the run's, with the seed that was asked for.
         device: where it computes.
-        recorded: opens the record.
+        recorded: opens the record of an evaluation of a `task`.
 
     Raises:
         UserError: the model has no vectors that the heads could read.
@@ -139,16 +147,21 @@ def measure_sentences(
 
     model, trained = load_model(folder, device=device)
     bench = bench_of(model, trained)
+    heads = {name: bench.fitting(each, optional=plan.optional) for name, each in plan.heads.items()}
     tuning = Tuning(rates=plan.rates, seeds=plan.seeds, epochs=plan.epochs, seed=recipe.seed)
-    for name, data in plan.data.items():
-        judge, measurements = TaskJudge(bench=bench, data=data, tuning=tuning, seed=recipe.seed), []
-        with recorded(task=name) as judged:
-            for head in plan.heads[name]:
-                begun = time.monotonic()
-                measurements += judge.measure(head)
-                typer.echo(f"{name} {head}: {time.monotonic() - begun:.0f} s", err=True)
-            judged.keep(measurements)
-        yield measurements
+
+    def measured() -> "Iterator[list[Measurement]]":
+        for name, data in plan.data.items():
+            judge, measurements = TaskJudge(bench=bench, data=data, tuning=tuning, seed=recipe.seed), []
+            with recorded(task=name) as judged:
+                for head in heads[name]:
+                    begun = time.monotonic()
+                    measurements += judge.measure(head)
+                    typer.echo(f"{name} {head}: {time.monotonic() - begun:.0f} s", err=True)
+                judged.keep(measurements)
+            yield measurements
+
+    return measured()
 
 
 def sentence_cautions(measurements: "Sequence[Measurement]") -> list[str]:
@@ -167,11 +180,11 @@ def sentence_cautions(measurements: "Sequence[Measurement]") -> list[str]:
 
 def _heads(given: Sequence[str] | None) -> tuple[str, ...]:
     chosen = tuple(dict.fromkeys(given or USUAL_HEADS))
-    if "all" in chosen:
+    if _ALL in chosen:
         return tuple(HEADS)
     for name in chosen:
         if name not in HEADS:
-            raise UserError(f"--head {name} is unknown; {did_you_mean(name, (*HEADS, 'all'))}")
+            raise UserError(f"--head {name} is unknown; {did_you_mean(name, (*HEADS, _ALL))}")
     return chosen
 
 

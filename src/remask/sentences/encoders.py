@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from remask.continuation import SourceNetwork
 from remask.errors import UserError
-from remask.judgement.readers import projection_of
+from remask.judgement.readers import encodable, projection_of
 from remask.tokenizers import Tokenizer
 
 AT_ONCE = 64
@@ -121,7 +121,7 @@ def embedding_of(network: nn.Module, *, least: int) -> nn.Embedding:
 
 @dataclass(frozen=True, kw_only=True)
 class Wording:
-    """Sentences as tokens.
+    """Sentences as tokens; characters that the tokenizer does not know are left out.
 
     Attributes:
         tokenizer: the model's.
@@ -150,7 +150,12 @@ class Wording:
         return sum(len(ids) > self.length for ids in self._encoded(texts))
 
     def _encoded(self, texts: Sequence[str]) -> list[Ids]:
-        return [encoding.ids.astype(np.int64) for encoding in self.tokenizer.encode_batch(list(texts))]
+        try:
+            found = self.tokenizer.encode_batch(list(texts))
+        except UserError:  # characters that the tokenizer does not know are left out
+            known = set(encodable("".join(set("".join(texts))), self.tokenizer))
+            found = self.tokenizer.encode_batch(["".join(filter(known.__contains__, text)) for text in texts])
+        return [encoding.ids.astype(np.int64) for encoding in found]
 
     def _ids(self, ids: Ids) -> Ids:
         return ids if len(ids) else np.array([self.tokenizer.eos_id])

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from remask.continuation import SourceNetwork
-from remask.errors import UserError
 from remask.sentences.encoders import Encoded, Ids, Read, Wording, before_projection, padded
 from remask.sentences.splits import Labelled
 
@@ -136,7 +135,7 @@ class DecoderHead(_Reading):
 
 def decoded(network: nn.Module, ids: Tensor, real: Tensor, *, mask_id: int) -> Float[Tensor, "B L D"]:
     """The decoder's last states at masked places, from the concepts of rows of tokens alone."""
-    assert isinstance(network, SourceNetwork), "refused where the head is chosen"
+    assert isinstance(network, SourceNetwork), "refused by `Bench.fitting`"
     masks = torch.full((len(ids), DECODED_PLACES), mask_id, device=ids.device)
     concepts, wanted = network.encode(ids, real=real), torch.ones_like(masks, dtype=torch.bool)
 
@@ -164,9 +163,6 @@ def make_head(
         wording: its end of text fills up rows, its mask stands in the decoder's places.
         outputs: K.
         generator: draws the weights, on the CPU.
-
-    Raises:
-        UserError: `via_decoder` for a network without concepts.
     """
     device = next(network.parameters()).device
     fill, mask_id = wording.tokenizer.eos_id, wording.tokenizer.mask_id
@@ -174,10 +170,6 @@ def make_head(
     with torch.no_grad():
         real = torch.ones_like(one, dtype=torch.bool)
         if name == "via_decoder":
-            if not isinstance(network, SourceNetwork):
-                raise UserError(
-                    f"--head via_decoder: a {type(network).__name__} has no decoder that reads concepts. Leave it out"
-                )
             width = decoded(network, one, real, mask_id=mask_id).shape[-1]
         else:
             width = read(network, one, real).vectors.shape[-1]

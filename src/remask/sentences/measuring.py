@@ -3,7 +3,7 @@
 Shape letters: n examples, C vectors of a sentence, D width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -12,11 +12,13 @@ import numpy as np
 
 from remask.config.build import build_model
 from remask.config.schema import Recipe
+from remask.continuation import SourceNetwork
+from remask.errors import UserError
 from remask.evaluation.measurement import Examples, Measurement
 from remask.model import Model
 from remask.randomness import derive_seed
 from remask.sentences.baselines import CHARACTERS, WORDS, all_positive, constant, tfidf_cosines, tfidf_probe
-from remask.sentences.encoders import SentenceEncoder, Vectors, Wording, read_embeddings, reader_of
+from remask.sentences.encoders import SentenceEncoder, Vectors, Wording, embedding_of, read_embeddings, reader_of
 from remask.sentences.features import Whitening, cosines, features, pooled
 from remask.sentences.finetuning import Subject, Tuning, fine_tuned
 from remask.sentences.metrics import Metric, Numbers, metric_of, standard_error, unit_of
@@ -25,6 +27,8 @@ from remask.sentences.splits import TaskData, parted
 from remask.sentences.tasks import FROZEN, HEADS, ZERO_SHOT
 
 CONSTANT, POSITIVE, TFIDF, BAG, RANDOM = "majority", "all positive", "TF-IDF", "bag of embeddings", "random encoder"
+_OF_SEVERAL = ("slots", "slot_probe")
+"""Heads that are the same as others where a sentence has one vector."""
 Predictions = Sequence[Numbers]
 """Of the reported examples, one a training."""
 
@@ -49,6 +53,26 @@ class Bench:
     def beside(self) -> Mapping[str, Subject]:
         """The subjects that stand beside, by name."""
         return {BAG: self.bag} | ({} if self.random is None else {RANDOM: self.random})
+
+    def fitting(self, heads: Sequence[str], *, optional: Collection[str]) -> tuple[str, ...]:
+        """The heads that this model can have.
+
+        Args:
+            heads: those that are wanted.
+            optional: those of them that are left out where the model has nothing of their own for them.
+
+        Raises:
+            UserError: the model gives no vector at all, or has nothing for a head that is not optional.
+        """
+        several = _encoder(self.own).encode(["a"]).shape[1] > 1
+        lacking = () if several else _OF_SEVERAL
+        kept = tuple(head for head in heads if head not in lacking or head not in optional)
+        if isinstance(self.own.network, SourceNetwork):
+            return kept
+        if "via_decoder" in kept and "via_decoder" not in optional:
+            name = type(self.own.network).__name__
+            raise UserError(f"--head via_decoder: a {name} has no decoder that reads concepts. Leave it out")
+        return tuple(head for head in kept if head != "via_decoder")
 
 
 def bench_of(model: Model, recipe: Recipe) -> Bench:
@@ -76,10 +100,12 @@ def bench_of(model: Model, recipe: Recipe) -> Bench:
     return Bench(own=own, bag=bag, random=replace(own, network=network), facts=facts)
 
 
+def _encoder(subject: Subject) -> SentenceEncoder:
+    return SentenceEncoder(network=subject.network, read=subject.read, wording=subject.wording)
+
+
 def _table_alone(model: Model) -> Any:
     """The model's table of embeddings without the rest, so that copies of it are small."""
-    from remask.sentences.encoders import embedding_of
-
     return embedding_of(model.network, least=model.tokenizer.vocab_size - 1)
 
 
@@ -141,7 +167,7 @@ class TaskJudge:
         """The vectors of each column of `train` or `reported`, computed once."""
         key = (name, part)
         if key not in self._vectors:
-            encoder = SentenceEncoder(network=subject.network, read=subject.read, wording=subject.wording)
+            encoder = _encoder(subject)
             texts = {"train": self.data.train, "reported": self.data.reported}[part].texts
             self._vectors[key] = [encoder.encode(column) for column in texts]
         return self._vectors[key]

@@ -13,7 +13,7 @@ from scipy import stats
 Numbers = npt.NDArray[np.int64] | npt.NDArray[np.floating]
 Metric = Callable[[Numbers, Numbers], float]
 """(predictions, labels) → score."""
-RESAMPLES = 500
+RESAMPLES = 200
 
 
 def accuracy(predicted: Numbers, labels: Numbers) -> float:

@@ -1,0 +1,80 @@
+"""`remask evaluate --task mrpc …` through the command that a user types."""
+
+import random
+
+import pytest
+from command import newest, refused, succeeds
+
+NAMES = ["cosine", "whitened", "probe", "pair"]
+
+
+@pytest.fixture(scope="module")
+def sentences(tmp_path_factory):
+    """STS-B and MRPC of few made-up sentences."""
+    draw, home = random.Random(0), tmp_path_factory.mktemp("sentences")
+
+    def sentence():
+        return " ".join(draw.choices(["a man", "plays", "the flute", "a dog", "runs", "sleeps"], k=4))
+
+    for task, column, labels in (("stsb", "score", ["0.5", "3.0", "5.0"]), ("mrpc", "label", ["0", "1"])):
+        (home / task).mkdir()
+        for split, count in (("train", 30), ("dev", 12), ("test", 14)):
+            rows = [f"{sentence()}\t{sentence()}\t{draw.choice(labels)}" for _ in range(count)]
+            rows += [f"{sentence()} {split}\tx\t{label}" for label in labels]  # each label in each split
+            (home / task / f"{split}.tsv").write_text("\n".join([f"sentence1\tsentence2\t{column}", *rows]))
+    return home
+
+
+def test_sentence_tasks_are_measured_recorded_and_told_beside_trivial_values(trained, sentences):
+    heads, before = [word for name in NAMES for word in ("--head", name)], newest(trained)[0].headline
+    tune = ["--epochs", "1", "--seeds", "2", "--learning-rates", "1e-3"]
+    done = succeeds("evaluate", "last", "--task", "stsb", "--sentences", sentences, *heads, *tune, "--json")
+    figures = {figure["name"]: figure for figure in done.objects}
+    assert set(figures) == {f"stsb_{head}_{score}" for head in NAMES for score in ("spearman", "pearson")}
+    assert [line.split(":")[0] for line in done.err.splitlines()[:4]] == [f"stsb {head}" for head in NAMES]
+    for figure in figures.values():
+        assert {"majority", "bag of embeddings", "random encoder"} < set(figure["trivial"])
+        assert any(name.startswith("TF-IDF") for name in figure["trivial"])
+        assert (figure["protocol"]["split"], figure["protocol"]["trained_on"]) == ("test", "train")
+    assert figures["stsb_pair_spearman"]["protocol"]["learning_rates"] == [1e-3]
+    (record,) = {f["task"] for f in newest(trained)[1].evaluations()}
+    assert record == "stsb"
+    assert newest(trained)[0].headline == before
+
+
+def test_another_split_and_fewer_examples_are_said_and_tasks_on_text_come_first(trained, sentences):
+    few = ["--sentences-limit", "20", "--split", "validation", "--head", "probe"]
+    done = succeeds(
+        "evaluate", "last", "--task", "mrpc", "--task", "likelihood", "--sentences", sentences, *few, "--json"
+    )
+    names = [figure["name"] for figure in done.objects]
+    assert names[0] != names[-2] == "mrpc_probe_accuracy"
+    figure = done.objects[-2]
+    assert figure["protocol"]["split"] == "dev"
+    assert figure["protocol"]["training_examples"] == 20
+    assert figure["n"] == 14
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--task", "stsb"], "--task stsb needs --sentences FOLDER"),
+        (["--task", "sick", "--sentences", "{}"], "has no sick/ for --task sick"),
+        (["--task", "mrpc", "--sentences", "{}", "--head", "cosine"], "none fits --task mrpc. Valid: probe"),
+        (["--task", "mrpc", "--sentences", "{}", "--head", "prob"], "did you mean 'probe'"),
+        (["--task", "mrpc", "--sentences", "{}", "--learning-rates", "fast"], "--learning-rates fast: give numbers"),
+        (["--task", "likelihood", "--sentences", "{}"], "--sentences is given, and of the tasks likelihood none reads"),
+        (["--task", "stsb", "--sentences", "{}", "--count", "4"], "--count is given, and of the tasks stsb none"),
+        (["--task", "stbs"], "did you mean 'stsb'"),
+    ],
+)
+def test_a_mistake_with_sentences_is_one_line_and_judges_nothing(trained, sentences, options, said):
+    message = refused("evaluate", "last", *(str(sentences) if word == "{}" else word for word in options))
+    assert said in message
+    assert newest(trained)[1].evaluations() == []
+
+
+def test_a_head_that_a_model_cannot_have_is_refused_before_anything_is_measured(trained, sentences):
+    tasks = ["--task", "likelihood", "--task", "mrpc", "--sentences", sentences]
+    assert "has no decoder that reads concepts" in refused("evaluate", "last", *tasks, "--head", "via_decoder")
+    assert newest(trained)[1].evaluations() == []

@@ -1,0 +1,265 @@
+"""What models make of sentences, and heads that are trained with them."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from toy_sentences import GRADED, PAIRED, SINGLE, TOKENIZER, WORDING, ToyConcepts, same_letter, subject, toy_data
+
+from remask.cli.sentences import sentence_cautions
+from remask.errors import RunError, UserError
+from remask.networks.blocks import Timeless
+from remask.networks.stacks import straight
+from remask.networks.transformer import BIDIRECTIONAL, Transformer
+from remask.sentences import finetuning
+from remask.sentences.encoders import SentenceEncoder, Wording, read_concepts, read_embeddings, read_states, reader_of
+from remask.sentences.finetuning import Tuning, batches, fine_tuned
+from remask.sentences.heads import DECODED_PLACES, make_head, tokens_for
+from remask.sentences.measuring import Bench, TaskJudge
+from remask.sentences.metrics import accuracy, spearman
+from remask.sentences.splits import Labelled, parted
+from remask.sentences.tasks import HEADS
+
+TEXTS = ["abc", "fed cab", "", "aaaaaaaaaaaaaaaaaaaaaaaa", "b"]
+
+
+def encoder(network, read):
+    return SentenceEncoder(network=network, read=read, wording=WORDING)
+
+
+def transformer():
+    from functools import partial
+
+    from remask.networks.blocks import Residual
+
+    network = Transformer(
+        vocab_size=TOKENIZER.vocab_size,
+        mask_id=TOKENIZER.mask_id,
+        width=16,
+        layers=1,
+        heads=2,
+        mlp_width=16,
+        direction=BIDIRECTIONAL,
+        time=Timeless(),
+        stack=partial(straight, residual=partial(Residual, dropout=0.0)),
+    )
+    network.initialise(torch.Generator().manual_seed(0))
+    return network
+
+
+@pytest.mark.parametrize("kind", ["concepts", "states", "embeddings"])
+def test_a_sentence_has_the_same_vectors_alone_and_among_longer_ones_in_the_order_given(kind):
+    network, read = {
+        "concepts": (ToyConcepts(), read_concepts),
+        "states": (transformer(), read_states),
+        "embeddings": (ToyConcepts(), read_embeddings),
+    }[kind]
+    together = encoder(network, read).encode(TEXTS)
+    assert together.shape == (5, 2 if kind == "concepts" else 1, 16)
+    for k, text in enumerate(TEXTS):
+        assert np.allclose(encoder(network, read).encode([text])[0], together[k], atol=1e-5), text
+    assert not np.allclose(together[0], together[1], atol=1e-2)
+
+
+def test_hidden_states_are_what_the_vocabulary_projection_reads():
+    network = transformer()
+    ids = torch.tensor([[0, 3, 2]])
+    real = torch.ones_like(ids, dtype=torch.bool)
+    states = read_states(network, ids, real).vectors
+    logits = network(ids, torch.zeros(1), segments=torch.ones_like(ids), positions=real)
+    assert torch.allclose(network.head(states[0]), logits, atol=1e-5)
+    assert reader_of(network) is read_states
+    assert reader_of(ToyConcepts()) is read_concepts
+
+
+def test_a_bag_knows_letters_and_not_their_order():
+    bag = encoder(ToyConcepts(), read_embeddings).encode(["abc", "cab", "abb"])
+    assert np.allclose(bag[0], bag[1], atol=1e-6)
+    assert not np.allclose(bag[0], bag[2], atol=1e-2)
+
+
+def test_a_network_that_gives_no_vector_is_refused():
+    network = ToyConcepts()
+    network.encode = lambda source, *, real: SimpleNamespace(
+        vectors=torch.zeros(len(source), 2, 16), real=torch.zeros(len(source), 2, dtype=torch.bool)
+    )
+    with pytest.raises(UserError, match="encodes a sentence into no vector"):
+        encoder(network, read_concepts).encode(["abc"])
+
+
+def text_of(row):
+    return TOKENIZER.decode(row)
+
+
+def test_a_joined_pair_has_an_end_between_and_the_longer_sentence_gives_way():
+    wording = Wording(tokenizer=TOKENIZER, length=7)
+    rows = wording.joined(["ab", "abcdef", "aaaaaa", "ab"], ["cd", "cd", "bbbbbb", "cdefcd"])
+    assert [text_of(row) for row in rows] == ["abcd", "abcdcd", "aaabbb", "abcdef"]
+    ends = [row.tolist().index(TOKENIZER.eos_id) for row in rows]
+    assert ends == [2, 4, 3, 2]
+    assert all((row == TOKENIZER.eos_id).sum() == 1 for row in rows)
+    assert [text_of(row) for row in wording.alone(["abcdefab", "a~b"])] == ["abcdefa", "ab"]
+    assert wording.too_long(["abcdefab", "ab"]) == 1
+
+
+TRAINED = [name for name, kind in HEADS.items() if kind == "fine-tuned"]
+
+
+def made_head(name, network, outputs=2, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    return make_head(name, network, read_concepts, wording=WORDING, outputs=outputs, generator=draw)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_head_trains_the_encoder_and_answers_each_example_by_itself(name):
+    network = ToyConcepts()
+    head = made_head(name, network)
+    rows = tokens_for(name, same_letter(6), WORDING)
+    outputs = head(network, rows)
+    assert outputs.shape == (6, 2)
+    assert torch.allclose(outputs[2:3], head(network, rows[2:3]), atol=1e-5)
+    outputs.square().sum().backward()
+    for part in (network.embedding.weight, network.queries, head.inner.weight):
+        assert part.grad is not None
+        assert part.grad.abs().max() > 0
+
+
+def test_the_decoder_of_via_decoder_sees_masks_and_concepts_and_nothing_of_the_text():
+    network = ToyConcepts()
+    head = made_head("via_decoder", network)
+    rows = tokens_for("via_decoder", same_letter(4), WORDING)
+    network.asked.clear()
+    told = head(network, rows)
+    ((z, t, segments),) = network.asked
+    assert z.shape == (4, DECODED_PLACES)
+    assert (z == TOKENIZER.mask_id).all()
+    assert (t == 1).all()
+    assert (segments == 1).all()
+    assert not torch.allclose(told[0], told[1], atol=1e-4)
+    encode = network.encode
+    network.encode = lambda source, *, real: encode(torch.zeros_like(source), real=real)  # every text says the same
+    deaf = head(network, rows)
+    assert torch.allclose(deaf, deaf[:1].expand_as(deaf), atol=1e-5)
+
+
+def test_a_query_never_attends_to_what_is_not_real():
+    head = made_head("cls", ToyConcepts())
+    vectors, real = torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(1)), torch.ones(2, 3).bool()
+    real[0, 1] = False
+    before = head.attended(vectors, real)
+    vectors[0, 1] += 100.0
+    assert torch.equal(head.attended(vectors, real), before)
+    vectors[0, 2] += 1.0
+    assert not torch.allclose(head.attended(vectors, real)[0], before[0])
+
+
+def test_batches_hold_every_example_once_in_an_order_of_the_seed():
+    rows = [(np.zeros(k % 7 + 1, dtype=np.int64),) for k in range(70)]
+    found = list(batches(rows, seed=0))
+    assert sorted(k for batch in found for k in batch) == list(range(70))
+    assert found == list(batches(rows, seed=0)) != list(batches(rows, seed=1))
+
+
+TUNING = Tuning(rates=(1e-4, 1e-2), seeds=2, epochs=3, seed=0)
+
+
+def tuned(data, head="pooled", tuning=TUNING, metric=accuracy):
+    return fine_tuned(subject(), head, data, parts=parted(len(data.train), seed=0), metric=metric, tuning=tuning)
+
+
+@pytest.mark.parametrize(("head", "task"), [("pair", PAIRED), ("cls", SINGLE)])
+def test_fine_tuning_learns_what_letters_tell(head, task):
+    data = toy_data(task, train=320)
+    found = tuned(data, head, tuning=replace(TUNING, epochs=4))
+    assert min(accuracy(each, data.reported.labels) for each in found.predictions) > 0.85
+    assert found.rate == max(found.selection, key=lambda rate: found.selection[rate])
+
+
+def test_degrees_are_learned_in_their_own_order():
+    data = toy_data(GRADED, train=160)
+    found = tuned(data, "pair", metric=spearman, tuning=replace(TUNING, seeds=1))
+    assert spearman(found.predictions[0], data.reported.labels) > 0.6
+
+
+def test_what_is_reported_is_read_once_by_each_chosen_training_and_the_model_stays_as_it_was(monkeypatch):
+    data, reads = toy_data(), []
+    real = finetuning.tokens_for
+
+    def counted(head, examples, wording):
+        reads.append(examples is data.reported)
+        return real(head, examples, wording)
+
+    monkeypatch.setattr(finetuning, "tokens_for", counted)
+    own = subject()
+    before = {name: value.clone() for name, value in own.network.state_dict().items()}
+    parts = parted(len(data.train), seed=0)
+    first = fine_tuned(own, "pooled", data, parts=parts, metric=accuracy, tuning=TUNING)
+    assert sum(reads) == TUNING.seeds
+    assert all(torch.equal(before[name], value) for name, value in own.network.state_dict().items())
+    again = fine_tuned(own, "pooled", data, parts=parts, metric=accuracy, tuning=TUNING)
+    assert [each.tolist() for each in again.predictions] == [each.tolist() for each in first.predictions]
+
+
+def test_other_reported_labels_change_no_prediction_and_no_setting():
+    data = toy_data()
+    turned = replace(data, reported=Labelled(texts=data.reported.texts, labels=1 - data.reported.labels))
+    first, second = tuned(data), tuned(turned)
+    assert first.rate == second.rate
+    assert [each.tolist() for each in first.predictions] == [each.tolist() for each in second.predictions]
+
+
+def test_a_loss_that_is_not_finite_at_any_rate_is_said():
+    data, broken = toy_data(), subject()
+    with torch.no_grad():
+        broken.network.embedding.weight.fill_(torch.nan)
+    parts = parted(len(data.train), seed=0)
+    with pytest.raises(RunError, match="not finite at any rate"):
+        fine_tuned(broken, "pooled", data, parts=parts, metric=accuracy, tuning=replace(TUNING, seeds=1))
+
+
+def judge(data):
+    own = subject()
+    bag = replace(own, network=own.network.embedding, read=read_embeddings)
+    bench = Bench(own=own, bag=bag, random=subject(seed=1), facts={"tokens_at_most": 12})
+    return TaskJudge(bench=bench, data=data, tuning=replace(TUNING, rates=(1e-2,), epochs=1), seed=0)
+
+
+def test_heads_that_a_model_has_nothing_for_are_left_out_where_they_are_optional_and_refused_where_not():
+    bench, every = judge(toy_data()).bench, tuple(HEADS)
+    assert bench.fitting(every, optional=()) == every
+    plain = replace(bench, own=replace(bench.own, network=transformer(), read=read_states))
+    fewer = plain.fitting(every, optional=every)
+    assert set(every) - set(fewer) == {"slots", "slot_probe", "via_decoder"}
+    with pytest.raises(UserError, match="--head via_decoder: a Transformer has no decoder that reads concepts"):
+        plain.fitting(["cls", "via_decoder"], optional=())
+
+
+def test_every_figure_stands_beside_majority_tf_idf_a_bag_and_a_random_encoder():
+    found = judge(toy_data())
+    figures = {m.name: m for head in ("probe", "slot_probe", "pair") for m in found.measure(head)}
+    assert list(figures) == [f"toy_{h}_{m}" for h in ("probe", "slot_probe", "pair") for m in ("accuracy", "f1")]
+    beside = {"majority", "TF-IDF", "bag of embeddings", "random encoder"}
+    assert set(figures["toy_pair_accuracy"].trivial) == beside
+    assert set(figures["toy_probe_f1"].trivial) == beside | {"all positive"}
+    accurate = figures["toy_probe_accuracy"]
+    assert np.mean(accurate.examples.values) == pytest.approx(accurate.value)
+    assert (accurate.n, accurate.protocol["selection"]) == (40, "by accuracy on 6 of the training examples")
+    assert figures["toy_pair_f1"].protocol["learning_rate"] == 1e-2
+
+
+def test_degrees_stand_beside_a_correlation_of_nothing_and_both_kinds_of_tf_idf():
+    found = judge(toy_data(GRADED))
+    cosine, whitened, slots = (found.measure(head)[0] for head in ("cosine", "whitened", "slots"))
+    assert cosine.trivial["majority"] == 0.0
+    assert {"TF-IDF words", "TF-IDF letters", "bag of embeddings", "random encoder"} < set(cosine.trivial)
+    assert len({cosine.value, whitened.value, slots.value}) == 3
+    assert cosine.trivial["TF-IDF letters"] == whitened.trivial["TF-IDF letters"]
+
+
+def test_a_figure_that_beats_nothing_is_called_so():
+    (figure, _) = judge(toy_data()).measure("probe")
+    weak = replace(figure, name="mrpc_probe_accuracy", value=0.5, trivial={"majority": 0.4, "TF-IDF": 0.6})
+    assert sentence_cautions([weak]) == ["mrpc_probe_accuracy: 0.500 does not beat TF-IDF (0.600)"]
+    assert sentence_cautions([replace(weak, value=0.9)]) == []

@@ -1,0 +1,168 @@
+"""Scores, features, whitening, probes and TF-IDF, each against its definition."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_sentences import SINGLE, same_letter, toy_data
+
+from remask.sentences.baselines import CHARACTERS, WORDS, all_positive, constant, tfidf_cosines, tfidf_probe
+from remask.sentences.features import Whitening, cosines, features
+from remask.sentences.metrics import accuracy, f1_of, matthews, metric_of, pearson, spearman, standard_error
+from remask.sentences.probes import probe
+from remask.sentences.splits import Labelled, folder_splits, parted, task_data
+from remask.sentences.tasks import SENTENCE_TASKS
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+SAID, TRUE = np.array([1, 1, 1, 0, 0, 1]), np.array([1, 0, 1, 0, 1, 1])
+
+
+def test_scores_of_classes_are_those_of_their_definitions():
+    tp, fp, fn, tn = 3, 1, 1, 1
+    assert accuracy(SAID, TRUE) == pytest.approx(4 / 6)
+    assert f1_of(1)(SAID, TRUE) == pytest.approx(2 * tp / (2 * tp + fp + fn))
+    bottom = math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    assert matthews(SAID, TRUE) == pytest.approx((tp * tn - fp * fn) / bottom)
+    assert f1_of(2)(SAID, TRUE) == 0.0
+
+
+def test_correlations_are_those_of_their_definitions_with_ties_ranked_by_their_mean():
+    x, y = np.array([1.0, 2.0, 2.0, 5.0]), np.array([0.1, 3.0, 0.2, 9.0])
+    ranks = np.array([1, 2.5, 2.5, 4]), np.array([1, 3, 2, 4])
+    assert spearman(x, y) == pytest.approx(float(np.corrcoef(*ranks)[0, 1]))
+    assert pearson(x, y) == pytest.approx(float(np.corrcoef(x, y)[0, 1]))
+    assert spearman(x, np.exp(x)) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("name", ["matthews", "spearman", "pearson"])
+def test_a_constant_prediction_has_no_correlation(name):
+    assert metric_of(name, positive=None)(np.ones(6), TRUE) == 0.0
+
+
+def test_the_error_of_a_share_is_the_binomial_one_and_seeds_that_differ_add_to_it():
+    draw = np.random.default_rng(0)
+    labels, predicted = np.zeros(400, dtype=np.int64), (draw.random(400) < 0.3).astype(np.int64)
+    share = predicted.mean()
+    alone = standard_error(accuracy, [predicted], labels, seed=0)
+    assert alone == pytest.approx(math.sqrt(share * (1 - share) / 400), rel=0.15)
+    other = predicted.copy()
+    other[:80] = 1
+    assert standard_error(accuracy, [predicted, other], labels, seed=0) > 1.5 * alone
+    assert standard_error(accuracy, [predicted, predicted], labels, seed=0) == pytest.approx(alone)
+
+
+def vectors(*values):
+    return np.array(values, dtype=np.float32)
+
+
+def test_features_of_a_pair_are_both_vectors_their_distance_and_their_product_slot_by_slot():
+    u, v = vectors([[1.0, 2.0], [3.0, 0.0]]), vectors([[2.0, 2.0], [1.0, 4.0]])
+    assert features([u, v]).tolist() == [[2, 1, 1.5, 3, 1.5, 2, 2.5, 2]]
+    pooled_first = features([u.mean(1, keepdims=True), v.mean(1, keepdims=True)])
+    assert pooled_first.tolist() == [[2, 1, 1.5, 3, 0.5, 2, 3, 3]]  # slots that differ in opposite ways cancel
+    assert features([u]).tolist() == [[2, 1]]
+
+
+def test_a_cosine_is_one_of_a_sentence_with_itself_and_zero_where_nothing_is_said():
+    u = vectors([[3.0, 4.0]], [[1.0, 0.0]], [[0.0, 0.0]])
+    v = vectors([[3.0, 4.0]], [[0.0, 2.0]], [[1.0, 1.0]])
+    assert cosines(u, v).tolist() == pytest.approx([1.0, 0.0, 0.0])
+
+
+def test_whitened_vectors_are_uncorrelated_with_unit_variance_and_dead_directions_are_gone():
+    draw = np.random.default_rng(1)
+    flat = draw.normal(size=(300, 3)) @ draw.normal(size=(3, 5))  # 3 of 5 directions vary
+    x = (flat + 7.0)[:, None].astype(np.float32)
+    white = Whitening.fitted(x)(x)[:, 0]
+    assert white.shape == (300, 3)
+    assert np.allclose(np.cov(white, rowvar=False, bias=True), np.eye(3), atol=1e-3)
+
+
+def test_cosines_of_whitened_vectors_do_not_change_with_an_invertible_map():
+    draw = np.random.default_rng(2)
+    x = draw.normal(size=(200, 1, 4)).astype(np.float32)
+    mapped = (x @ draw.normal(size=(4, 4)) + 3.0).astype(np.float32)
+    before, after = (Whitening.fitted(each)(each) for each in (x, mapped))
+    plain = np.abs(cosines(x[:100], x[100:]) - cosines(mapped[:100], mapped[100:])).max()
+    assert np.allclose(cosines(before[:100], before[100:]), cosines(after[:100], after[100:]), atol=1e-3)
+    assert plain > 0.5
+
+
+def test_a_probe_finds_a_line_and_degrees_and_chooses_its_strength_without_the_reported_examples():
+    draw = np.random.default_rng(3)
+    x, seen = draw.normal(size=(200, 4)), draw.normal(size=(300, 4))
+    slope = np.array([2.0, -1.0, 0.0, 0.5])
+    parts = parted(300, seed=0)
+    above = (x @ slope > 0).astype(np.int64)
+    classes = probe(seen, (seen @ slope > 0).astype(np.int64), x, parts=parts, metric=accuracy, graded=False)
+    assert accuracy(classes.predictions, above) > 0.95
+    degrees = probe(seen, seen @ slope + 4.0, x, parts=parts, metric=spearman, graded=True)
+    assert pearson(degrees.predictions, x @ slope) > 0.99
+    chance = probe(seen, draw.integers(0, 2, 300), x, parts=parts, metric=accuracy, graded=False)
+    assert accuracy(chance.predictions, above) < 0.7
+
+
+def tfidf_by_definition(texts, one, other):
+    """log-scaled counts times ln((1 + n) / (1 + df)) + 1, as unit vectors."""
+    documents = [text.split() for text in texts]
+    vocabulary = sorted({word for document in documents for word in document})
+    weight = {w: math.log((1 + len(documents)) / (1 + sum(w in d for d in documents))) + 1 for w in vocabulary}
+
+    def vector(text):
+        found = text.split()
+        values = np.array([(1 + math.log(found.count(w))) * weight[w] if w in found else 0.0 for w in vocabulary])
+        return values / np.linalg.norm(values)
+
+    return float(vector(one) @ vector(other))
+
+
+def test_the_cosine_of_tf_idf_is_that_of_its_definition():
+    told = ("ab cd ef", "ab ab be", "cd fa")
+    held = Labelled(texts=(("ab cd ab",), ("be ab",)), labels=np.array([1]))
+    data = replace(toy_data(), sentences=told, reported=held)
+    (found,) = tfidf_cosines(data, WORDS)
+    assert found == pytest.approx(tfidf_by_definition(told, "ab cd ab", "be ab"))
+
+
+def test_a_probe_on_tf_idf_learns_what_letters_tell():
+    data = toy_data(SINGLE, train=200)
+    found = tfidf_probe(data, parts=parted(200, seed=0), metric=accuracy)
+    assert accuracy(found.predictions, data.reported.labels) > 0.9
+
+
+def test_a_probe_on_tf_idf_of_pairs_learns_that_sentences_share_their_words():
+    draw = np.random.default_rng(4)
+
+    def examples(count):
+        labels = draw.integers(0, 2, count)
+        first = [draw.choice(8, 3, replace=False) for _ in range(count)]
+        other = [u if label else draw.choice(8, 3, replace=False) for u, label in zip(first, labels, strict=True)]
+        named = [tuple(" ".join(f"word{k}" for k in row) for row in side) for side in (first, other)]
+        return Labelled(texts=(named[0], named[1]), labels=labels)
+
+    seen, held = examples(200), examples(60)
+    data = replace(toy_data(), train=seen, reported=held, sentences=(*seen.texts[0], *seen.texts[1]))
+    found = tfidf_probe(data, parts=parted(200, seed=0), metric=accuracy)
+    assert accuracy(found.predictions, held.labels) > 0.9
+
+
+def test_majority_and_all_positive_are_the_scores_of_constant_answers():
+    data = toy_data()
+    data.train.labels[:] = 0
+    positive = float(same_letter(40, seed=7).labels.mean())
+    assert constant(data, accuracy) == pytest.approx(1 - positive)
+    assert constant(data, f1_of(1)) == 0.0
+    assert all_positive(data, f1_of(1)) == pytest.approx(2 * positive / (1 + positive))
+    assert all_positive(toy_data(SINGLE), accuracy) is None
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data are not there")
+def test_tf_idf_reaches_on_sts_b_what_is_known_of_it():
+    task = SENTENCE_TASKS["stsb"]
+    data = task_data(task, folder_splits(SHARED, task), wanted=None, limit=None, seed=0)
+    letters, words = (spearman(tfidf_cosines(data, kind), data.reported.labels) for kind in (CHARACTERS, WORDS))
+    assert 0.68 < letters < 0.72
+    assert 0.62 < words < letters
