@@ -14,7 +14,7 @@ Shape letters: B rows, L tokens a row, K texts a row, S latents a text, F rotary
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 TOP_FREQUENCY = 2.0
@@ -94,7 +94,7 @@ def reading_turns(
     return of_latents, together(read.offset * stretch.gather(1, own), read.offset)
 
 
-def distance_turns(places: Float[Tensor, "*N"], *, pairs: int) -> Float[Tensor, "*N F 2"]:
+def distance_turns(places: Shaped[Tensor, "*N"], *, pairs: int) -> Float[Tensor, "*N F 2"]:
     """The rotations of places whose distances are seen in tokens by all pairs."""
     return turns(places.float()[..., None] * frequencies(pairs, TOKEN_BASE, device=places.device))
 
