@@ -106,6 +106,28 @@ def ended_prompt(text: str, recipe: Recipe) -> str:
     return text if end is None or has_gap(text) or text.endswith(end) else text + end
 
 
+def drawn_length(model: Model, recipe: Recipe, words: Sequence[str | None]) -> int:
+    """Tokens of a sample, prompt and all: what `sampling` says, else a row of training.
+
+    A model of rows with a prefix was trained to add data.length − data.prefix tokens, and adds so many to a shorter
+    prompt too; a prompt with gaps says itself how much is free.
+
+    Args:
+        model: the model that will draw.
+        recipe: says how long samples are.
+        words: the prompt of each sample; None for none.
+
+    Raises:
+        UserError: samples are to be longer than the rows of training.
+    """
+    length = check_length(recipe.sampling.length or recipe.data.length, model)
+    given = [text for text in words if text is not None]
+    if not recipe.data.prefix or recipe.sampling.length is not None or not given or any(map(has_gap, given)):
+        return length
+    longest = max(len(model.tokenizer.encode(text)) for text in given)
+    return min(length, longest + recipe.data.length - recipe.data.prefix) if longest < length else length
+
+
 def own_prompts(model: Model, recipe: Recipe, store: TokenStore, *, count: int) -> tuple[Prompt, list[str | None]]:
     """What a recipe's samples start from when nobody says: nothing, or the given tokens of held-out rows.
 

@@ -116,9 +116,10 @@ def draw(
 
 def prompt_of(words: "Sequence[str | None]", model: "Model", recipe: "Recipe") -> "Prompt":
     """The given tokens of each text, on the model's device."""
-    from remask.generation import check_length, encode_prompts, repeat_prompt
+    from remask.drawing import drawn_length
+    from remask.generation import encode_prompts, repeat_prompt
 
-    length = check_length(recipe.sampling.length or recipe.data.length, model)
+    length = drawn_length(model, recipe, words)
     given = [text for text in words if text is not None]
     if len(set(words)) > 1:
         return encode_prompts(given, model.tokenizer, length=length, device=model.device)
