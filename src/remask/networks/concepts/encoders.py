@@ -208,7 +208,7 @@ class SlotEncoder(nn.Module):
 
         They begin small, so that what is read outweighs them; each further layer adds as much again.
         """
-        nn.init.normal_(self.latents, std=0.3, generator=generator)
+        nn.init.normal_(self.latents, std=0.1, generator=generator)
         for layer in self.layers:
             for reading in (module for module in layer.modules() if isinstance(module, Reading | TwoWay)):
                 reading.look_there()
