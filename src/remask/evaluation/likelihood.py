@@ -12,7 +12,7 @@ paid by a model that ends a document after each token with one probability (see 
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -60,12 +60,14 @@ class RowSums:
         tokens: target tokens [R].
         bytes: UTF-8 bytes of text [R].
         terms: the parts of the nats, summed over rows.
+        rows: the same of each row [R].
     """
 
     nats: npt.NDArray[np.float64]
     tokens: npt.NDArray[np.float64]
     bytes: npt.NDArray[np.float64]
     terms: Mapping[str, float]
+    rows: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
 
 def evaluation_batches(rows: Rows, *, limit: int | None) -> Iterator[Batch]:
@@ -99,7 +101,7 @@ def row_likelihoods(
     model.network.eval()
     network: Network = model.network  # pyright: ignore[reportAssignmentType]
     nats, tokens, lengths = [], [], []
-    sums: dict[str, float] = {}
+    rows: dict[str, list[torch.Tensor]] = {}
     for place, batch in enumerate(batches):
         here = batch.to(model.device)
         generator = keyed_generator(seed, "evaluation", place, device=model.device)
@@ -111,9 +113,11 @@ def row_likelihoods(
         tokens.append(here.targets.sum(-1))
         lengths.append((here.byte_lengths * here.targets).sum(-1))
         for name, term in wide.items():
-            sums[name] = sums.get(name, 0.0) + float(term.sum())
+            rows.setdefault(name, []).append(term)
     model.network.train(was_training)
-    return RowSums(nats=_numpy(nats), tokens=_numpy(tokens), bytes=_numpy(lengths), terms=sums)
+    arrays = {name: _numpy(parts) for name, parts in rows.items()}
+    sums = {name: float(values.sum()) for name, values in arrays.items()}
+    return RowSums(nats=_numpy(nats), tokens=_numpy(tokens), bytes=_numpy(lengths), terms=sums, rows=arrays)
 
 
 def ends_nats(batch: Batch, *, end_share: float) -> Float[Tensor, "B L"]:
@@ -192,6 +196,41 @@ def likelihood_measurements(
             **shared,
         ),
     ]
+
+
+def part_measurements(
+    sums: RowSums,
+    parts: Mapping[str, Sequence[str]],
+    *,
+    trivial_rows: Mapping[str, Mapping[str, float]],
+    trivial_nats: Mapping[str, float],
+    protocol: Mapping[str, Any],
+) -> list[Measurement]:
+    """`PART_nats_per_token` of each part of a likelihood; the parts and the ends of documents add up to the whole.
+
+    Args:
+        sums: of the judged rows.
+        parts: part → its terms.
+        trivial_rows: part → predictor → nats a row.
+        trivial_nats: sums of −log p over the same rows, by predictors that know no parts: for those without their own.
+        protocol: as of the likelihood.
+    """
+    tokens, found = float(sums.tokens.sum()), []
+    for part, names in parts.items():
+        value, error = ratio(np.sum([sums.rows[name] for name in names], axis=0), sums.tokens)
+        own = {name: nats * len(sums.nats) / tokens for name, nats in trivial_rows.get(part, {}).items()}
+        found.append(
+            Measurement(
+                name=f"{part}_nats_per_token",
+                value=value,
+                unit="nats/token",
+                n=len(sums.nats),
+                stderr=error,
+                trivial=own or {name: nats / tokens for name, nats in trivial_nats.items()},
+                protocol=dict(protocol),
+            )
+        )
+    return found
 
 
 def _examples(

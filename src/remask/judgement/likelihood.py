@@ -1,10 +1,18 @@
 """The likelihood task: −log p of held-out text or its bound."""
 
 from remask.config.schema import Recipe
-from remask.evaluation.likelihood import evaluation_batches, likelihood_measurements, row_likelihoods, spread_indices
+from remask.evaluation.likelihood import (
+    evaluation_batches,
+    likelihood_measurements,
+    part_measurements,
+    row_likelihoods,
+    spread_indices,
+)
 from remask.evaluation.measurement import Measurement
 from remask.judgement.text import JudgedText, rows_identity, rows_protocol
 from remask.model import Model
+from remask.objectives.base import Parted
+from remask.objectives.prompt_dropout import unwrapped
 
 
 def judge_likelihood(model: Model, recipe: Recipe, text: JudgedText) -> list[Measurement]:
@@ -13,16 +21,18 @@ def judge_likelihood(model: Model, recipe: Recipe, text: JudgedText) -> list[Mea
     batches = list(evaluation_batches(text.rows, limit=spec.rows))
     end_share = text.predictors.end_share if text.rows.shows_ends else None
     sums = row_likelihoods(model, batches, draws=spec.draws, seed=recipe.seed, end_share=end_share)
-    exact = model.objective.exact
-    return likelihood_measurements(
-        sums,
-        trivial_nats=text.predictors.nats(batches),
-        protocol={
-            "likelihood": "exact" if exact else "upper bound: " + " + ".join(sums.terms),
-            "rows": len(sums.nats),
-            "draws": 1 if exact else spec.draws,
-            "ngram_training_bytes": text.predictors.fitted_bytes,
-            **rows_protocol(model, recipe, text),
-        },
-        identity=rows_identity(model, recipe, text, spread_indices(len(text.rows), spec.rows)),
-    )
+    exact, trivial = model.objective.exact, text.predictors.nats(batches)
+    protocol = {
+        "likelihood": "exact" if exact else "upper bound: " + " + ".join(sums.terms),
+        "rows": len(sums.nats),
+        "draws": 1 if exact else spec.draws,
+        "ngram_training_bytes": text.predictors.fitted_bytes,
+        **rows_protocol(model, recipe, text),
+    }
+    identity = rows_identity(model, recipe, text, spread_indices(len(text.rows), spec.rows))
+    whole = likelihood_measurements(sums, trivial_nats=trivial, protocol=protocol, identity=identity)
+    objective = unwrapped(model.objective)
+    if not isinstance(objective, Parted):
+        return whole
+    told = {"trivial_rows": objective.trivial_parts, "trivial_nats": trivial, "protocol": protocol}
+    return [*whole, *part_measurements(sums, objective.parts, **told)]

@@ -86,6 +86,21 @@ class Objective(Protocol):
         ...
 
 
+@runtime_checkable
+class Parted(Protocol):
+    """An objective whose likelihood has parts that are told apart, such as what a latent costs and what is left."""
+
+    @property
+    def parts(self) -> Mapping[str, Sequence[str]]:
+        """Part → the likelihood terms that add up to it; every term is in one of them."""
+        ...
+
+    @property
+    def trivial_parts(self) -> Mapping[str, Mapping[str, float]]:
+        """Part → predictor → nats a row, of predictors that are trivial for this part alone."""
+        ...
+
+
 @dataclass(frozen=True)
 class Assessment:
     """What each row adds to a figure that is no likelihood: the figure is Σ nats / Σ weight.

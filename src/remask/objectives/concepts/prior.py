@@ -82,6 +82,11 @@ class ConceptPrior:
         return {"linear filter": self.diffusion.linear_loss(variance=VARIANCE)}
 
     @property
+    def trivial_parts(self) -> Mapping[str, Mapping[str, float]]:
+        """What concepts cost under a prior that has learned nothing."""
+        return {"rate": {"linear filter": self.trivial_rate}}
+
+    @property
     def trivial_rate(self) -> float:
         """Nats a row that concepts cost under a prior that has learned nothing: white vectors."""
         return self.channel.concepts * self.channel.width * self.diffusion.linear_rate(variance=VARIANCE)
