@@ -14,7 +14,7 @@ NOISE = {*TEXT, "randomness", "schedules", "processes", "gaussian", "deletion", 
 MODEL = {*NOISE, "objectives", "model", "continuation"}
 SAMPLING = {*MODEL, "samplers", "generation"}
 TRAINING = {*TEXT, "randomness", "objectives", "optimisation", "training", "checkpoints", "parallel", "sharding"}
-TRAINING |= {"tensor_files", "monitor", "guard", "health"}
+TRAINING |= {"muon", "tensor_files", "monitor", "guard", "health"}
 RECORDS = {"errors", "runs", "evaluation.measurement"}
 ALLOWED: Mapping[str, set[str]] = {
     "": set(),
@@ -27,7 +27,8 @@ ALLOWED: Mapping[str, set[str]] = {
     "parallel": {"errors"},
     "sharding": {"parallel"},
     "tensor_files": {"sharding"},
-    "optimisation": {"sharding"},
+    "muon": {"sharding"},
+    "optimisation": {"muon", "sharding"},
     "monitor": {"health", "sharding"},
     "guard": {"errors", "health", "monitor"},
     "window": {"training"},

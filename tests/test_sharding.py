@@ -378,7 +378,7 @@ def test_each_of_two_processes_holds_half_of_all_but_what_is_written_by_hand(see
 
 @OPTIMIZERS
 def test_sharded_training_gives_the_weights_of_one_process(seen, kind):
-    """Weights, averages and optimiser state after five clipped steps; with Muon its bfloat16 products too."""
+    """Weights, averages and optimiser state after five clipped steps; with Muon its nearly orthogonal products too."""
     for one in seen["two"]:
         found = one["trained." + kind]
         assert found["from_one_process"] < 1e-12

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from remask.sharding import Muon, frozen_parameters, is_sharded, own_rows, whole
+from remask.muon import Muon
+from remask.sharding import frozen_parameters, is_sharded, own_rows, whole
 
 Curve = Callable[[int], float]
 """Step index from 1 → the share of the peak learning rate, in [0, 1]."""
@@ -80,7 +81,7 @@ def muon(
     weight_decay: float,
     betas: tuple[float, float],
 ) -> list[Optimizer]:
-    """Muon (Jordan et al. 2024, torch.optim.Muon) on the `hidden` matrices, AdamW on all else.
+    """Muon (Jordan et al. 2024, muon.py) on the `hidden` matrices, AdamW on all else.
 
     Args:
         network: whose parameters are trained.
