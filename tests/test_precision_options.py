@@ -73,7 +73,7 @@ def whole_losses(optimizer: str, *, learning_rate: float = 3e-3) -> list[float]:
 
 
 NEAR = {"adamw": 0.002, "muon": 0.01}
-"""Nats a token, mean over steps. (Muon makes much of small differences: nearly orthogonal, all directions weigh the same.)"""
+"""Nats a token, mean over steps. (Muon makes much of small differences: it lifts all directions alike.)"""
 
 
 @pytest.mark.parametrize("optimizer", NEAR)
