@@ -62,7 +62,7 @@ def concepts_of(sizes: Sizes, length: int, *, encoder: str, count: Callable[[Siz
         "concepts": count(sizes, length),
         "width": sizes.width,
         "heads": sizes.heads,
-        "encoder_layers": sizes.layers,
+        "layers": sizes.layers,
         "decoder": "denoising",
         "decoder_layers": sizes.decoder_layers,
     }

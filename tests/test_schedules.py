@@ -11,6 +11,7 @@ from exact import SCHEDULES
 from remask.schedules import (
     Linear,
     Polynomial,
+    Schedule,
     batch_times,
     held_time_grid,
     smooth_time_grid,
@@ -61,6 +62,17 @@ def test_time_undoes_alpha(name):
 def test_a_share_that_the_schedule_never_falls_to_is_reached_at_the_end():
     assert CURVES["log_linear"].time(torch.tensor([0.05, 0.0], dtype=torch.float64)).tolist() == [1, 1]
     assert CURVES["linear"].time(torch.zeros(1, dtype=torch.float64)).tolist() == [1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_closed_form_of_linear_times_is_what_bisection_finds(dtype):
+    generator = torch.Generator().manual_seed(3)
+    edges = torch.tensor([0.0, 1e-300, 1e-9, 0.5, 1.0 - 1e-12, 1.0], dtype=dtype)
+    alpha = torch.cat([edges, torch.rand(2000, generator=generator, dtype=dtype)])
+    found, halved = Linear().time(alpha), Schedule.time(Linear(), alpha)
+    assert (Linear().alpha(found) <= alpha).all()
+    torch.testing.assert_close(found, halved, rtol=0, atol=torch.finfo(dtype).eps)
+    assert found[5] == halved[5] > 0
 
 
 @given(st.integers(1, 40), st.integers(0, 2**31))

@@ -65,6 +65,12 @@ class Linear(Schedule):
         """α(t) = 1 − t."""
         return 1.0 - t
 
+    def time(self, alpha: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
+        """As `Schedule.time`, in closed form: samplers ask at every step, and 60 halvings cost more than the answer."""
+        t = (1.0 - alpha).clamp(min=0.5**_BISECTIONS)
+        late = torch.nextafter(t, torch.ones_like(t))
+        return torch.where(self.alpha(t) <= alpha, t, late)  # 1 − (1 − α) may round to more than α
+
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
