@@ -23,10 +23,11 @@ COPIED = 0.5
 
 
 class Memory(nn.Module):
-    """What a decoder's tokens look at: one learned vector that says nothing of the text, then the concepts.
+    """What a decoder's tokens look at: two learned vectors that say nothing of the text, then the concepts.
 
-    A decoder without a real concept reads the learned vector alone. Concept c stands c + 1 places before the first
-    token; where every source token is a concept, each stands where it stood, the last one right before the first token.
+    A decoder without a real concept reads the learned vectors alone; there are two, so that there is a choice and its
+    queries learn as those of any other. Concept c stands c + 1 places before the first token; where every source token
+    is a concept, each stands where it stood, the last one right before the first token.
 
     Args:
         width: D.
@@ -35,19 +36,19 @@ class Memory(nn.Module):
 
     def __init__(self, width: int, *, natural: bool) -> None:
         super().__init__()
-        self.nothing = nn.Parameter(torch.zeros(width))
+        self.nothing = nn.Parameter(torch.zeros(2, width))
         self.natural = natural
 
     def forward(
         self, vectors: Float[Tensor, "B C D"], real: Bool[Tensor, "B C"], *, pairs: int
-    ) -> tuple[Float[Tensor, "B C+1 D"], Bool[Tensor, "B C+1"], Float[Tensor, "B C+1 F 2"]]:
+    ) -> tuple[Float[Tensor, "B C+2 D"], Bool[Tensor, "B C+2"], Float[Tensor, "B C+2 F 2"]]:
         """The vectors, which of them are real, and their rotations."""
         batch, slots = len(vectors), torch.arange(real.shape[1], device=real.device)
         count = real.sum(1, keepdim=True)
         places = slots - count if self.natural else (-1 - slots).expand(batch, -1)
-        places = torch.cat([places.new_zeros(batch, 1), places], 1)
-        nothing = self.nothing.to(vectors.dtype).expand(batch, 1, -1)
-        everyone = torch.cat([real.new_ones(batch, 1), real], 1)
+        places = torch.cat([places.new_zeros(batch, len(self.nothing)), places], 1)
+        nothing = self.nothing.to(vectors.dtype).expand(batch, -1, -1)
+        everyone = torch.cat([real.new_ones(nothing.shape[:2]), real], 1)
         return torch.cat([nothing, vectors], 1), everyone, distance_turns(places, pairs=pairs)
 
 
@@ -106,7 +107,7 @@ class DenoisingBlock(nn.Module):
             scratch_turn: rotations of scratch latents, as readers of tokens.
             stretch_turn: rotations of tokens, as read by scratch latents.
             together: which of [scratch ; memory] a scratch latent may read.
-            memory: one learned vector, then the concepts.
+            memory: what says nothing, then the concepts.
             seen: which of the memory a token may read.
             token_turn: rotations of tokens, as readers of the memory.
             memory_turn: rotations of the memory.
