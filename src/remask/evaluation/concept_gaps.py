@@ -25,6 +25,7 @@ from torch import Tensor
 
 from remask.data.batch import Batch
 from remask.data.given import split_given
+from remask.evaluation.concepts import geometry
 from remask.evaluation.likelihood import Judged, ends_nats, ratio
 from remask.evaluation.measurement import Examples, Measurement
 from remask.objectives.concepts.bound import ConceptBound
@@ -151,6 +152,22 @@ def row_vectors(model: Judged, batches: Sequence[Batch]) -> Float[Tensor, "R C D
         found.append(concepts.vectors[concepts.real.all(-1)].float().cpu())
     model.network.train(was_training)
     return torch.cat(found)
+
+
+def concept_figures(model: Judged, batches: Sequence[Batch]) -> dict[str, float]:
+    """Effective rank and share η of a training model's concepts on held-out rows; empty for one without concepts.
+
+    Args:
+        model: network and objective.
+        batches: held-out rows.
+    """
+    if not getattr(model.network, "concepts", None) or not isinstance(model.network, ConceptReader):
+        return {}
+    vectors = row_vectors(model, batches)
+    if len(vectors) < 2:
+        return {}
+    found = geometry(vectors)
+    return {"effective_rank": found.effective_rank, "input_share": found.input_share}
 
 
 def read_tokens(batch: Batch) -> tuple[Tensor, Tensor]:
