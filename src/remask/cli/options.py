@@ -35,6 +35,8 @@ SAMPLING: dict[str, Any] = {
     "temperature": Annotated[float | None, typer.Option(help="Below 1 is bolder.")],
     "top_p": Annotated[float | None, typer.Option(help="Nucleus: the share of probability kept, above 0 to 1.")],
     "guidance": Annotated[float | None, typer.Option(help="Away from what is likely without the prompt; 0: none.")],
+    "latent_sampler": Annotated[str | None, typer.Option(help="concept prior: ddpm, ddim or heun draw the concepts.")],
+    "latent_steps": Annotated[int | None, typer.Option(help="concept prior: steps from noise to concepts.")],
     "stop": Annotated[bool | None, typer.Option("--stop/--no-stop", help="End each text at its first end of text.")],
     "budget": Annotated[float | None, typer.Option(help="entropy_bounded: nats revealed a step.")],
     "reveal": Annotated[

@@ -40,15 +40,19 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def preview_recipe(name_or_path: str) -> Recipe:
-    """The recipe as it can be shown: FILE stands for a `data.source` that is left to the user.
+    """The recipe as it can be shown: FILE stands for a `data.source` that is left to the user, RUN for a codec.
 
     Raises:
         UserError: as `load_recipe`.
     """
     data, _ = _read(name_or_path)
-    section = data.get("data", {})
-    open_source = isinstance(section, dict) and "source" not in section
-    return load_recipe(name_or_path, ("data.source=FILE",) if open_source else ())
+    text, network = data.get("data", {}), data.get("network", {})
+    left_open = []
+    if isinstance(text, dict) and "source" not in text:
+        left_open.append("data.source=FILE")
+    if isinstance(network, dict) and network.get("kind") == "concept_prior" and "codec" not in network:
+        left_open.append("network.codec=RUN")
+    return load_recipe(name_or_path, left_open)
 
 
 def dump_recipe(recipe: Recipe) -> str:
