@@ -168,7 +168,7 @@ def _first_record(materials: Materials, folder: RunFolder, world: World) -> RunR
         train_tokens=materials.feed.targets,
         steps=recipe.training.steps,
         lineage=[dict(origin) for origin in materials.origins],
-        trivial=dict(materials.trivial["bits_per_byte"]),
+        trivial=dict(materials.headline_trivial),
         **collect_provenance().record_fields(),
     )
 

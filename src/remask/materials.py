@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from remask.checkpoints import network_tensors, put_weights
+from remask.codecs import Codec, open_codec
 from remask.config.build import (
     Text,
     TextWatcher,
@@ -19,19 +20,23 @@ from remask.config.build import (
     build_text,
     check_compiler,
 )
+from remask.config.diversity_contradictions import compares_rows
 from remask.config.saved import load_model
 from remask.config.schema import Recipe
 from remask.data.batch import Batch
 from remask.data.feed import Feed
 from remask.data.packing import Rows
 from remask.errors import UserError
+from remask.evaluation.assessment import assessed
 from remask.evaluation.likelihood import evaluation_batches
 from remask.evaluation.trivial import fit_trivial
 from remask.generation import check_length
 from remask.model import Model
 from remask.networks.mask_bias import MaskBias
+from remask.objectives.concepts.prior import ConceptPrior
+from remask.objectives.prompt_dropout import unwrapped
 from remask.runs import Registry, runs_home
-from remask.runs.lineage import CONVERTED, INITIALISED
+from remask.runs.lineage import CONVERTED, ENCLOSED, INITIALISED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +51,7 @@ class Materials:
         feed: what training reads.
         held_out_rows: the validation split in rows.
         held_out: those of them that are judged during training.
-        trivial: figures of trivial predictors on those rows: unit → predictor → value.
+        trivial: figures of trivial predictors on those rows: figure → predictor → value.
         end_share: the share of training tokens that end a document, where segments show ends; else None.
         origins: the models that the weights come from, and how, as a record's lineage has them; none for fresh ones.
     """
@@ -61,6 +66,11 @@ class Materials:
     trivial: Mapping[str, Mapping[str, float]]
     end_share: float | None
     origins: Sequence[Mapping[str, str]] = ()
+
+    @property
+    def headline_trivial(self) -> Mapping[str, float]:
+        """What trivial predictors get for the figure that heads the run's record."""
+        return self.trivial.get("bits_per_byte") or next(iter(self.trivial.values()))
 
     @property
     def held_out_text(self) -> str:
@@ -86,6 +96,7 @@ def gather(
     """
     check_precision(recipe, device)
     check_compiler(recipe, device)
+    check_processes(recipe, processes)
     text = build_text(recipe, cache=cache, watch=watch)
     feed = build_feed(recipe, text)
     feed.check(processes=processes)
@@ -96,8 +107,17 @@ def gather(
     # weights that one device cannot hold are made on the CPU and shared out from there; 4 bits are made on a GPU alone
     in_four_bits = recipe.network.kind == "pretrained" and recipe.network.quantisation != "none"
     shared = recipe.training.parallel == "fsdp" and processes > 1 and not in_four_bits
-    model = build_model(recipe, text.tokenizer, device=torch.device("cpu") if shared else device)
+    codec, recipe = _codec(recipe, text)
+    model = build_model(
+        recipe,
+        text.tokenizer,
+        device=torch.device("cpu") if shared else device,
+        architecture=None if codec is None else codec.architecture,
+    )
     origins = []
+    if codec is not None:
+        codec.fill(model.network)
+        origins.append({"how": ENCLOSED, "from": codec.name})
     if recipe.network.kind == "pretrained":
         origins.append({"how": CONVERTED, "from": recipe.network.name})
     if recipe.training.start_from is not None:
@@ -107,13 +127,7 @@ def gather(
     build_sampler(recipe.sampling, model, seed=recipe.seed)
     check_length(recipe.sampling.length or recipe.data.length, model)
     predictors = fit_trivial(text.stores["train"], text.tokenizer, cache=cache)
-    nats = predictors.nats(held_out)
-    tokens = sum(int(batch.targets.sum()) for batch in held_out)
-    size = sum(int((batch.byte_lengths * batch.targets).sum()) for batch in held_out)
-    trivial = {
-        "nats_per_token": {name: value / tokens for name, value in nats.items()},
-        "bits_per_byte": {name: value / math.log(2) / size for name, value in nats.items()},
-    }
+    trivial = trivial_figures(model, held_out, predictors.nats(held_out))
     return Materials(
         recipe=recipe,
         text=text,
@@ -126,6 +140,37 @@ def gather(
         end_share=predictors.end_share if held_out_rows.shows_ends else None,
         origins=origins,
     )
+
+
+def _codec(recipe: Recipe, text: Text) -> tuple[Codec | None, Recipe]:
+    """The finished model that a recipe's network is around, if any, and the recipe with its name for good."""
+    if recipe.network.kind != "concept_prior":
+        return None, recipe
+    name = lasting_name(recipe.network.codec)
+    codec = open_codec(recipe, name=name, tokenizer=text.tokenizer)
+    return codec, recipe.model_copy(update={"network": recipe.network.model_copy(update={"codec": name})})
+
+
+def trivial_figures(
+    model: Model, held_out: Sequence[Batch], nats: Mapping[str, float]
+) -> dict[str, Mapping[str, float]]:
+    """What trivial predictors get for each figure that the model is judged by: figure → predictor → value.
+
+    Args:
+        model: its objective says by which.
+        held_out: the judged rows.
+        nats: sums of −log p over them, by predictor.
+    """
+    tokens = sum(int(batch.targets.sum()) for batch in held_out)
+    per_token = {name: value / tokens for name, value in nats.items()}
+    objective = assessed(model.objective)
+    if objective is not None:
+        return {objective.quantity: objective.trivial(held_out, per_token)}
+    size = sum(int((batch.byte_lengths * batch.targets).sum()) for batch in held_out)
+    bits = {name: value / math.log(2) / size for name, value in nats.items()}
+    vectors = unwrapped(model.objective)
+    own = {"loss": vectors.trivial_loss} if isinstance(vectors, ConceptPrior) else {}
+    return {"nats_per_token": per_token, "bits_per_byte": bits, **own}
 
 
 def lasting_name(reference: str) -> str:
@@ -178,6 +223,20 @@ def take_weights(model: Model, reference: str) -> str:
 def _unbiased(network: nn.Module) -> nn.Module:
     """The network itself, without the bias of [MASK] that proofreading puts around it."""
     return network.network if isinstance(network, MaskBias) else network
+
+
+def check_processes(recipe: Recipe, processes: int) -> None:
+    """Refuses several processes where an objective compares all rows of a step, of which each has its own.
+
+    Raises:
+        UserError: naming what compares them.
+    """
+    reason = compares_rows(recipe)
+    if processes > 1 and reason is not None:
+        raise UserError(
+            f"{reason} compares all rows of a step, and {processes} processes would each see its own. Start one, or "
+            "leave it out"
+        )
 
 
 def check_precision(recipe: Recipe, device: torch.device) -> None:

@@ -20,7 +20,10 @@ from remask.config.build import build_actions, build_curve, build_monitor, build
 from remask.config.saved import save_model
 from remask.drawing import Drawing, draw_samples, own_prompts
 from remask.errors import RunError
+from remask.evaluation.assessment import assessed, assessment_measurement, rebuilt_text, row_assessments
+from remask.evaluation.concept_gaps import concept_figures
 from remask.evaluation.likelihood import likelihood_measurements, row_likelihoods
+from remask.evaluation.measurement import Measurement
 from remask.guard import Guarded, RollBack
 from remask.health import verdict
 from remask.health.alarms import Alarm
@@ -28,6 +31,7 @@ from remask.interruption import InterruptRequest
 from remask.machine import peak_memory_bytes
 from remask.materials import Materials
 from remask.networks.reversible import inversion_error
+from remask.objectives.base import Assessed
 from remask.objectives.prompt_dropout import unwrapped
 from remask.optimisation import MovingAverage
 from remask.parallel import World, company
@@ -36,6 +40,9 @@ from remask.runs.lineage import resumed
 from remask.sharding import Layered, shard
 from remask.training import Step, Telling, TrainingState, drop_gradient, load_figures, train
 from remask.window import Window
+
+RECONSTRUCTION = "reconstruction of a held-out row"
+"""What a sample is of a model that draws none: a row that it was told of, written again greedily."""
 
 VALIDATION_DRAWS = 2
 """Noise draws a row of the validations during training; `remask evaluate` takes the recipe's own number."""
@@ -288,6 +295,29 @@ class Run:
         self.window = Window()
 
     def _validate(self) -> None:
+        objective = assessed(self.model.objective)
+        figures = self._likelihood() if objective is None else self._own_figure(objective)
+        first = next(iter(figures.values()))
+        values = {name: figure.value for name, figure in figures.items()}
+        with self.state.average.applied(self.model.network):
+            concepts = concept_figures(self.model, self.materials.held_out)
+        self.book.note(
+            step=self.state.step,
+            headline=values | concepts,
+            **self._cost(),  # a run that dies before its next checkpoint has cost as much
+        )
+        line = {"kind": "validation", "step": self.state.step, **values, "stderr": first.stderr, "rows": first.n}
+        self._emit({**line, **concepts, "seconds": self.seconds})
+
+    def _own_figure(self, objective: Assessed) -> dict[str, Measurement]:
+        """What a model is judged by that gives text no likelihood."""
+        with self.state.average.applied(self.model.network):
+            rows = row_assessments(self.model, self.materials.held_out, draws=VALIDATION_DRAWS, seed=self.recipe.seed)
+        figure = assessment_measurement(rows, objective=objective, unit="", trivial={}, protocol={})
+        return {figure.name: figure}
+
+    def _likelihood(self) -> dict[str, Measurement]:
+        """Bits per byte and nats per token of held-out rows, or their bounds."""
         with self.state.average.applied(self.model.network):
             sums = row_likelihoods(
                 self.model,
@@ -297,25 +327,15 @@ class Run:
                 end_share=self.materials.end_share,
             )
         figures = {m.name: m for m in likelihood_measurements(sums, trivial_nats={}, protocol={})}
-        bits = figures["bits_per_byte"]
-        self.book.note(
-            step=self.state.step,
-            headline={"bits_per_byte": bits.value, "nats_per_token": figures["nats_per_token"].value},
-            **self._cost(),  # a run that dies before its next checkpoint has cost as much
-        )
-        self._emit(
-            {
-                "kind": "validation",
-                "step": self.state.step,
-                "nats_per_token": figures["nats_per_token"].value,
-                "bits_per_byte": bits.value,
-                "stderr": bits.stderr,
-                "rows": bits.n,
-                "seconds": self.seconds,
-            }
-        )
+        return {name: figures[name] for name in ("bits_per_byte", "nats_per_token")}
 
     def _show_sample(self) -> None:
+        if assessed(self.model.objective) is not None:
+            with self.state.average.applied(self.model.network):
+                ids = rebuilt_text(self.model, self.materials.held_out[0], seed=self.recipe.seed)
+            text = self.model.tokenizer.decode(ids.numpy())
+            self._emit({"kind": "sample", "step": self.state.step, "what": RECONSTRUCTION, "text": text})
+            return
         (sample,) = self._draw(count=1).records
         self._emit({"kind": "sample", "step": self.state.step, "text": sample["text"]})
 
@@ -365,7 +385,8 @@ class Run:
     def _finish(self) -> None:
         with self.state.average.applied(self.model.network):
             save_model(self.model, self.recipe, self.folder.model_path, world=self.world)
-        self.book.keep_samples(self._draw(count=self.recipe.sampling.count), step=self.state.step)
+        if assessed(self.model.objective) is None:
+            self.book.keep_samples(self._draw(count=self.recipe.sampling.count), step=self.state.step)
         self._end("finished", error=None)
 
     def _end(self, status: str, *, error: str | None) -> None:

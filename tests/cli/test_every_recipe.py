@@ -16,7 +16,10 @@ from remask.recipes import recipe_names
 
 PRETRAINED = [name for name in recipe_names() if name.startswith(("convert-", "sft-"))]
 TASKS = [name for name in recipe_names() if name.startswith(("sudoku-", "countdown-"))]
-SCRATCH = [name for name in recipe_names() if name not in (*PRETRAINED, *TASKS)]
+CONCEPTS = ("concept-weighted", "concept-perceiver", "concept-posonly", "concept-tsdae", "concept-contrastive")
+OWN_FIGURES = [name for name in recipe_names() if name.startswith(CONCEPTS)]
+LATENT = ("concept-autoencoder", "concept-prior")  # the second stands on the first: test_latent_recipes.py
+SCRATCH = [name for name in recipe_names() if name not in (*PRETRAINED, *TASKS, *OWN_FIGURES, *LATENT)]
 SMALL = [*TINY, "training.micro_batch_size=2"]
 
 
@@ -25,7 +28,8 @@ def small_blocks(name: str) -> list[str]:
     if name == "bijective-hybrid":
         return ["network.layers=4"]
     if name.startswith("concept-diffusion"):
-        return ["data.prefix=8", "data.stride=8"]
+        large = ["data.config=null", "training.precision=float32"] if "-h512" in name else []
+        return ["data.prefix=8", "data.stride=8", "network.concepts=4", *large]
     if not name.endswith("bd3lm"):
         return []
     return ["objective.block_length=4", "sampling.block_length=4", "sampling.steps=2"]
@@ -42,11 +46,27 @@ def test_a_recipe_trains_saves_loads_samples_and_is_judged(home, text, name):
     assert (record.status, record.step) == ("finished", 3)
     assert 0 < nats_per_token(succeeds("evaluate", "last", "--task", "likelihood", "--json")) < 30
     model, _ = open_model("last", device=torch.device("cpu"))
+    prompt = ["--prompt", "the list"] if name.startswith("concept-diffusion") else []
     for sampler in valid_samplers(model):
-        (line,) = succeeds("sample", "last", "--sampler", sampler, "--json").objects
+        (line,) = succeeds("sample", "last", *prompt, "--sampler", sampler, "--json").objects
         assert line["sampler"] == sampler
         assert len(line["ids"]) == 16
         assert model.mask_id not in line["ids"]
+
+
+@pytest.mark.parametrize("name", OWN_FIGURES)
+def test_a_recipe_without_a_likelihood_trains_saves_loads_and_is_judged_by_its_own_figure(home, text, name):
+    small = [part for part in SMALL if not part.startswith("training.micro_batch_size")]
+    succeeds("train", name, *small, "tokenizer.kind=byte", f"data.source={text}")
+    record, folder = newest(home)
+    assert (record.status, record.step) == ("finished", 3)
+    (figure,) = succeeds("evaluate", "last", "--json").objects
+    assert figure["name"] in ("hidden_nats_per_token", "reconstruction_nats_per_token", "matching_nats")
+    assert 0 < figure["value"] < 30
+    assert figure["trivial"]
+    assert newest(home)[0].headline == {figure["name"]: figure["value"]}
+    lines = [line for line in folder.metrics() if line["kind"] in ("train", "validation", "trivial")]
+    assert not any("bits_per_byte" in line or "nats_per_token" in line for line in lines)
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -25,7 +25,17 @@ if TYPE_CHECKING:
     from remask.judgement.tasks import Task
     from remask.runs import OpenEvaluation, Registry, RunFolder, RunRecord
 
-TASKS = ("likelihood", "exact-likelihood", "levels", "concepts", "quality", "answers", "judged", "mauve")
+TASKS = (
+    "likelihood",
+    "exact-likelihood",
+    "levels",
+    "concepts",
+    "quality",
+    "answers",
+    "judged",
+    "mauve",
+    "reconstruction",
+)
 _NAMES = (*TASKS, *SENTENCE_TASKS)
 COUNTS = {
     "likelihood": None,
@@ -36,16 +46,19 @@ COUNTS = {
     "answers": 256,
     "judged": 256,
     "mauve": 256,
+    "reconstruction": None,
 }
 """Texts that a task draws where --count is not given."""
 LEVELS = 10
 _DRAWING = frozenset({"quality", "answers", "judged", "mauve"})
 _EXACT = "exact-likelihood"
+_OWN = "reconstruction"
+"""The task of models without a likelihood, each judged by a figure of its own."""
 _OF_EXACT = ("sampling.steps", "sampling.block_length")
 """Keys of sampling that say whose probability the exact likelihood is, beside its order."""
 _READ_BY = {
-    "evaluation.rows": frozenset({"likelihood", _EXACT, "levels", "concepts"}),
-    "evaluation.draws": frozenset({"likelihood", "levels", "concepts"}),
+    "evaluation.rows": frozenset({"likelihood", _EXACT, "levels", "concepts", _OWN}),
+    "evaluation.draws": frozenset({"likelihood", "levels", "concepts", _OWN}),
     "none": frozenset({"concepts"}),
     "full": frozenset({"concepts"}),
     "levels": frozenset({"levels"}),
@@ -88,8 +101,9 @@ def evaluate(
     task: Annotated[
         list[str] | None,
         typer.Option(
-            help="likelihood, exact-likelihood, levels, concepts, quality, answers, judged or mauve; may be given "
-            "again [default: likelihood and quality, for pairs likelihood and answers]. Sentence tasks: "
+            help="likelihood, exact-likelihood, levels, concepts, quality, answers, judged, mauve or reconstruction; "
+            "may be given again [default: likelihood and quality, for pairs likelihood and answers, for models without "
+            "a likelihood reconstruction]. Sentence tasks: "
             f"{', '.join(SENTENCE_TASKS)}."
         ),
     ] = None,
@@ -232,11 +246,14 @@ def wanted_tasks(
     Raises:
         UserError: when a task is unknown, or a model that a task needs is missing, or none needs one that is given.
     """
+    from remask.config.words import own_figure_of
     from remask.drawing import answers_prompts
     from remask.errors import UserError, did_you_mean
 
     recipe = option.changed_recipe(folder, {})
     usual = ("likelihood", "answers" if answers_prompts(recipe) and not recipe.data.prefix else "quality")
+    if own_figure_of(recipe) is not None:
+        usual = (_OWN,)
     chosen = list(dict.fromkeys(given or usual))
     for name in chosen:
         if name not in _NAMES:
@@ -338,11 +355,17 @@ def health(run: option.RunReference = "last", as_json: option.AsJson = False) ->
 
 
 def keep_headline(registry: "Registry", run_id: str, measurements: "Iterable[Measurement]") -> None:
-    """Puts a likelihood and its trivial values at the head of the run's record."""
-    figures = {m.name: m for m in measurements if m.name in ("bits_per_byte", "nats_per_token")}
+    """Puts a likelihood, or the figure of a model that has none, with its trivial values at the head of the record."""
+    from remask.health.evidence import OWN_FIGURES
+
+    named = {m.name: m for m in measurements}
+    beside = {key: value for key, value in registry.get(run_id).headline.items() if key == "effective_rank"}
+    figures = {name: named[name] for name in ("bits_per_byte", "nats_per_token") if name in named}
     if "bits_per_byte" in figures:
         headline = {name: figure.value for name, figure in figures.items()}
-        registry.update(run_id, headline=headline, trivial=dict(figures["bits_per_byte"].trivial))
+        registry.update(run_id, headline=headline | beside, trivial=dict(figures["bits_per_byte"].trivial))
+    for name in OWN_FIGURES.keys() & named.keys():
+        registry.update(run_id, headline={name: named[name].value} | beside, trivial=dict(named[name].trivial))
 
 
 def settle_verdict(registry: "Registry", run_id: str) -> "Verdict":
@@ -369,15 +392,16 @@ def report(measurements: "Sequence[Measurement]", *, as_json: bool) -> None:
 
     What to be careful about stands below the table; beside JSON lines, on standard error.
     """
-    from remask.cli.tables import level_table, measurement_table
+    from remask.cli.tables import concept_table, level_table, measurement_table
+    from remask.evaluation.concepts import is_of_concepts
     from remask.evaluation.levels import NAME
 
     if as_json:
         for measurement in measurements:
             typer.echo(json.dumps(measurement.to_json()))
     else:
-        of_levels = all(measurement.name == NAME for measurement in measurements)
-        typer.echo((level_table if of_levels else measurement_table)(measurements))
+        table = level_table if all(measurement.name == NAME for measurement in measurements) else measurement_table
+        typer.echo((concept_table if any(map(is_of_concepts, measurements)) else table)(measurements))
     for caution in cautions(measurements):
         typer.echo(caution, err=as_json)
 

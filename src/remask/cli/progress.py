@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from remask.cli.tables import predictor_label
+from remask.health.evidence import OWN_FIGURES, own_figure
 
 if TYPE_CHECKING:
     from remask.runs import RunRecord
@@ -91,13 +92,15 @@ class PlainWatcher:
 
     def prepared(self, run: "Run") -> None:
         """Says what is about to be trained, and what trivial predictors get."""
-        self.reference = reference_line(run.materials.trivial["bits_per_byte"])
+        trivial = run.materials.headline_trivial
+        self.reference = reference_line(trivial)
+        own = own_figure(run.materials.trivial)
         spec = run.recipe.training
         self.say(
             f"run {run.record.id} on {run.record.device}: {run.model.parameters:,} parameters, {spec.steps:,} steps"
         )
         self.say(f"folder {run.folder.path}")
-        self.say(f"trivial predictors, bits/byte: {listing(run.materials.trivial['bits_per_byte'])}")
+        self.say(f"trivial predictors, {'bits/byte' if own is None else OWN_FIGURES[own]}: {listing(trivial)}")
 
     def logged(self, record: Mapping[str, Any]) -> None:
         """Prints one record."""
@@ -198,7 +201,11 @@ def line_of(record: Mapping[str, Any], reference: str) -> str:
             return f"{step}  loss {record['loss']:.4f}  training {bits}  {speed}"
         case "validation":
             error = "" if record["stderr"] is None else f" ± {record['stderr']:.3f}"
-            return f"{step}  validation {record['bits_per_byte']:.3f}{error} bits/byte  ({reference})"
+            if own := own_figure(record):
+                figure = f"{record[own]:.3f}{error} {OWN_FIGURES[own]}, no likelihood"
+            else:
+                figure = f"{record['bits_per_byte']:.3f}{error} bits/byte"
+            return f"{step}  validation {figure}  ({reference})"
         case "alarm":
             step = (
                 f"step {record.get('failed_step', record['step']):>6}"  # a roll back is written where it goes back to
@@ -207,12 +214,13 @@ def line_of(record: Mapping[str, Any], reference: str) -> str:
             return f"{step}  ALARM {said}. Usual cause: {record['cause']}. Try: {record['remedy']}"
         case _:
             text = " ".join(str(record["text"]).split())
-            return f"{step}  sample: {text[:SAMPLE_CHARACTERS]}"
+            return f"{step}  {record.get('what', 'sample')}: {text[:SAMPLE_CHARACTERS]}"
 
 
 def reference_line(trivial: Mapping[str, float]) -> str:
     """The trivial values that stand beside every figure of a run."""
-    shown = {name: trivial[name] for name in ("unigram", "byte 2-gram", "byte 3-gram") if name in trivial}
+    named = ("unigram", "byte 2-gram", "byte 3-gram", "equal guess")
+    shown = {name: trivial[name] for name in named if name in trivial}
     return listing(shown)
 
 
@@ -225,4 +233,5 @@ def closing_lines(record: "RunRecord") -> Iterator[str]:
     """What stands below a finished training."""
     yield f"finished {record.id}: {record.tokens_seen:,} tokens"
     yield f"verdict: {record.verdict}"
-    yield "next: remask evaluate last · remask sample last --live · remask report last"
+    sample = "" if own_figure(record.headline) else " · remask sample last --live"
+    yield f"next: remask evaluate last{sample} · remask report last"

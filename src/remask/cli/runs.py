@@ -87,7 +87,7 @@ def _print(records: Sequence["RunRecord"]) -> None:
             record.status,
             f"{record.step}/{record.steps if record.steps is not None else '?'}",
             number(record.headline.get(_HEADLINE)),
-            number(record.trivial.get(_BIGRAM)),
+            number(record.trivial.get(_BIGRAM) if _HEADLINE in record.headline else None),
             age(record.created, now=now),
             record.verdict or record.error or "",
         )

@@ -42,6 +42,7 @@ def sample(
     record = registry.find(run)
     folder = registry.folder_of(record)
     recipe = option.changed_recipe(folder, {"sampling.count": count, **sampling, "seed": seed})
+    refuse_without_likelihood(recipe)
     words = wanted_prompts(prompt, prompts, recipe, count=count)
     from remask.config.build import resolve_device
     from remask.config.saved import load_model
@@ -55,6 +56,22 @@ def sample(
             typer.echo(json.dumps(line))
         else:
             typer.echo(f"{line['text']}\n{'─' * 40}")
+
+
+def refuse_without_likelihood(recipe: "Recipe") -> None:
+    """Refuses a model that gives text no probability, so that there is nothing to draw from.
+
+    Raises:
+        UserError: naming what shows the model's text instead.
+    """
+    from remask.config.words import own_figure_of
+    from remask.errors import UserError
+
+    if own_figure_of(recipe) is not None:
+        raise UserError(
+            f"objective {recipe.objective.kind} writes texts again that it is told of, and draws none of its own. "
+            "Its reconstructions are in metrics.jsonl and the report; give a run of recipe concept-diffusion"
+        )
 
 
 def wanted_prompts(

@@ -10,6 +10,7 @@ from remask.cli import studies
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from remask.config.schema import Recipe
     from remask.laboratory.study import Metric, Study
 
 
@@ -100,6 +101,7 @@ def _new(
     refuse_unknown(sampler, prune)
     recipe_name, overrides = split_arguments(arguments)
     recipe = load_recipe(recipe_name, overrides)
+    refuse_missing(metric, recipe)
     varied = read_over(over, recipe=recipe)
     total = planned(varied, sampler=sampler, trials=trials)
     check(recipe_name, overrides, varied)
@@ -140,3 +142,19 @@ def refuse_unknown(sampler: str, prune: str) -> None:
     for option_name, given, valid in (("--sampler", sampler, SAMPLERS), ("--prune", prune, PRUNERS)):
         if given not in valid:
             raise UserError(f"{option_name} {given}: {did_you_mean(given, valid)}")
+
+
+def refuse_missing(metric: "Metric", recipe: "Recipe") -> None:
+    """Refuses to rank trials by a likelihood that their models do not have.
+
+    Raises:
+        UserError: naming the figure that they have.
+    """
+    from remask.config.words import own_figure_of
+    from remask.errors import UserError
+
+    own = own_figure_of(recipe)
+    if own is not None and metric.name != own:
+        raise UserError(
+            f"--metric {metric.name}: objective {recipe.objective.kind} gives text no likelihood; give --metric {own}"
+        )

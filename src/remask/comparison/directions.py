@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from remask.health.evidence import BEATS
+from remask.health.evidence import BEATS, OWN_FIGURES
 
 Better = Literal["lower", "higher"]
 
@@ -11,6 +11,7 @@ _LOWER = frozenset(
     {
         *("bits_per_byte", "nats_per_token", "perplexity", "nats_at_level"),
         *("exact_bits_per_byte", "exact_nats_per_token", "exact_perplexity"),
+        *OWN_FIGURES,
         *("seconds_per_sample", "seconds_alone", "network_calls"),
     }
 )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -14,7 +14,14 @@ BEATS = 0.01
 EARLY_STEPS = 100
 """Steps below which a figure says little about the idea behind it."""
 
-OTHER_TASKS = ("likelihood", "exact-likelihood", "answers", "judged", "steps")
+OWN_FIGURES: Mapping[str, str] = {
+    "reconstruction_nats_per_token": "nats/token of reconstruction",
+    "hidden_nats_per_token": "nats/token of hidden tokens",
+    "matching_nats": "nats of matching",
+}
+"""Figures of objectives that give text no likelihood, with their units; such a run is judged by its own alone."""
+
+OTHER_TASKS = ("likelihood", "exact-likelihood", "answers", "judged", "steps", "reconstruction", "concepts")
 """Tasks of `remask evaluate` whose figures say nothing of how samples look."""
 
 SPOKEN = {
@@ -24,6 +31,7 @@ SPOKEN = {
     "byte 2-gram": "the byte bigram",
     "byte 3-gram": "the byte trigram",
     "random guess": "a random guess",
+    "equal guess": "an equal guess",
 }
 """Trivial predictors in words; others are `the NAME`."""
 
@@ -37,6 +45,7 @@ class Figure:
     unit: str
     source: str
     trivial: Mapping[str, float]
+    is_likelihood: bool = True
 
     def __str__(self) -> str:
         return f"{self.value:.2f} {self.unit}{' on training text' if self.source == 'train' else ''}"
@@ -51,8 +60,8 @@ class Figure:
         return f"{SPOKEN.get(name, f'the {name}')} ({self.trivial[name]:.2f})"
 
     def floor(self) -> str | None:
-        """The better of the two unigrams: what is reached without looking at any context."""
-        present = [name for name in ("unigram", "byte 1-gram") if name in self.trivial]
+        """The better of the two unigrams, or an equal guess: what is reached without looking at any context."""
+        present = [name for name in ("unigram", "byte 1-gram", "equal guess") if name in self.trivial]
         return min(present, key=self.trivial.__getitem__, default=None)
 
 
@@ -62,8 +71,9 @@ class Evidence:
 
     `comparable` says whether training losses compare over steps. One without bits per byte estimates no likelihood (a
     curriculum, a reweighting): it may rise while the model learns, and only the validations tell. `alarms` are the
-    lines that the watch over the training wrote. `unmeasured` says that the newest evaluation of the likelihood came to
-    no finite number.
+    lines that the watch over the training wrote. `skills` are the skills of training lines, by range of noise,
+    where a network denoises vectors. `concepts` are effective rank and varying share at the last validation.
+    `unmeasured` says that the newest evaluation of the likelihood came to no finite number.
     """
 
     losses: Sequence[tuple[int, float]]
@@ -76,6 +86,8 @@ class Evidence:
     uniform_nats: float | None
     figure: Figure | None
     alarms: Sequence[Record] = ()
+    skills: Sequence[Mapping[str, float]] = ()
+    concepts: Mapping[str, float] = field(default_factory=dict)
     unmeasured: bool = False
 
     @property
@@ -100,7 +112,8 @@ class Evidence:
 def gather(metrics: Sequence[Record], evaluations: Sequence[Record]) -> Evidence:
     """Sorts metric and evaluation records, each oldest first."""
     trivial = next((r for r in reversed(metrics) if r.get("kind") == "trivial"), {})
-    uniform = number((trivial.get("nats_per_token") or {}).get("uniform"))
+    own = own_figure(trivial)
+    uniform = number((trivial.get(own or "nats_per_token") or {}).get("uniform"))
     texts = [r.get("text") for r in metrics if r.get("kind") == "sample"]
     metrics = [r for r in metrics if not _only_skipped(r)]
     return Evidence(
@@ -108,14 +121,21 @@ def gather(metrics: Sequence[Record], evaluations: Sequence[Record]) -> Evidence
         comparable=all("bits_per_byte" in r for r in metrics if r.get("kind") == "train"),
         gradients=_series(metrics, "train", "gradient_norm"),
         rates=_series(metrics, "train", "learning_rate"),
-        validations=_series(metrics, "validation", "bits_per_byte"),
+        validations=_series(metrics, "validation", own or "bits_per_byte"),
         sample=texts[-1] if texts else None,
         quality={str(r.get("name")): r for r in evaluations if r.get("task") not in OTHER_TASKS},
         uniform_nats=None if math.isnan(uniform) else uniform,
         figure=_figure(metrics, evaluations, trivial),
         alarms=[r for r in metrics if r.get("kind") == "alarm"],
-        unmeasured=any(math.isnan(number(r.get("value"))) for r in _named(evaluations, "bits_per_byte")[-1:]),
+        skills=[_skills(r) for r in metrics if r.get("kind") == "train" and "worst_skill" in r],
+        concepts=next((_concepts(r) for r in reversed(metrics) if "effective_rank" in r), {}),
+        unmeasured=any(math.isnan(number(r.get("value"))) for r in _named(evaluations, own or "bits_per_byte")[-1:]),
     )
+
+
+def own_figure(trivial: Record) -> str | None:
+    """The figure that a run is judged by where it gives text no likelihood, from its line of trivial values."""
+    return next((name for name in OWN_FIGURES if name in trivial), None)
 
 
 def _named(evaluations: Sequence[Record], name: str) -> list[Record]:
@@ -128,8 +148,9 @@ def _only_skipped(record: Record) -> bool:
 
 
 def _figure(metrics: Sequence[Record], evaluations: Sequence[Record], trivial: Record) -> Figure | None:
-    units = {"bits_per_byte": "bits/byte", "nats_per_token": "nats/token"}
-    for source in ("evaluation", "validation", "train"):
+    own = own_figure(trivial)
+    units = {own: OWN_FIGURES[own]} if own else {"bits_per_byte": "bits/byte", "nats_per_token": "nats/token"}
+    for source in ("evaluation", "validation") if own else ("evaluation", "validation", "train"):
         for name, unit in units.items():
             value, stderr, beside = _last_value(metrics, evaluations, source, name)
             if not math.isnan(value):
@@ -140,6 +161,7 @@ def _figure(metrics: Sequence[Record], evaluations: Sequence[Record], trivial: R
                     unit=unit,
                     source=source,
                     trivial={k: v for k, v in known.items() if not math.isnan(v)},
+                    is_likelihood=own is None,
                 )
     return None
 
@@ -158,8 +180,18 @@ def _last_value(
         return math.nan, math.nan, {}
     if source == "train":  # single steps are noisy
         return fmean(number(r[key]) for r in found[-max(1, len(found) // 10) :]), math.nan, {}
-    stderr = number(found[-1].get("stderr")) if name == "bits_per_byte" else math.nan
+    stderr = number(found[-1].get("stderr")) if name != "nats_per_token" else math.nan
     return number(found[-1][key]), stderr, {}
+
+
+def _concepts(record: Record) -> dict[str, float]:
+    """What a validation line says of concept vectors."""
+    return {key: number(record.get(key)) for key in ("effective_rank", "input_share")}
+
+
+def _skills(record: Record) -> dict[str, float]:
+    """Range of noise, `t0` the cleanest, → skill, from the `skill_t0` … of a training line."""
+    return {key.removeprefix("skill_"): number(value) for key, value in record.items() if key.startswith("skill_t")}
 
 
 def _series(records: Sequence[Record], kind: str, key: str) -> list[tuple[int, float]]:

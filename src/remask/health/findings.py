@@ -9,6 +9,9 @@ from remask.health.evidence import BEATS, EARLY_STEPS, Evidence, Record, number
 from remask.health.judging import Level, is_worse_than_uniform, judge
 
 _HELD_OUT = "held-out text"
+_SKILL_LINES = 10  # training lines whose skills are averaged: single ones are noisy
+LEAST_SHARE, LEAST_RANK = 0.01, 2.0
+"""Below these, concept vectors have collapsed."""
 _NEAR_ZERO = 1e-3  # bits/byte or nats/token that no text has
 
 
@@ -51,6 +54,8 @@ def _non_finite(evidence: Evidence) -> list[Finding]:
 
 
 def _loss_at_zero(evidence: Evidence) -> list[Finding]:
+    if evidence.figure is not None and not evidence.figure.is_likelihood:
+        return []  # a text that is told can cost nothing; a loss of exactly zero raises an alarm in training
     values = [loss for _, loss in evidence.losses[-1:]] + ([evidence.figure.value] if evidence.figure else [])
     if not any(value < _NEAR_ZERO for value in values):
         return []
@@ -206,6 +211,47 @@ def _overfitted(evidence: Evidence) -> list[Finding]:
     ]
 
 
+def _collapsed_concepts(evidence: Evidence) -> list[Finding]:
+    """Concept vectors that hardly depend on the text, or all lie in one direction."""
+    rank, share = (evidence.concepts.get(key, math.nan) for key in ("effective_rank", "input_share"))
+    if evidence.is_early or not (rank < LEAST_RANK or share < LEAST_SHARE):
+        return []
+    return [
+        Finding(
+            level="weak",
+            name="collapsed concepts",
+            evidence=f"{share:.2%} of the concepts' mean square depends on the text, with an effective rank of "
+            f"{rank:.1f}, where constant slots have 0 of both",
+            cause="a decoder that does without its concepts, or a diversity term that constant slots satisfy",
+            remedy="remask evaluate --task concepts (the shuffle gap tells whether they are read), longer training, or "
+            "more concepts",
+        )
+    ]
+
+
+def _without_skill(evidence: Evidence) -> list[Finding]:
+    """Vectors denoised no better than by a linear filter, in some range of noise: a mean over all would hide it."""
+    lines = evidence.skills[-_SKILL_LINES:]
+    if evidence.is_early or not lines:
+        return []
+    ranges = sorted({name for line in lines for name in line})
+    means = {name: fmean(line[name] for line in lines if name in line) for name in ranges}
+    bad = {name: value for name, value in means.items() if not value > 0}
+    if not bad:
+        return []
+    worst = min(bad, key=bad.__getitem__)
+    return [
+        Finding(
+            level="trivial" if len(bad) == len(means) else "weak",
+            name="no skill over a linear filter",
+            evidence=f"skill {bad[worst]:.3f} at noise {worst} of {ranges[0]} (cleanest) to {ranges[-1]}, where a "
+            f"linear filter has 0; {len(bad)} of {len(means)} ranges are no better than it",
+            cause="too little training, or times that are seldom drawn or weigh little",
+            remedy="longer training, objective.weighting=min_snr, or objective.time_exponent below 1 for noisy times",
+        )
+    ]
+
+
 def _collapsed(evidence: Evidence) -> list[Finding]:
     signs = _collapse_signs(evidence.quality)
     if evidence.sample is not None and _is_repetitive(evidence.sample):
@@ -343,6 +389,8 @@ DETECTORS: tuple[Callable[[Evidence], list[Finding]], ...] = (
     _too_few_steps,
     _never_validated,
     _overfitted,
+    _without_skill,
+    _collapsed_concepts,
     _collapsed,
     _few_words,
     _copied,

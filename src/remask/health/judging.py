@@ -38,7 +38,9 @@ def judge(evidence: Evidence) -> tuple[Level, str]:
         at_uniform = uniform and not figure.beats("uniform")
         reference = figure.named("uniform" if at_uniform else floor)
         return "trivial", f"has not learned: {figure} is no better than {reference}"
-    return _judge_against_ngrams(figure, floor)
+    if figure.is_likelihood:
+        return _judge_against_ngrams(figure, floor)
+    return _judge_own_figure(figure, floor)
 
 
 def _judge_against_ngrams(figure: Figure, floor: str) -> tuple[Level, str]:
@@ -50,6 +52,16 @@ def _judge_against_ngrams(figure: Figure, floor: str) -> tuple[Level, str]:
         gap = figure.trivial[floor] - figure.value
         return "weak", f"weak: {figure}, only {gap:.2f} below {figure.named(floor)}"
     return "learns", f"learns: {figure}, {_ladder(figure)}"
+
+
+def _judge_own_figure(figure: Figure, floor: str) -> tuple[Level, str]:
+    """Of a figure that is no likelihood, which every sentence says: it may be small for a network that only copies."""
+    if "byte 2-gram" in figure.trivial:
+        level, sentence = _judge_against_ngrams(figure, floor)
+        return level, f"{sentence}; no likelihood"
+    gap = figure.trivial[floor] - figure.value
+    level = "weak" if gap < _WEAK_GAP * figure.trivial[floor] else "learns"
+    return level, f"{HEADS[level]}: {figure}, {gap:.2f} below {figure.named(floor)}; no likelihood"
 
 
 def _ladder(figure: Figure) -> str:

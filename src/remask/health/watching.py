@@ -15,10 +15,10 @@ from remask.health.alarms import (
     mask_logit_gap,
     worse_than_uniform,
 )
-from remask.health.evidence import EARLY_STEPS, Figure, Record, number
+from remask.health.evidence import EARLY_STEPS, OWN_FIGURES, Figure, Record, number, own_figure
 from remask.health.judging import is_worse_than_uniform
 
-UNITS = {"bits_per_byte": "bits/byte", "nats_per_token": "nats/token", "loss": "of loss"}
+UNITS = {"bits_per_byte": "bits/byte", "nats_per_token": "nats/token", "loss": "of loss", **OWN_FIGURES}
 
 LINES = 10
 """Training lines that are averaged before they are held against a trivial value: single ones are noisy."""
@@ -96,8 +96,9 @@ def _training(record: Record, recent: Sequence[Record], expected: Expected) -> I
 def _validation(record: Record, recent: Sequence[Record], expected: Expected) -> Iterator[Alarm]:
     del recent
     step = int(record["step"])
-    key = "bits_per_byte" if "bits_per_byte" in expected.trivial else "nats_per_token"
-    stderr = number(record.get("stderr")) if key == "bits_per_byte" else 0.0
+    likelihood = "bits_per_byte" if "bits_per_byte" in expected.trivial else "nats_per_token"
+    key = own_figure(expected.trivial) or likelihood
+    stderr = 0.0 if key == "nats_per_token" else number(record.get("stderr"))
     value = number(record.get(key))
     if math.isnan(value):
         return

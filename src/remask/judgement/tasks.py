@@ -1,7 +1,7 @@
 """What `remask evaluate` can do: each task's check, which costs nothing, and its measuring."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -17,6 +17,7 @@ from remask.judgement.exact import ExactTask
 from remask.judgement.levels import check_levels, judge_levels
 from remask.judgement.likelihood import judge_likelihood
 from remask.judgement.readers import Reader
+from remask.judgement.reconstruction import check_likelihood, check_reconstruction, judge_reconstruction
 from remask.judgement.samples import Yardstick, check_samples, draw_for_judging, open_yardstick
 from remask.judgement.text import JudgedText
 from remask.model import Model
@@ -60,15 +61,18 @@ def tasks(
     exact = ExactTask(reveal=reveal)
     concepts = ConceptTask(none=none, full=full)
     samples = _Samples(judge=judge, features=features)
-    return {
+    of_likelihoods = {
         "likelihood": Task(check=_any_model, measure=judge_likelihood),
         "exact-likelihood": Task(check=exact.check, measure=exact.measure),
         "levels": Task(check=check_levels, measure=partial(judge_levels, levels=levels)),
-        "concepts": Task(check=concepts.check, measure=concepts.measure),
         "quality": Task(check=check_samples, measure=samples.quality),
         "answers": Task(check=check_answers, measure=judge_answers),
         "judged": Task(check=check_samples, measure=samples.judged),
         "mauve": Task(check=_check_mauve, measure=samples.mauve),
+    }
+    return {name: replace(task, check=_with_likelihood(task.check)) for name, task in of_likelihoods.items()} | {
+        "concepts": Task(check=concepts.check, measure=concepts.measure),
+        "reconstruction": Task(check=check_reconstruction, measure=judge_reconstruction),
     }
 
 
@@ -105,6 +109,16 @@ class _Samples:
 
     def _yardstick(self, model: Model, recipe: Recipe, text: JudgedText) -> Yardstick:
         return open_yardstick(model, recipe, text, judge=self.judge, features=self.features)
+
+
+def _with_likelihood(check: Check) -> Check:
+    """A check that first refuses a model without a likelihood."""
+
+    def both(model: Model, recipe: Recipe, text: JudgedText) -> None:
+        check_likelihood(model, recipe)
+        check(model, recipe, text)
+
+    return both
 
 
 def _any_model(model: Model, recipe: Recipe, text: JudgedText) -> None:

@@ -7,16 +7,22 @@ from typing import Any
 
 from remask.comparison.directions import better
 from remask.errors import UserError, did_you_mean
+from remask.health.evidence import OWN_FIGURES
 from remask.laboratory.study import COSTS, Metric, Trial
 from remask.runs import Registry, RunFolder, RunRecord
 
-IN_TRAINING: Mapping[str, str] = {"bits_per_byte": "bits/byte", "nats_per_token": "nats/token"}
-"""Figures of each validation in training, with their units; for both, lower is better."""
+IN_TRAINING: Mapping[str, str] = {
+    "bits_per_byte": "bits/byte",
+    "nats_per_token": "nats/token",
+    **OWN_FIGURES,
+}
+"""Figures of validations in training, with their units; for all, lower is better."""
 
 RANKING: Mapping[str, tuple[str, ...]] = {
     "likelihood": ("bits_per_byte", "nats_per_token", "perplexity"),
     "exact-likelihood": ("exact_bits_per_byte", "exact_nats_per_token", "exact_perplexity"),
     "answers": ("answers_right", "answers_equal"),
+    "reconstruction": tuple(OWN_FIGURES),
 }
 """Tasks of `remask evaluate` with the figures that rank models; of others, neither more nor less is better."""
 
@@ -80,7 +86,7 @@ def figure_in_training(folder: RunFolder, name: str) -> Figure:
     if last is None:
         return Figure(value=None, unit=IN_TRAINING[name])
     trivial = next((line.get(name, {}) for line in lines if line.get("kind") == "trivial"), {})
-    error = last.get("stderr") if name == "bits_per_byte" else None
+    error = last.get("stderr") if name != "nats_per_token" else None
     return Figure(
         value=_finite(last.get(name)), stderr=error, n=last.get("rows"), trivial=trivial, unit=IN_TRAINING[name]
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from remask.comparison.comparable import Figure, finite
 from remask.comparison.fairness import amount
 from remask.comparison.words import number
+from remask.health.evidence import OWN_FIGURES
 from remask.logbook import scores
 from remask.logbook.choosing import Choice
 from remask.logbook.markdown import Cell, Piece, plain
@@ -145,10 +146,10 @@ def _task_loss(run: RunRecord, figures: Sequence[Figure], figure: Figure | None,
     name = "bits_per_byte" if "bits_per_byte" in headline else next(iter(headline), None)
     if name is None:
         return ()
-    unit = {"bits_per_byte": "bits/byte", "nats_per_token": "nats/token"}.get(name, name)
+    unit = {"bits_per_byte": "bits/byte", "nats_per_token": "nats/token", **OWN_FIGURES}.get(name, name)
     trivial = {key: known for key, value in run.trivial.items() if (known := finite(value)) is not None}
-    beside = scores.beside_headline(trivial) if name == "bits_per_byte" else ""
-    bound = "≤ " if _is_bounded(run, figures) else ""
+    beside = scores.beside_headline(trivial) if name != "nats_per_token" else ""
+    bound = "≤ " if name not in OWN_FIGURES and _is_bounded(run, figures) else ""
     return [Piece(text=f"{bound}{number(headline[name])} {unit}{f' ({beside})' if beside else ''}")]
 
 

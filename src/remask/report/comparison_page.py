@@ -9,7 +9,7 @@ from markupsafe import Markup
 from remask.report import tables
 from remask.report.arms import ArmView, arms_of, lettered, loss_panels, recipe_differences
 from remask.report.costs import Cell, powers_of_ten, thousands
-from remask.report.curves import trivial_bits_per_byte
+from remask.report.curves import BITS, trivial_of
 from remask.report.estimates import compared_figures, difference_rows, figure_rows, forests, refusals
 from remask.report.page import sample_of
 from remask.report.reading import Record, RunFacts, mapping, named_numbers, number, read_run, text_or_none
@@ -139,9 +139,12 @@ def _run_row(arm: ArmView, facts: RunFacts) -> tuple[Cell, ...]:
     record = facts.record
     status, verdict = text_or_none(record.get("status")) or "unknown", text_or_none(record.get("verdict")) or ""
     seed = record.get("seed")
-    trivial = trivial_bits_per_byte(facts.metrics) or named_numbers(record.get("trivial"))
+    trivial = trivial_of(facts.metrics) or named_numbers(record.get("trivial"))
     headline = tables.headline_of(facts.evaluations, facts.metrics, trivial=trivial)
-    own = f"{headline.value} {headline.where}" if headline else "–"
+    own = "–"
+    if headline is not None:
+        unit = "" if headline.unit == BITS else f" {headline.unit}"
+        own = f"{headline.value}{unit} {headline.where}"
     told = [(facts.name, "words"), "" if seed is None else str(seed), (status, "words")]
     return (arm.letter, *told, (own, "words wide"), (verdict, "words wide"))
 

@@ -1,11 +1,13 @@
-"""From a run's metrics to the curves of its loss figure, all in bits per byte."""
+"""From a run's metrics to the curves of its loss figure: bits per byte, or the figure of a run without a likelihood."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from remask.health.evidence import OWN_FIGURES, own_figure
 from remask.report.reading import Record, named_numbers, number
 
+BITS = "bits per byte"
 _MOST_POINTS = 1200
 
 
@@ -14,16 +16,18 @@ class Curves:
     """What the loss figure draws.
 
     Attributes:
-        train: (step, bits per byte) of the training batches; long runs are averaged in neighbouring groups.
+        train: (step, figure) of the training batches; long runs are averaged in neighbouring groups.
         smooth: the same after a centred running mean.
-        validation: (step, bits per byte, standard error or 0) on held-out text.
-        trivial: bits per byte of the named trivial predictors.
+        validation: (step, figure, standard error or 0) on held-out text.
+        trivial: the figure of the named trivial predictors.
+        unit: of them all, in words.
     """
 
     train: Sequence[tuple[float, float]] = ()
     smooth: Sequence[tuple[float, float]] = ()
     validation: Sequence[tuple[float, float, float]] = ()
     trivial: Mapping[str, float] = field(default_factory=dict)
+    unit: str = BITS
 
     @property
     def empty(self) -> bool:
@@ -36,16 +40,18 @@ def curves_of(metrics: Iterable[Record], *, trivial: Mapping[str, float]) -> Cur
 
     Args:
         metrics: the lines of `metrics.jsonl`.
-        trivial: bits per byte of the trivial predictors.
+        trivial: what trivial predictors get for the figure.
     """
     records = list(metrics)
-    train = [(step, value) for step, value, _ in _points(records, kind="train")]
+    name = figure_of(records)
+    train = [(step, value) for step, value, _ in _points(records, kind="train", name=name)]
     drawn = thinned(train)
     return Curves(
         train=drawn,
         smooth=_smooth(drawn),
-        validation=_points(records, kind="validation"),
+        validation=_points(records, kind="validation", name=name),
         trivial=trivial,
+        unit=OWN_FIGURES.get(name, BITS),
     )
 
 
@@ -57,6 +63,20 @@ def minimised_of(metrics: Iterable[Record]) -> list[tuple[float, float]]:
         if record.get("kind") == "train" and "bits_per_byte" not in record and step is not None and loss is not None:
             found.append((step, loss))
     return thinned(found)
+
+
+def figure_of(metrics: Iterable[Record]) -> str:
+    """The figure that a run is judged by: bits per byte, or its own where it gives text no likelihood."""
+    lines = (record for record in metrics if record.get("kind") == "trivial")
+    return next((own for line in lines if (own := own_figure(line))), "bits_per_byte")
+
+
+def trivial_of(metrics: Iterable[Record]) -> dict[str, float]:
+    """What trivial predictors get for the figure that a run is judged by, as training wrote it; maybe nothing."""
+    records = list(metrics)
+    name = figure_of(records)
+    lines = (named_numbers(record.get(name)) for record in records if record.get("kind") == "trivial")
+    return next((found for found in reversed(list(lines)) if found), {})
 
 
 def trivial_bits_per_byte(metrics: Iterable[Record]) -> dict[str, float]:
@@ -135,11 +155,11 @@ def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     ]
 
 
-def _points(records: Iterable[Record], *, kind: str) -> list[tuple[float, float, float]]:
-    """(step, bits per byte, standard error or 0) of the records of a kind that hold finite numbers."""
+def _points(records: Iterable[Record], *, kind: str, name: str) -> list[tuple[float, float, float]]:
+    """(step, figure, standard error or 0) of the records of a kind that hold finite numbers."""
     found = []
     for record in records:
-        step, value = number(record.get("step")), number(record.get("bits_per_byte"))
+        step, value = number(record.get("step")), number(record.get(name))
         if record.get("kind") == kind and step is not None and value is not None:
             found.append((step, value, number(record.get("stderr")) or 0.0))
     return found

@@ -41,13 +41,13 @@ def loss_figure(curves: Curves, layout: Layout) -> str:
             x, y, yerr=error, color=hex_of("validation"), label="validation", clip_on=False, zorder=5, **style
         )
     axes.set_xlabel("step")
-    axes.set_ylabel("bits per byte")
+    axes.set_ylabel(curves.unit)
     axes.xaxis.set_major_locator(MaxNLocator(6 if layout is WIDE else 4, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(6))
     # Above the axes, where no trivial line crosses it.
     place = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.01), "borderaxespad": 0.0, "ncols": 2}
     axes.legend(frameon=False, fontsize=layout.font, handlelength=1.3, labelcolor=hex_of("ink"), **place)
-    described = f"Loss curve in bits per byte over {max(steps):.0f} steps, with lines for the trivial predictors"
+    described = f"Loss curve in {curves.unit} over {max(steps):.0f} steps, with lines for the trivial predictors"
     return inline_svg(axes, name=f"loss-{layout.name}", described=described)
 
 

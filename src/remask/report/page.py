@@ -10,7 +10,7 @@ from markupsafe import Markup
 from remask.report import picture, tables
 from remask.report.canvas import NARROW, WIDE
 from remask.report.costs import cost_of, judgings_of, provenance_of
-from remask.report.curves import Curves, curves_of, frame_of, minimised_of, predictor_name, short, trivial_bits_per_byte
+from remask.report.curves import BITS, Curves, curves_of, frame_of, minimised_of, predictor_name, short, trivial_of
 from remask.report.figures import loss_figure, minimised_figure, reveal_figure
 from remask.report.health import MEDIAN_OVER, health_panels
 from remask.report.panels import Panel
@@ -18,6 +18,11 @@ from remask.report.reading import Record, RunFacts, named_numbers, read_run, tex
 from remask.report.rendering import check_place, render, write_page
 from remask.report.sections import drawn, outside, sections_of
 
+MINIMISED = (
+    "It estimates no likelihood (its times are reweighted or held back by a curriculum, or it has other tasks than the "
+    "bound) and may rise while the model learns; the validation above is the plain bound."
+)
+MINIMISED_BESIDE = "The figure above is one part of it; others, such as terms of diversity, have weights of their own."
 _MOST_SAMPLES = 8
 _MOST_DRAWN_POSITIONS = 4096
 
@@ -47,7 +52,7 @@ def render_report(facts: RunFacts) -> str:
 
 
 def _context(facts: RunFacts) -> dict[str, Any]:
-    trivial = trivial_bits_per_byte(facts.metrics) or named_numbers(facts.record.get("trivial"))
+    trivial = trivial_of(facts.metrics) or named_numbers(facts.record.get("trivial"))
     curves = curves_of(facts.metrics, trivial=trivial)
     minimised = minimised_of(facts.metrics)
     health = health_panels(facts.metrics, facts.settings)
@@ -60,6 +65,8 @@ def _context(facts: RunFacts) -> dict[str, Any]:
         "headline": tables.headline_of(facts.evaluations, facts.metrics, trivial=trivial),
         "loss": [] if curves.empty else [Markup(loss_figure(curves, layout)) for layout in (WIDE, NARROW)],
         "loss_note": _loss_note(curves),
+        "loss_unit": curves.unit[0].upper() + curves.unit[1:],
+        "minimised_note": MINIMISED if curves.unit == BITS else MINIMISED_BESIDE,
         "minimised": [Markup(minimised_figure(minimised, layout)) for layout in (WIDE, NARROW) if minimised],
         "health": drawn(health, name="health"),
         "health_note": _health_note(health),
@@ -182,4 +189,10 @@ def _progress(metrics: tuple[Record, ...]) -> list[tuple[str, str]]:
     """(step, text) of up to four samples drawn while training, first and last among them."""
     found = [record for record in metrics if record.get("kind") == "sample" and text_or_none(record.get("text"))]
     picks = sorted({round(k * (len(found) - 1) / 3) for k in range(4)}) if found else []
-    return [(f"step {found[k].get('step')}", str(found[k]["text"])) for k in picks]
+    return [(_progress_title(found[k]), str(found[k]["text"])) for k in picks]
+
+
+def _progress_title(record: Record) -> str:
+    """`step 200`, and what the text is where it is no sample."""
+    what = text_or_none(record.get("what"))
+    return f"step {record.get('step')}" + (f", {what}" if what else "")

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from remask.report.curves import predictor_name, short
+from remask.health.evidence import OWN_FIGURES
+from remask.report.curves import BITS, figure_of, predictor_name, short
 from remask.report.reading import Record, mapping, named_numbers, number, text_or_none, whole
 
 
@@ -67,15 +68,19 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
-    """The run's bits per byte beside what trivial predictors get.
+    """The figure that a run is judged by, beside what trivial predictors get.
 
     Attributes:
         value: value ± standard error, as text.
+        unit: in words.
+        note: what must be said of the figure; empty for bits per byte.
         where: which text and how much of it, in words.
         bars: the run and the trivial predictors, worst first.
     """
 
     value: str
+    unit: str
+    note: str
     where: str
     bars: tuple[Bar, ...]
 
@@ -113,23 +118,27 @@ def table_of(evaluations: Iterable[Record], *, task: str) -> Table | None:
 def headline_of(
     evaluations: Sequence[Record], metrics: Sequence[Record], *, trivial: Mapping[str, float]
 ) -> Headline | None:
-    """The best-founded bits per byte of the run: of its last evaluation, else of its last validation.
+    """The best-founded figure of the run: of its last evaluation, else of its last validation.
+
+    It is bits per byte, or what a run is judged by that gives text no likelihood.
 
     Args:
         evaluations: the lines of `evaluations.jsonl`.
         metrics: the lines of `metrics.jsonl`.
-        trivial: bits per byte of the trivial predictors, for figures that do not carry their own.
+        trivial: of the trivial predictors, for figures that do not carry their own.
     """
+    name = figure_of(metrics)
+    task = "reconstruction" if name in OWN_FIGURES else "likelihood"
     for record in reversed(evaluations):
         value = number(record.get("value"))
-        if record.get("name") == "bits_per_byte" and record.get("task") == "likelihood" and value is not None:
+        if record.get("name") == name and record.get("task") == task and value is not None:
             beside = named_numbers(record.get("trivial")) or dict(trivial)
-            return _headline(value, record, where=_evaluated_on(record), trivial=beside)
+            return _headline(value, record, name=name, where=_evaluated_on(record), trivial=beside)
     for record in reversed(metrics):
-        value = number(record.get("bits_per_byte"))
+        value = number(record.get(name))
         if record.get("kind") == "validation" and value is not None:
             where = f"at step {record.get('step')}, on {_rows(record.get('rows'))} of validation text"
-            return _headline(value, record, where=f"{where}, while training", trivial=trivial)
+            return _headline(value, record, name=name, where=f"{where}, while training", trivial=trivial)
     return None
 
 
@@ -210,7 +219,7 @@ def _row(record: Record, *, trivial: Sequence[str], setting: Mapping[str, str]) 
     )
 
 
-def _headline(value: float, record: Record, *, where: str, trivial: Mapping[str, float]) -> Headline:
+def _headline(value: float, record: Record, *, name: str, where: str, trivial: Mapping[str, float]) -> Headline:
     everyone = [(predictor_name(name), found, False) for name, found in trivial.items()]
     everyone.append(("this run", value, True))
     everyone.sort(key=lambda entry: -entry[1])
@@ -218,6 +227,8 @@ def _headline(value: float, record: Record, *, where: str, trivial: Mapping[str,
     stderr = number(record.get("stderr"))
     return Headline(
         value=figure(value, stderr=stderr, decimals=decimals_for([value], stderr=stderr)),
+        unit=OWN_FIGURES.get(name, BITS),
+        note=" It is no likelihood: the network is told of the text." if name in OWN_FIGURES else "",
         where=where,
         bars=tuple(
             Bar(name=name, value=short(found), percent=round(100 * max(found, 0) / (longest or 1), 2), own=own)

@@ -10,7 +10,7 @@ halves of the tokens, or two draws of deletion; every view is closed up, so that
 
 Beside it, at a weight, the decoder writes each text from either view's concepts (as in `ConceptTSDAE`).
 
-Shape letters: B rows, L places of a row, D features a concept.
+Shape letters: B rows, R = 2B their views, L places of a row, D features a concept.
 """
 
 import math
@@ -133,7 +133,7 @@ class ConceptContrastive(WithoutLikelihood):
         names = ("matching_nats", "matching_nats_trivial", "reconstruction_nats_per_token") if steps else ()
         return {name: terms[name] / steps for name in names} | self.diversity.diagnostics(network, terms)
 
-    def _left(self, batch: Batch, generator: torch.Generator) -> Bool[Tensor, "2B L"]:
+    def _left(self, batch: Batch, generator: torch.Generator) -> Bool[Tensor, "R L"]:
         return torch.cat(self.views(batch, generator))
 
 
@@ -150,7 +150,7 @@ def pooled(concepts: Concepts) -> Float[Tensor, "B D"]:
     return (vectors * real).sum(1) / real.sum(1).clamp_min(1.0)
 
 
-def matching_nats(views: Float[Tensor, "2B D"], *, temperature: float) -> Float[Tensor, "B"]:
+def matching_nats(views: Float[Tensor, "R D"], *, temperature: float) -> Float[Tensor, "B"]:
     """Equation (1) of each row, from its first view and its second, which lies B rows on.
 
     Args:

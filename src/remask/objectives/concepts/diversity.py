@@ -6,7 +6,7 @@ each term sees the vectors v_bs of a batch after the mean of their slot was take
     c_bs = v_bs − mean_b v_bs,        u_bs = c_bs / √(|c_bs|² + ε·mean_b |v_bs|²),      ε = 0.01,                (1)
 
 so that |u| falls from 1 to 0 as a slot stops varying. Every term is at least 0, and at its worst or next to it where
-no slot varies. Each is defined for a batch of at least two rows; there are as many slots as concepts.
+no slot varies. There are as many slots as concepts.
 
 Shape letters: B rows, C concepts, D features a concept.
 """
@@ -46,8 +46,10 @@ class Varying:
 
 
 def between_inputs(concepts: Concepts) -> Varying:
-    """Equation (1), over the rows whose concepts are all real; at least float32."""
+    """Equation (1), over the rows whose concepts are real; at least float32. Of fewer than two rows nothing varies."""
     vectors = concepts.vectors[concepts.real.all(1)]
+    if len(vectors) < 2:
+        vectors = concepts.vectors[:1].repeat(2, 1, 1)
     vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
     parts = vectors - vectors.mean(0)
     size = vectors.square().sum(-1, keepdim=True).mean(0)
@@ -114,13 +116,11 @@ def spread(varying: Varying) -> Tensor:
 
 
 def _distances(varying: Varying) -> tuple[Float[Tensor, "C B B"], int]:
-    """|u_bs − u_b's|² of each slot, infinite on the diagonal; and B, of which a batch of one row has as good as 2."""
+    """|u_bs − u_b's|² of each slot, infinite on the diagonal; and B."""
     u = varying.directions.transpose(0, 1)
     length = u.square().sum(-1)
     squared = (length[:, :, None] + length[:, None, :] - 2.0 * u @ u.mT).clamp_min(0.0)
     rows = squared.shape[-1]
-    if rows < 2:  # nothing differs from anything
-        return squared.new_zeros(len(squared), 1, 2), 2
     same = torch.eye(rows, dtype=torch.bool, device=squared.device)
     return squared.masked_fill(same, torch.inf), rows
 
