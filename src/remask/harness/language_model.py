@@ -11,6 +11,7 @@ from lm_eval.utils import simple_parse_args_string
 
 from remask.config.build import build_sampler, resolve_device
 from remask.config.schema import Recipe
+from remask.continuation import SourceNetwork
 from remask.errors import UserError, did_you_mean
 from remask.finished import GREEDY, open_model, sampling_with
 from remask.generation import generate
@@ -65,6 +66,11 @@ class RemaskLM(LM):
         self._device = resolve_device(device)
         self.run = str(run)
         self.model, recipe = open_model(self.run, device=self._device)
+        if isinstance(self.model.network, SourceNetwork):
+            raise UserError(
+                f"{self.run} reads given tokens apart from those it denoises, which the harness's tasks do not tell "
+                "apart. Judge it by remask evaluate, or give the harness a run of another network"
+            )
         self.recipe: Recipe = recipe.model_copy(update={"sampling": sampling_with(recipe, sampling)})
         self.likelihood, self.draws, self.seed = likelihood, _whole("draws", draws), _whole("seed", seed, least=0)
         self.max_gen_toks = _whole("max_gen_toks", max_gen_toks)

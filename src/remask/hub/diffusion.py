@@ -24,6 +24,7 @@ from transformers.modeling_outputs import MaskedLMOutput
 from remask.config.build import build_sampler, resolve_device
 from remask.config.saved import load_model, save_model
 from remask.config.schema import Recipe
+from remask.continuation import SourceNetwork
 from remask.errors import UserError, did_you_mean
 from remask.finished import model_folder
 from remask.generation import generate
@@ -171,7 +172,15 @@ class RemaskForDiffusion(PreTrainedModel):
             attention_mask: 1 for text, 0 for padding, which no text sees; None: all is text.
             t: the time of each row, in [0, 1], for networks that are told it; None: the time at which the model's
                 noise hides the share of the row that is masked.
+
+        Raises:
+            UserError: when the model reads what is given apart from what it denoises, as those of concepts do.
         """
+        if isinstance(self.network, SourceNetwork):
+            raise UserError(
+                "this model reads given tokens apart from those it denoises, and one row of ids does not say which are "
+                "which. Call generate with a prompt, or network.encode and network.decode"
+            )
         seen = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(input_ids.dtype)
         if t is None:
             masks = ((input_ids == self._parts.mask_id) & seen.bool()).sum(-1)

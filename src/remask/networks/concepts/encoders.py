@@ -7,7 +7,6 @@ Shape letters: B rows, N source tokens, C concepts, D width.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from hashlib import blake2b
 from itertools import repeat
 
 import torch
@@ -248,8 +247,8 @@ class RecursiveEncoder(SlotEncoder):
 
     def begin_step(self, step: int) -> None:
         """Draws the step's depth, evenly from `min_depth` to `depth`: a function of the step alone."""
-        draw = int.from_bytes(blake2b(step.to_bytes(8, "little"), digest_size=8).digest(), "little")
-        self.drawn = self.min_depth + draw % (self.depth - self.min_depth + 1)
+        generator = torch.Generator().manual_seed(step)
+        self.drawn = int(torch.randint(self.min_depth, self.depth + 1, (), generator=generator))
 
 
 def local_reading(width: int, span: int, *, dropout: float) -> nn.Module | None:
