@@ -1,6 +1,12 @@
 """Shared fixtures, and jaxtyping's import hook: every annotated shape of remask is checked while tests run."""
 
 import os
+import sys
+
+# compiled modules are kept, also where the environment says otherwise: tests start some fifty processes, and the hook
+# below takes five seconds to rewrite remask
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # one thread a process: the matrices are tiny, and pytest-xdist already fills the cores; read when numpy and torch load
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
