@@ -3,7 +3,9 @@
 import shutil
 
 import pytest
-from command import BYTES, refused, succeeds
+from command import BYTES, newest, refused, succeeds
+
+from remask.runs import Registry
 
 PREFIX = [*BYTES, "data.prefix=8", "data.stride=4", "evaluation.rows=8", "training.evaluate_rows=8"]
 SMALL = [*PREFIX, "network.concepts=3", "network.decoder_layers=1", "network.scratch=2", "network.mlp_width=32"]
@@ -67,6 +69,15 @@ def test_the_share_recovered_lies_between_two_runs_of_the_same_rows(judged, run,
     assert "--none is given, and of the tasks" in unread
 
 
+def test_a_training_tells_of_its_concepts_and_the_log_has_their_rank(run):
+    record, folder = newest(run)
+    for line in folder.metrics():
+        assert ("effective_rank" in line) == (line["kind"] == "validation" and record.recipe == "concepts")
+    assert "effective_rank" not in record.headline
+    headline = Registry(run).find("concepts").headline
+    assert 0 < headline["effective_rank"] <= 7
+
+
 def test_a_network_without_concepts_is_told_so(run):
     assert "network.kind=concept" in refused("evaluate", "seeing", "--task", "concepts")
 
@@ -101,9 +112,3 @@ def test_suffixes_are_judged_beside_those_of_other_rows(run, finished):
 
 def test_noise_of_such_texts_is_refused_in_one_line(run):
     assert "reads given tokens apart" in refused("evaluate", "concepts", "--task", "exact-likelihood")
-
-
-def test_the_page_tells_of_concepts(judged, run, tmp_path):
-    assert judged
-    succeeds("report", "concepts", "--html", tmp_path / "page.html")
-    assert "Concepts of another row cost" in (tmp_path / "page.html").read_text()

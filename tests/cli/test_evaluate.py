@@ -242,8 +242,8 @@ def test_words_of_the_training_text_are_collected_once(trained, tmp_path, monkey
     ("option", "task", "reader"),
     [
         (["--levels", 5], "likelihood", "levels"),
-        (["--rows", 4], "quality", "likelihood, exact-likelihood, levels"),
-        (["--draws", 4], "quality", "likelihood, levels"),
+        (["--rows", 4], "quality", "likelihood, exact-likelihood, levels, concepts, reconstruction"),
+        (["--draws", 4], "quality", "likelihood, levels, concepts, reconstruction"),
         (["--count", 4], "likelihood", "quality, answers, judged, mauve"),
         (["--steps", 4], "likelihood", "exact-likelihood, quality, answers, judged, mauve"),
     ],

@@ -12,6 +12,7 @@ from remask.evaluation.concept_gaps import (
     NONE,
     OWN,
     SHUFFLED,
+    concept_figures,
     gap_measurements,
     gap_sentences,
     keeping,
@@ -29,6 +30,7 @@ from remask.evaluation.concept_gaps import (
 )
 from remask.evaluation.concepts import geometry, geometry_measurements, geometry_warnings
 from remask.evaluation.likelihood import row_likelihoods
+from remask.health import verdict
 from remask.networks.concepts import Concepts
 from remask.objectives import LikelihoodBound, masking_integrand
 from remask.objectives.concepts import ConceptBound
@@ -311,3 +313,33 @@ def test_a_network_is_judged_without_dropout_and_left_as_it_was():
     )
     row_vectors(model, [batch_of(ROWS, 2)])
     assert (seen, model.network.training) == ([False], True)
+
+
+# --- while a run trains -----------------------------------------------------------------------------------
+
+
+def test_a_training_model_of_concepts_is_told_its_rank_and_share():
+    wide = [batch_of(ROWS, 2)]
+    model = Judged()
+    assert concept_figures(model, wide) == {}  # slots that are tokens differ from text to text
+    model.network.concepts = 2
+    found, vectors = concept_figures(model, wide), row_vectors(model, wide)
+    expected = geometry(vectors)
+    assert found == {"effective_rank": expected.effective_rank, "input_share": expected.input_share}
+
+
+@pytest.mark.parametrize(
+    ("rank", "share", "collapsed"), [(6.0, 0.2, False), (1.2, 0.2, True), (6.0, 0.002, True), (None, None, True)]
+)
+def test_a_run_whose_concepts_collapsed_is_told_so(rank, share, collapsed):
+    told = {"effective_rank": rank or 0.0, "input_share": share or 0.0}
+    lines = [{"kind": "trivial", "bits_per_byte": {"uniform": 8.0, "unigram": 5.0, "byte 2-gram": 4.0}}]
+    lines += [{"kind": "train", "step": 20 * k, "loss": 3.0 - k / 20, "bits_per_byte": 4.0} for k in range(1, 31)]
+    lines.append({"kind": "validation", "step": 600, "bits_per_byte": 3.0, "stderr": 0.01, **told})
+    found = [finding for finding in verdict(lines).findings if finding.startswith("collapsed concepts")]
+    assert bool(found) == collapsed
+    if collapsed:
+        assert verdict(lines).level == "weak"
+        assert f"{told['input_share']:.2%} of the concepts' mean square" in found[0]
+    plain = [{key: value for key, value in line.items() if key not in told} for line in lines]
+    assert "concepts" not in " ".join(verdict(plain).findings)
