@@ -8,6 +8,8 @@ from remask.evaluation.likelihood import evaluation_batches
 from remask.evaluation.measurement import Measurement
 from remask.judgement.text import JudgedText, rows_protocol
 from remask.model import Model
+from remask.objectives.base import Parted
+from remask.objectives.prompt_dropout import unwrapped
 
 LEVELS = 10
 
@@ -16,9 +18,14 @@ def check_levels(model: Model, recipe: Recipe, text: JudgedText) -> None:
     """Refuses a model without levels of noise.
 
     Raises:
-        UserError: the model is autoregressive.
+        UserError: the model is autoregressive, or pays for concepts of a text before its tokens.
     """
     del recipe, text
+    if isinstance(unwrapped(model.objective), Parted):
+        raise UserError(
+            "this model's bound is that of concepts and of a text given them, which no level of noise on tokens shows. "
+            "Give --task likelihood, whose rate and distortion are the two parts"
+        )
     if not has_levels(model.objective):
         raise UserError(
             "an autoregressive model has no levels of noise, and its likelihood is exact. Give --task likelihood"
