@@ -171,7 +171,7 @@ def tuned(data, head="pooled", tuning=TUNING, metric=accuracy):
 
 @pytest.mark.parametrize(("head", "task"), [("pair", PAIRED), ("cls", SINGLE)])
 def test_fine_tuning_learns_what_letters_tell(head, task):
-    data = toy_data(task, train=320)
+    data = toy_data(task, train=240)
     found = tuned(data, head, tuning=replace(TUNING, epochs=4))
     assert min(accuracy(each, data.reported.labels) for each in found.predictions) > 0.85
     assert found.rate == max(found.selection, key=lambda rate: found.selection[rate])

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from toy_sentences import GRADED, PAIRED, SINGLE
 
@@ -161,12 +160,8 @@ def test_heads_are_left_out_of_tasks_that_they_do_not_fit():
 
 @pytest.mark.data
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data are not there")
-def test_every_shared_set_is_read_whole():
-    sizes = {"mrpc": (3668, 1725, 0), "stsb": (5732, 1379, 17), "rte": (2490, 277, 0), "cola": (8533, 1043, 18)}
-    for name, expected in sizes.items():
+def test_shared_sets_are_read_whole():
+    for name, expected in {"rte": (2490, 277, 0), "cola": (8533, 1043, 18)}.items():
         task = SENTENCE_TASKS[name]
         data = task_data(task, folder_splits(SHARED, task), wanted=None, limit=None, seed=0)
         assert (len(data.train), len(data.reported), data.overlapping) == expected
-    assert (
-        np.ptp(task_data(GRADED, folder_splits(SHARED, GRADED), wanted=None, limit=None, seed=0).reported.labels) == 5
-    )
