@@ -87,6 +87,33 @@ CLASHES = [
         "too, or neither",
     ),
     (
+        ["mdlm", "data.length=64", "data.prefix=64"],
+        "data.prefix: 64 given, but data.length=64 leaves no token behind it to learn; give data.prefix=63 or less, or "
+        "another data.length",
+    ),
+    (
+        ["mdlm", "data.stride=8"],
+        "data.stride: 8 given, but only rows with a prefix overlap; give data.stride=null",
+    ),
+    (
+        ["sudoku-mdlm", "data.prefix=4"],
+        "data.prefix: 4 given, but the prompts of pairs are given already; give data.prefix=null, or plain text",
+    ),
+    (
+        ["mdlm", "data.prefix=4", "data.streaming=true"],
+        "data.prefix: 4 given, but a stream is packed, and rows with a prefix lie in one document each; give "
+        "data.prefix=null, or data.streaming=false",
+    ),
+    (
+        ["mdlm", "data.prefix=4", "data.mixture=[{source: a.tsv, prompt_key: q, response_key: a}]"],
+        "data.mixture: entry 1 of pairs given, but data.prefix=4 cuts plain text alone; give data.prefix=null",
+    ),
+    (
+        ["mdlm", "data.prefix=0", "training.prompt_dropout=0.1"],
+        "training.prompt_dropout: 0.1 given, but the text has no prompts; give training.prompt_dropout=0, or "
+        "data.prompt_key and data.response_key",
+    ),
+    (
         ["mdlm", "data.pad=end"],
         "data.pad: end given, but only prompt-response pairs are padded; give data.pad=none, or data.prompt_key and "
         "data.response_key",
