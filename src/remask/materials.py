@@ -108,12 +108,9 @@ def gather(
     in_four_bits = recipe.network.kind == "pretrained" and recipe.network.quantisation != "none"
     shared = recipe.training.parallel == "fsdp" and processes > 1 and not in_four_bits
     codec, recipe = _codec(recipe, text)
-    model = build_model(
-        recipe,
-        text.tokenizer,
-        device=torch.device("cpu") if shared else device,
-        architecture=None if codec is None else codec.architecture,
-    )
+    architecture = None if codec is None else codec.architecture
+    place = torch.device("cpu") if shared else device
+    model = build_model(recipe, text.tokenizer, device=place, architecture=architecture)
     origins = []
     if codec is not None:
         codec.fill(model.network)
