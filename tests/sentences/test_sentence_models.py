@@ -169,9 +169,9 @@ def tuned(data, head="pooled", tuning=TUNING, metric=accuracy):
     return fine_tuned(subject(), head, data, parts=parted(len(data.train), seed=0), metric=metric, tuning=tuning)
 
 
-@pytest.mark.parametrize(("head", "task"), [("pair", PAIRED), ("cls", SINGLE)])
-def test_fine_tuning_learns_what_letters_tell(head, task):
-    data = toy_data(task, train=240)
+@pytest.mark.parametrize(("head", "task", "count"), [("pair", PAIRED, 200), ("cls", SINGLE, 480)])
+def test_fine_tuning_learns_what_letters_tell(head, task, count):
+    data = toy_data(task, train=count)
     found = tuned(data, head, tuning=replace(TUNING, epochs=4))
     assert min(accuracy(each, data.reported.labels) for each in found.predictions) > 0.85
     assert found.rate == max(found.selection, key=lambda rate: found.selection[rate])
