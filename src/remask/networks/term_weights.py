@@ -20,7 +20,7 @@ class TermWeights(nn.Module):
     s = S·sigmoid(θ) with S = log 1000 and θ learned: a bound that can be left again, unlike a cut.
 
     Args:
-        weights: name → where its weight begins; cut to what the bounds allow.
+        weights: name → where its weight begins; kept a little inside the bounds (0.0014 to 0.7).
     """
 
     def __init__(self, weights: Mapping[str, float]) -> None:

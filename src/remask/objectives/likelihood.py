@@ -92,6 +92,11 @@ def whole_range(step: int) -> float:
     return 1.0
 
 
+def row_noise(generator: torch.Generator, batch: Batch) -> Float[Tensor, "B L"]:
+    """A uniform draw for each place of each row."""
+    return batch_uniform(generator, batch, batch.ids.shape[1])
+
+
 def rising_range(*, start: float, steps: int) -> Callable[[int], float]:
     """A curriculum from little noise to all: the largest time rises from `start` to 1 over the first `steps` steps."""
     return lambda step: min(1.0, start + (1.0 - start) * (step - 1) / max(steps, 1))
@@ -158,6 +163,8 @@ class LikelihoodBound:
         reweight: a factor on each example's training loss as a function of its time [B] → [B].
         curriculum: optimiser step (from 1) → the largest time drawn in training at that step, in (t_min, 1].
         t_max: that time; 1 for the bound. What is reported as a likelihood is never reweighted nor cut short.
+        draw: the uniform draws that noise is made of. Another one is for rows that were cut out of longer ones, whose
+            noise must not depend on how long the other rows of a batch are.
     """
 
     process: CategoricalProcess
@@ -166,6 +173,7 @@ class LikelihoodBound:
     reweight: Callable[[Float[Tensor, "B"]], Float[Tensor, "B"]] = torch.ones_like
     curriculum: Callable[[int], float] = whole_range
     t_max: float = 1.0
+    draw: Callable[[torch.Generator, Batch], Float[Tensor, "B L"]] = row_noise
 
     @property
     def exact(self) -> bool:
@@ -184,7 +192,7 @@ class LikelihoodBound:
         left out while the curriculum holds back the noisier times, when the loss estimates no likelihood.
         """
         t = batch_times(generator, batch, t_min=self.t_min, t_max=self.t_max)
-        noise = batch_uniform(generator, batch, batch.ids.shape[1])
+        noise = self.draw(generator, batch)
         nats = self.diffusion(network, batch, t=t, noise=noise)
         terms = {"diffusion": nats.detach().sum()} if self.t_max == 1.0 else {}
         return Loss(nats * self.reweight(t).to(nats.dtype)[:, None], batch.targets.to(nats.dtype), terms)
@@ -231,13 +239,12 @@ class LikelihoodBound:
     ) -> dict[str, Float[Tensor, "B L"]]:
         """As `likelihood_terms`, for a network that must see the whole batch at each call."""
         whole = replace(self, t_max=1.0)  # a curriculum cuts training short, never a likelihood
-        length = batch.ids.shape[1]
         times = self.t_min + (1.0 - self.t_min) * stratified(batch_uniform(generator, batch, draws))
         diffusion, reconstruction = [], []
         for t in times.unbind(-1):
-            noise = batch_uniform(generator, batch, length)
+            noise = self.draw(generator, batch)
             diffusion.append(whole.diffusion(network, batch, t=t, noise=noise))
-            noise = batch_uniform(generator, batch, length)
+            noise = self.draw(generator, batch)
             reconstruction.append(self.reconstruction(network, batch, noise=noise))
         prior = self.process.prior_divergence(batch.ids, like=times) * batch.targets
         return {

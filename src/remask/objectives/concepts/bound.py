@@ -74,7 +74,7 @@ class ConceptBound:
             kept = kept_concepts(u, share=self.nested_share, concepts=cast(int, self.concepts))
         ear = Ear()
         sourced = Sourced(network=network, source=given.source, source_real=given.source_real, kept=kept, hear=ear)
-        loss = self.bound(sourced, given.response, generator=generator)
+        loss = self._of(given)(sourced, given.response, generator=generator)
         loss = Loss(given.restore(loss.nats), batch.targets.to(loss.weight.dtype), loss.terms)
         return self.diversity.added(loss, ear.heard, network)
 
@@ -106,5 +106,13 @@ class ConceptBound:
             draws: noise draws a row, at least 1.
         """
         told = Told(network=network, concepts=concepts)
-        terms = self.bound.drawn_terms(told, given.response, generator=generator, draws=draws)
+        terms = self._of(given).drawn_terms(told, given.response, generator=generator, draws=draws)
         return {name: given.restore(term) for name, term in terms.items()}
+
+    def _of(self, given: Given) -> LikelihoodBound:
+        """The bound with noise drawn for whole rows: a row's does not depend on how many targets others have."""
+
+        def draw(generator: torch.Generator, response: Batch) -> Float[Tensor, "B S"]:
+            return given.gather(batch_uniform(generator, response, given.places.length))
+
+        return replace(self.bound, draw=draw)

@@ -1,0 +1,198 @@
+"""Objectives of concepts without a likelihood: masking, deletion and contrast.
+
+Shape letters: B rows, L places, C concepts, D features.
+"""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from concept_readers import MASK, PROCESS, Spy, V, reader, rows
+from remask.config.build import build_model
+from remask.config.load import load_recipe
+from remask.config.words import own_figure_of
+from remask.evaluation.assessment import assessed
+from remask.health.evidence import OWN_FIGURES
+from remask.networks.concepts import Concepts
+from remask.objectives.base import Assessed
+from remask.objectives.concepts import (
+    ConceptContrastive,
+    ConceptMasked,
+    ConceptTSDAE,
+    disjoint_views,
+    dropped_views,
+)
+from remask.objectives.concepts.contrastive import doubled, matching_nats, pooled
+from remask.randomness import keyed_generator
+from remask.recipes import recipe_names
+from remask.tokenizers import CharacterTokenizer
+
+MASKED = ConceptMasked(process=PROCESS, rate=0.5)
+TSDAE = ConceptTSDAE(process=PROCESS, share=0.6)
+CONTRASTIVE = ConceptContrastive(process=PROCESS, views=disjoint_views, temperature=0.1)
+OBJECTIVES = (MASKED, TSDAE, CONTRASTIVE)
+
+
+def noise(seed: int = 1):
+    return keyed_generator(seed, "noise")
+
+
+def named(objective) -> str:
+    return type(objective).__name__
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=named)
+def test_it_has_a_figure_of_its_own_and_refuses_a_likelihood(objective) -> None:
+    """No name that could be taken for one."""
+    assert isinstance(objective, Assessed)
+    assert objective.quantity in OWN_FIGURES
+    assert objective.quantity not in ("nats_per_token", "bits_per_byte")
+    with pytest.raises(ValueError, match="no likelihood"):
+        objective.likelihood_terms(Spy(), rows(), generator=noise(), draws=1)
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name.startswith("concept-")])
+def test_recipes_know_which_figure_their_objective_is_judged_by(name) -> None:
+    """What commands refuse before torch is imported is what the objective says."""
+    codec = ["network.codec=other"] if name == "concept-prior" else []
+    recipe = load_recipe(name, ["tokenizer.kind=byte", "training.precision=float32", *codec])
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"length": 8})})
+    if recipe.network.kind != "concept":
+        assert own_figure_of(recipe) is None
+        return
+    small = {"width": 16, "heads": 2, "layers": 2, "decoder_layers": 1, "concepts": 2}
+    recipe = recipe.model_copy(update={"network": recipe.network.model_copy(update=small)})
+    model = build_model(recipe, CharacterTokenizer("abcde"), device=torch.device("cpu"))
+    objective = assessed(model.objective)
+    assert own_figure_of(recipe) == (None if objective is None else objective.quantity)
+
+
+@pytest.mark.parametrize("objective", [MASKED, TSDAE], ids=named)
+def test_equal_logits_cost_the_logarithm_of_the_clean_ids(objective) -> None:
+    """Exactly, whatever is hidden; padding and given tokens are not counted."""
+    batch = rows(given=2, lengths=(8, 5, 8, 3))
+    found = objective.assess(Spy(), batch, generator=noise(), draws=3)
+    assert float(found.nats.sum() / found.weight.sum()) == pytest.approx(math.log(V - 1), rel=1e-5)
+    assert (found.weight <= 3 * batch.targets.sum(1)).all()
+
+
+def test_masking_hides_tokens_from_the_encoder_and_asks_for_no_others() -> None:
+    """Hidden places are no source; whatever stood there, encoder and decoder are told the same."""
+    batch, spy = rows(count=40, given=1), Spy()
+    MASKED(spy, batch, generator=noise())
+    first = spy.last
+    hidden = first["positions"]
+    assert torch.equal(first["z"] == MASK, hidden)
+    assert not (first["real"] & hidden).any()
+    assert torch.equal(first["real"] | hidden, batch.segments > 0)
+    other = replace(batch, ids=torch.where(hidden, 5 - batch.ids, batch.ids))
+    MASKED(spy, other, generator=noise())
+    assert torch.equal(spy.last["z"], first["z"])
+    assert torch.equal(spy.last["source"][spy.last["real"]], first["source"][first["real"]])
+    assert 0.4 < float(hidden[:, 1:].float().mean()) < 0.6
+
+
+def test_deletion_closes_up_what_the_encoder_reads_and_masks_every_target() -> None:
+    """The encoder's row is shorter, and the decoder starts from nothing at t = 1."""
+    batch, spy = rows(count=3, length=12), Spy()
+    TSDAE(spy, batch, generator=noise())
+    told = spy.last
+    assert told["source"].shape[1] < 12
+    assert (told["z"] == MASK).all()
+    assert told["t"].tolist() == [1.0] * 3
+    assert torch.equal(told["positions"], batch.targets)
+    assert all(real[: int(real.sum())].all() for real in told["real"])
+    for source, ids in zip(spy.sources(), batch.ids.tolist(), strict=True):
+        walk = iter(ids)
+        assert all(token in walk for token in source), "what is left stands in its order"
+
+
+def test_two_views_are_read_in_one_pass_and_share_no_token() -> None:
+    """First views before second ones, each closed up."""
+    batch, spy = rows(count=5, length=10), Spy(vectors=torch.randn(10, 2, 3))
+    CONTRASTIVE(spy, batch, generator=noise())
+    sources = spy.sources()
+    for first, second, ids in zip(sources[:5], sources[5:], batch.ids.tolist(), strict=True):
+        assert sorted(first + second) == sorted(ids)
+    assert len(spy.calls) == 1
+    drawn = dropped_views(0.6)(batch, noise())
+    assert not torch.equal(*drawn)
+
+
+def test_texts_that_nothing_tells_apart_cost_the_logarithm_of_their_number() -> None:
+    """Exactly, and it is the trivial value that stands beside the figure."""
+    batch, spy = rows(count=6), Spy(vectors=torch.ones(12, 2, 3))
+    found = CONTRASTIVE.assess(spy, batch, generator=noise(), draws=2)
+    assert float(found.nats.sum() / found.weight.sum()) == pytest.approx(math.log(6), rel=1e-6)
+    assert CONTRASTIVE.trivial([batch], {}) == {"equal guess": pytest.approx(math.log(6))}
+    mixed = CONTRASTIVE.trivial([batch, rows(count=2)], {})["equal guess"]
+    assert mixed == pytest.approx((6 * math.log(6) + 2 * math.log(2)) / 8)
+
+
+def test_matching_is_cross_entropy_of_cosines_both_ways() -> None:
+    """Written out by hand for two texts."""
+    views = torch.tensor([[2.0, 0.0], [0.0, 3.0], [1.0, 1.0], [0.0, 5.0]])
+    first, second = [(1.0, 0.0), (0.0, 1.0)], [(0.5**0.5, 0.5**0.5), (0.0, 1.0)]
+    scores = [[(a[0] * b[0] + a[1] * b[1]) / 0.1 for b in second] for a in first]
+
+    def cost(own: float, *others: float) -> float:
+        return math.log(sum(math.exp(score - own) for score in (own, *others)))
+
+    expected = [
+        0.5 * (cost(scores[0][0], scores[0][1]) + cost(scores[0][0], scores[1][0])),
+        0.5 * (cost(scores[1][1], scores[1][0]) + cost(scores[1][1], scores[0][1])),
+    ]
+    assert matching_nats(views, temperature=0.1).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_pooling_passes_over_concepts_that_are_not_real() -> None:
+    """A text without one is the zero vector, not nan."""
+    vectors = torch.tensor([[[1.0, 2.0], [9.0, 9.0]], [[7.0, 7.0], [7.0, 7.0]]])
+    real = torch.tensor([[True, False], [False, False]])
+    assert pooled(Concepts(vectors=vectors, real=real)).tolist() == [[1.0, 2.0], [0.0, 0.0]]
+
+
+def test_the_contrastive_loss_is_matching_and_weighted_reconstruction() -> None:
+    """In the mean over targets; both are recorded."""
+    batch = rows(count=6, lengths=(8, 8, 8, 5, 5, 5))
+    loss = CONTRASTIVE(Spy(vectors=torch.ones(12, 2, 3)), batch, generator=noise())
+    tokens = float(loss.weight.sum())
+    assert float(loss.nats.sum()) / tokens == pytest.approx(math.log(6) + 0.1 * math.log(V - 1), rel=1e-5)
+    told = CONTRASTIVE.diagnostics(reader(), {name: float(value) / tokens for name, value in loss.terms.items()})
+    assert told["matching_nats"] == pytest.approx(told["matching_nats_trivial"], rel=1e-5)
+    assert told["reconstruction_nats_per_token"] == pytest.approx(math.log(V - 1), rel=1e-5)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=named)
+@pytest.mark.parametrize("decoder", ["denoising", "weighted"])
+def test_every_part_of_a_network_is_trained_and_padding_changes_nothing(objective, decoder) -> None:
+    """Gradients reach encoder and decoder; two more places of padding leave figures alone."""
+    network, batch = reader(decoder=decoder), rows(lengths=(8, 8, 6, 6))
+    loss = objective(network, batch, generator=noise())
+    (loss.nats.sum() / loss.weight.sum()).backward()
+    silent = [name for name, weight in network.named_parameters() if weight.grad is None]
+    assert silent == []
+    rebuilt = objective.rebuild(network, batch, generator=noise())
+    assert not (rebuilt[batch.segments > 0] == MASK).any()
+    assert torch.equal(rebuilt[batch.segments == 0], batch.ids[batch.segments == 0])
+
+
+def test_numbers_out_of_range_are_refused() -> None:
+    """Each with its name."""
+    for build, key in (
+        (lambda: replace(MASKED, rate=1.0), "rate"),
+        (lambda: replace(TSDAE, share=0.0), "share"),
+        (lambda: replace(CONTRASTIVE, temperature=0.0), "temperature"),
+        (lambda: replace(CONTRASTIVE, reconstruction_weight=-1.0), "reconstruction_weight"),
+    ):
+        with pytest.raises(ValueError, match=key):
+            build()
+
+
+def test_doubled_rows_keep_their_places_in_the_global_batch() -> None:
+    """The same rows twice over."""
+    batch = rows(count=2)
+    twice = doubled(batch)
+    assert (twice.rows.tolist(), twice.global_size, len(twice)) == ([0, 1, 0, 1], 2, 4)
