@@ -18,6 +18,7 @@ from remask.checkpoints import Checkpoints
 from remask.config.build import build_model
 from remask.config.load import load_recipe
 from remask.config.saved import load_model, save_model
+from remask.data.batch import Batch
 from remask.errors import RunError
 from remask.guard import cautious
 from remask.networks.mask_bias import MaskBias
@@ -108,6 +109,7 @@ def looks(world, folder: Path) -> dict:
         "damaged": damaged(world, folder / "damaged"),
         "refused": refused(world, folder / "refused"),
         "experts": experts(world),
+        "concepts": concepts(world),
     }
 
 
@@ -331,6 +333,39 @@ def experts(world) -> dict:
     return {**seen, "moved": max(float(found[key].abs().max()) for key in biases)}
 
 
+def concepts(world) -> dict:
+    """A network that is asked in two parts: its likelihood terms and gradients, shared out and on one process."""
+    size = [
+        "network.width=16",
+        "network.heads=2",
+        "network.concepts=3",
+        "network.decoder_layers=1",
+        "tokenizer.kind=byte",
+    ]
+    recipe = load_recipe("concept-diffusion", [*size, "data.length=12", "data.prefix=6"])
+    ids = torch.arange(24).view(2, 12) % 7 + 97
+    batch = Batch(
+        ids=ids,
+        segments=torch.ones_like(ids),
+        targets=(torch.arange(12) >= 6).expand(2, -1),
+        byte_lengths=torch.ones_like(ids),
+        rows=torch.arange(2),
+        global_size=2,
+    )
+    said, gradients = [], []
+    for company in (world, ALONE):
+        model = build_model(recipe, ByteTokenizer(), device=torch.device("cpu"))
+        assert isinstance(model.network, Layered)
+        shard(model.network, layers=model.network.repeated_layers(), world=company)
+        with torch.no_grad():
+            terms = model.objective.likelihood_terms(model.network, batch, generator=keyed_generator("noise"), draws=2)
+        said.append(float(torch.stack([term.sum() for term in terms.values()]).sum()))
+        model.objective(model.network, batch, generator=keyed_generator("noise")).nats.sum().backward()
+        found = {name: p.grad for name, p in model.network.named_parameters() if p.grad is not None}
+        gradients.append({name: whole(gradient) for name, gradient in found.items()})
+    return {"said": said, "gradients": farthest(*gradients)}
+
+
 def looks_of_four(world, folder: Path) -> dict:
     """What two processes wrote, read by four of which one holds no row of the vocabulary; and the other way."""
     seen = {}
@@ -464,6 +499,15 @@ def test_two_processes_train_the_experts_of_one_and_balance_them_alike(seen, kin
         assert one["experts"][kind] < 1e-12
         assert one["experts"][kind + " balance"]
         assert one["experts"]["moved"] > 0.015
+
+
+def test_a_sharded_network_is_asked_in_two_parts(seen):
+    """The gathered weights of both parts are those of one process, in evaluation and within a training pass."""
+    for one in seen["two"]:
+        sharded, alone = one["concepts"]["said"]
+        assert sharded == pytest.approx(alone, rel=1e-5)
+        assert alone > 10
+        assert one["concepts"]["gradients"] < 1e-3
 
 
 def both(folder: Path) -> dict:

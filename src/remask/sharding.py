@@ -14,6 +14,10 @@ from torch import Tensor, nn
 from remask.parallel import World
 
 
+WAYS_IN = ("resume", "encode", "decode")
+"""Other ways into a network than a plain call: with a cache, or in its two parts. Each brings the weights together."""
+
+
 @runtime_checkable
 class Layered(Protocol):
     """A network of repeated layers, each of which is gathered, compiled or computed again as one."""
@@ -74,8 +78,9 @@ def shard(network: nn.Module, *, layers: Iterable[nn.Module], world: World, devi
     fully_shard(network, **options)
     for parameter in by_hand | uncut:
         parameter.data = parameter.data.to(device)
-    if hasattr(network, "resume"):  # the other way into a network, with a cache
-        register_fsdp_forward_method(network, "resume")
+    for way in WAYS_IN:
+        if hasattr(network, way):
+            register_fsdp_forward_method(network, way)
 
 
 if TYPE_CHECKING:
