@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from remask.parallel import World
 
-
 WAYS_IN = ("resume", "encode", "decode")
 """Other ways into a network than a plain call: with a cache, or in its two parts. Each brings the weights together."""
 
