@@ -20,6 +20,7 @@ CONCEPTS = ("concept-weighted", "concept-perceiver", "concept-posonly", "concept
 OWN_FIGURES = [name for name in recipe_names() if name.startswith(CONCEPTS)]
 LATENT = ("concept-autoencoder", "concept-prior")  # the second stands on the first: test_latent_recipes.py
 SCRATCH = [name for name in recipe_names() if name not in (*PRETRAINED, *TASKS, *OWN_FIGURES, *LATENT)]
+LARGE = [name for name in SCRATCH if "-h512" in name]
 SMALL = [*TINY, "training.micro_batch_size=2"]
 
 
@@ -28,7 +29,7 @@ def small_blocks(name: str) -> list[str]:
     if name == "bijective-hybrid":
         return ["network.layers=4"]
     if name.startswith("concept-diffusion"):
-        large = ["data.config=null", "training.precision=float32"] if "-h512" in name else []
+        large = ["data.config=null", "training.precision=float32"] if name in LARGE else []
         return ["data.prefix=8", "data.stride=8", "network.concepts=4", *large]
     if not name.endswith("bd3lm"):
         return []
@@ -47,7 +48,8 @@ def test_a_recipe_trains_saves_loads_samples_and_is_judged(home, text, name):
     assert 0 < nats_per_token(succeeds("evaluate", "last", "--task", "likelihood", "--json")) < 30
     model, _ = open_model("last", device=torch.device("cpu"))
     prompt = ["--prompt", "the list"] if name.startswith("concept-diffusion") else []
-    for sampler in valid_samplers(model):
+    # of another size of a recipe one sampler is enough
+    for sampler in valid_samplers(model)[:1] if name in LARGE else valid_samplers(model):
         (line,) = succeeds("sample", "last", *prompt, "--sampler", sampler, "--json").objects
         assert line["sampler"] == sampler
         assert len(line["ids"]) == 16
