@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import concept_readers
 from doubles import Constant, make_process
 from remask.evaluation.levels import (
     LevelSums,
@@ -28,6 +29,7 @@ from remask.objectives import (
     ScoreEntropy,
     generic_integrand,
 )
+from remask.objectives.concepts.bound import ConceptBound
 from remask.objectives.prompt_dropout import PromptDropout
 from remask.processes import Masking, Uniform
 from remask.randomness import keyed_generator
@@ -72,6 +74,18 @@ def test_the_mean_over_levels_is_the_diffusion_term_of_the_likelihood_with_as_ma
     assert found.nats[""].shape == (5, 2)
     assert found.nats[""].mean(1).sum() == pytest.approx(expected, rel=1e-5)
     assert model.network.training
+
+
+def test_levels_of_a_bound_given_concepts_are_of_the_targets_told_through_concepts_alone():
+    """Their mean is the likelihood's diffusion term: given tokens never stand in the row that is denoised."""
+    objective = ConceptBound(bound=replace(BOUND, process=concept_readers.PROCESS, t_max=0.5))
+    model = Model(concept_readers.reader(), objective)
+    batches = [concept_readers.rows(given=3, lengths=(8, 5, 6, 4))]
+    sums = row_levels(model, batches, levels=4, draws=2, seed=1, unigram=UNIGRAM)
+    whole = row_likelihoods(model, batches, draws=8, seed=1)
+    mean = (sums.nats[""] * np.diff(sums.edges)).sum(1) / np.diff(sums.edges).sum()
+    assert mean == pytest.approx(whole.rows["diffusion"], rel=1e-5)
+    assert sums.nats["uniform"].min() >= 0
 
 
 def test_levels_divide_the_times_of_the_bound():

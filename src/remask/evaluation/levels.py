@@ -21,7 +21,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from remask.data.batch import Batch
@@ -29,6 +29,7 @@ from remask.evaluation.likelihood import Judged, ratio
 from remask.evaluation.measurement import Measurement
 from remask.objectives.base import Network, Objective
 from remask.objectives.block_diffusion import BlockDiffusion
+from remask.objectives.concepts.bound import ConceptBound
 from remask.objectives.likelihood import LikelihoodBound
 from remask.objectives.noisy import WantedRows
 from remask.objectives.prompt_dropout import unwrapped
@@ -66,7 +67,7 @@ class ConstantNetwork:
         *,
         segments: Int[Tensor, "B L"],
         positions: Bool[Tensor, "B L"],
-        **tables: Int[Tensor, "B L"],
+        **tables: Shaped[Tensor, "B ..."],
     ) -> Float[Tensor, "M V"]:
         """As `Network`."""
         del z, t, segments, tables
@@ -164,13 +165,15 @@ def _at_draws(
     asked, rows = network, batch
     if isinstance(bare, BlockDiffusion):  # each block has times of its own
         asked, rows = bare.fold(network, batch), bare.blocks(batch)
+    if isinstance(bare, ConceptBound):  # given tokens are read as concepts, and the targets are rows of their own
+        bound, asked, rows = bare.apart(network, batch)
     times = bound.t_min + (1.0 - bound.t_min) * stratified(batch_uniform(generator, rows, draws))
     sums = []
     for t in times.unbind(-1):
-        noise = batch_uniform(generator, rows, rows.ids.shape[1])
+        noise = bound.draw(generator, rows)
         nats = bound.diffusion(asked, rows, t=t, noise=noise).to(widest_float(batch.ids.device))
-        batch_uniform(generator, rows, rows.ids.shape[1])  # the likelihood's reconstruction term draws here
-        sums.append(nats.reshape(batch.ids.shape).sum(-1))
+        bound.draw(generator, rows)  # the likelihood's reconstruction term draws here
+        sums.append(nats.reshape(len(batch), -1).sum(-1))
     return torch.stack(sums, -1)
 
 

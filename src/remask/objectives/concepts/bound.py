@@ -13,6 +13,7 @@ Shape letters: B rows, L places of a row, S places of the longest response.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -92,6 +93,17 @@ class ConceptBound:
         given, reader = split_given(batch), cast(ConceptReader, network)
         concepts = reader.encode(given.source, real=given.source_real)
         return self.terms_given(reader, given, concepts, generator=generator, draws=draws)
+
+    def apart(self, network: Network, batch: Batch) -> tuple[LikelihoodBound, Network, Batch]:
+        """The bound over all times, the network told the given tokens, and the targets as rows: (1) as a plain bound.
+
+        Args:
+            network: takes `source` and `source_real` beside what a `Network` takes.
+            batch: clean rows.
+        """
+        given = split_given(batch)
+        told = partial(network, source=given.source, source_real=given.source_real)
+        return replace(self._of(given), t_max=1.0), told, given.response
 
     def terms_given(
         self, network: ConceptReader, given: Given, concepts: Any, *, generator: torch.Generator, draws: int
