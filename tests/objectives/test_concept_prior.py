@@ -85,7 +85,7 @@ def objective() -> ConceptPrior:
     return ConceptPrior(bound=bound, channel=channel, diffusion=diffusion, skill=skill_of(diffusion))
 
 
-def terms_of(knowing: Knowing, *, copies: int = 500, draws: int = 16) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def terms_of(knowing: Knowing, *, copies: int = 300, draws: int = 12) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The mean of each term for each text [9], and the standard error of their sum."""
     batch = full_batch(TEXTS.repeat(copies, 1).numpy())
     terms = objective().likelihood_terms(knowing, batch, generator=keyed_generator(5, "test"), draws=draws)
@@ -106,8 +106,8 @@ def test_the_five_terms_of_the_truth_add_up_to_the_texts_own_nats():
     gap = sum(terms.values()) + knowing.law.log().numpy()
     assert sorted(terms) == ["concepts_diffusion", "concepts_prior", "diffusion", "prior", "reconstruction"]
     assert (np.abs(gap) < 4 * error).all()
-    assert error.max() < 0.12
-    assert abs(float(knowing.law @ torch.from_numpy(gap))) < 0.02
+    assert error.max() < 0.18
+    assert abs(float(knowing.law @ torch.from_numpy(gap))) < 0.06
 
 
 def test_the_rate_is_what_the_noisy_concept_tells_of_the_text():
@@ -120,7 +120,7 @@ def test_the_rate_is_what_the_noisy_concept_tells_of_the_text():
     density = torch.exp(-0.5 * ((z - alpha * knowing.places[:, None]) / sigma) ** 2) / (sigma * math.sqrt(2 * math.pi))
     together = knowing.law @ density
     information = float((knowing.law[:, None] * density * (density / together).log().nan_to_num()).sum() * 12 / 20000)
-    assert rate == pytest.approx(information, abs=0.02)
+    assert rate == pytest.approx(information, abs=0.04)
 
 
 def test_a_wrong_belief_costs_its_divergence_from_the_truth():
@@ -151,7 +151,7 @@ def test_a_prior_that_has_learned_nothing_pays_the_stated_rate():
     white = (places - places.mean()) / places.std(correction=0)  # mean square 1 over texts that are all alike
     silent = Silent(law=torch.full((9,), 1 / 9, dtype=torch.float64), places=white)
     terms, _ = terms_of(silent)
-    assert float(terms["concepts_diffusion"].mean()) == pytest.approx(objective().trivial_rate, rel=0.02)
+    assert float(terms["concepts_diffusion"].mean()) == pytest.approx(objective().trivial_rate, rel=0.04)
     assert objective().trivial_rate == pytest.approx(0.5 * math.log1p(1 / math.tan(math.pi * T0 / 2) ** 2))
     assert objective().channel.capacity == pytest.approx(objective().trivial_rate)
 
@@ -177,12 +177,12 @@ def test_a_rows_nats_are_spread_over_its_targets_and_none_are_lost():
     assert per_target(torch.tensor([3.0, 5.0]), batch).tolist() == [[1.5, 1.5], [5.0, 0.0]]
 
 
-@pytest.mark.parametrize(("walk", "steps"), [(ddpm, 60), (ddim, 60), (heun, 20)])
+@pytest.mark.parametrize(("walk", "steps"), [(ddpm, 40), (ddim, 40), (heun, 15)])
 def test_concepts_and_then_texts_are_drawn_from_the_law(walk, steps):
     knowing, generator = network(), keyed_generator(7, "test")
-    prompt = blank_prompt(2000, 2)
+    prompt = blank_prompt(1200, 2)
     told = imagine(knowing, objective(), prompt, walk=walk, times=time_grid(steps, end=T0), generator=generator)
-    drawn = ancestral(told, time_grid(30), prompt=prompt, generator=generator).numpy()
+    drawn = ancestral(told, time_grid(20), prompt=prompt, generator=generator).numpy()
     assert chi_squared(drawn, TEXTS.numpy(), knowing.law.numpy()) > 1e-4
     assert chi_squared(drawn, TEXTS.numpy(), random_law(8).numpy()) < 1e-4
 

@@ -15,7 +15,8 @@ from remask.samplers.gaussian import ddim, ddpm, heun
 from remask.schedules import time_grid
 
 SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "heun": heun}
-COUNT = 4000
+COUNT = 1500
+"""Draws; the variance of DDPM is short by 2 % at 250 steps, half of what so many draws could show."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def chance_of_moments(x, mixture):
     return float(stats.chi2.sf(float(gap @ torch.linalg.solve(spread, gap)), len(gap)))
 
 
-@pytest.mark.parametrize(("name", "steps"), [("ddpm", 120), ("ddim", 120), ("heun", 30)])
+@pytest.mark.parametrize(("name", "steps"), [("ddpm", 250), ("ddim", 80), ("heun", 20)])
 @pytest.mark.parametrize("process", [CosineNoise(), LinearNoise(), SquareRootNoise()], ids=lambda p: type(p).__name__)
 def test_many_steps_reproduce_mean_and_covariance(name, steps, process):
     mixture = mixtures.three_clouds()
@@ -67,7 +68,7 @@ def test_many_steps_reproduce_mean_and_covariance(name, steps, process):
     assert chance_of_moments(x, noisy(mixture, left)) > 1e-3
 
 
-@pytest.mark.parametrize(("name", "steps"), [("ddpm", 120), ("ddim", 120), ("heun", 30)])
+@pytest.mark.parametrize(("name", "steps"), [("ddpm", 250), ("ddim", 80), ("heun", 20)])
 def test_a_wrong_denoiser_is_rejected(name, steps):
     mixture = mixtures.three_clouds()
     x = draw(SAMPLERS[name], Knowing(CosineNoise(), mixture, factor=0.95), steps=steps)
@@ -95,8 +96,10 @@ def test_a_grid_that_ends_above_zero_leaves_the_noise_of_its_last_time(name):
 
 @cache
 def end_of_the_flow(end):
-    """Where the flow carries its start, to 1e-6."""
-    return draw(heun, Knowing(CosineNoise(), mixtures.two_humps()), steps=400, end=end, count=40)
+    """Where the flow carries its start, by the rule of Richardson: an error of order 2 cancels between two grids."""
+    model = Knowing(CosineNoise(), mixtures.two_humps())
+    coarse, fine = (draw(heun, model, steps=steps, end=end, count=40) for steps in (80, 160))
+    return (4 * fine - coarse) / 3
 
 
 @pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("heun", 2)])
@@ -104,7 +107,7 @@ def end_of_the_flow(end):
 def test_the_error_falls_with_the_order_of_the_method(name, order, end):
     model = Knowing(CosineNoise(), mixtures.two_humps())
     errors = []
-    for steps in (20, 40, 80):
+    for steps in (16, 32, 64):
         reached = draw(SAMPLERS[name], model, steps=steps, end=end, count=40)
         errors.append(float((reached - end_of_the_flow(end)).abs().mean()))
     slopes = [math.log2(a / b) for a, b in pairwise(errors)]
