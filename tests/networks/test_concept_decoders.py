@@ -67,6 +67,20 @@ def test_the_source_matters_to_all_but_the_network_without_concepts(encoder, dec
     assert torch.allclose(base, moved, atol=1e-4) is (encoder == "none")
 
 
+@pytest.mark.parametrize("encoder", ["tokens", "perceiver", "mean"])
+def test_places_before_and_behind_the_source_that_are_not_there_change_nothing(encoder):
+    """Where every source token is a concept, its place is counted from the last one there."""
+    network = make(stirred=True, encoder=encoder)
+    z, source, real = torch.full((1, 6), MASK), tokens(1, 7), all_real(tokens(1, 7))
+    beside, absent = torch.full((1, 2), 5), torch.zeros(1, 2, dtype=torch.bool)
+    alone = run(network, z, source=source)
+    for order in ((0, 1), (1, 0)):
+        ids = torch.cat([(source, beside)[part] for part in order], 1)
+        there = torch.cat([(real, absent)[part] for part in order], 1)
+        padded = run(network, z, source=ids, source_real=there)
+        torch.testing.assert_close(padded, alone, atol=1e-5, rtol=1e-5)
+
+
 @each_pair
 def test_no_source_is_a_source_without_a_token(encoder, decoder):
     network = make(stirred=True, decoder=decoder, **ENCODERS[encoder])

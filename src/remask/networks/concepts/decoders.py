@@ -44,8 +44,8 @@ class Memory(nn.Module):
     ) -> tuple[Float[Tensor, "B C+2 D"], Bool[Tensor, "B C+2"], Float[Tensor, "B C+2 F 2"]]:
         """The vectors, which of them are real, and their rotations."""
         batch, slots = len(vectors), torch.arange(real.shape[1], device=real.device)
-        count = real.sum(1, keepdim=True)
-        places = slots - count if self.natural else (-1 - slots).expand(batch, -1)
+        # tokens end right before the first place, whatever is missing among them
+        places = slots - ((slots + 1) * real).amax(1, keepdim=True) if self.natural else (-1 - slots).expand(batch, -1)
         places = torch.cat([places.new_zeros(batch, len(self.nothing)), places], 1)
         nothing = self.nothing.to(vectors.dtype).expand(batch, -1, -1)
         everyone = torch.cat([real.new_ones(nothing.shape[:2]), real], 1)
