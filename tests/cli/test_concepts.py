@@ -64,6 +64,9 @@ def test_the_share_recovered_lies_between_two_runs_of_the_same_rows(judged, run,
     words = refused("evaluate", "concepts", "--task", "concepts", "--none", "seeing", "--full", other)
     assert "--full mdlm-file_" in words
     assert "has other held-out rows" in words
+    written = next(finished("concept-tsdae").glob("concept-tsdae_*"))
+    words = refused("evaluate", "concepts", "--task", "concepts", "--none", written, "--full", "seeing")
+    assert "gives text no likelihood" in words
     assert "--none is given without --full" in refused("evaluate", "concepts", "--task", "concepts", "--none", "seeing")
     unread = refused("evaluate", "concepts", "--task", "likelihood", "--none", "seeing")
     assert "--none is given, and of the tasks" in unread

@@ -13,6 +13,7 @@ from remask.config.schema import Recipe
 from remask.continuation import SourceNetwork
 from remask.data.batch import Batch
 from remask.errors import UserError
+from remask.evaluation.assessment import assessed
 from remask.evaluation.concept_gaps import (
     NONE,
     OWN,
@@ -182,7 +183,7 @@ def _check_rows(other: Comparator, model: Model, recipe: Recipe, text: JudgedTex
     """Refuses a run whose held-out rows are others.
 
     Raises:
-        UserError: it reads another text, other tokens or other rows, or has no likelihood.
+        UserError: it reads another text, other tokens or other rows.
     """
     own_split = {"split": recipe.evaluation.split, "rows": recipe.evaluation.rows}
     theirs = other.recipe.model_copy(update={"evaluation": other.recipe.evaluation.model_copy(update=own_split)})
@@ -205,10 +206,15 @@ def load_comparator(option: str, reference: str, *, registry: Registry, device: 
         device: where it computes.
 
     Raises:
-        UserError: there is no such run, it has no finished model, or no likelihood.
+        UserError: there is no such run, it has no finished model, or it gives text no likelihood.
     """
     record = registry.find(reference)
     folder = registry.folder_of(record)
     model, _ = load_model(folder.model_path, device=device)
     recipe = load_recipe(str(folder.recipe_path))
+    if assessed(model.objective) is not None:
+        raise UserError(
+            f"{option} {record.id} gives text no likelihood (objective {recipe.objective.kind}), and R(C) is a share "
+            "of likelihoods. Give a run of recipe concept-diffusion, mdlm or ar"
+        )
     return Comparator(option=option, run=record.id, model=model, recipe=recipe, data_hash=record.data_hash)
