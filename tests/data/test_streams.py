@@ -138,7 +138,7 @@ def test_workers_change_nothing_and_a_state_is_that_of_what_was_handed_out(two):
 
 
 @given(stop=st.integers(1, 30), length=st.integers(1, 9))
-@settings(max_examples=25)
+@settings(max_examples=10)
 def test_a_lane_taken_up_at_any_row_goes_on_as_it_would_have(stop, length, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp() / "rows"
     if not folder.exists():
@@ -163,7 +163,7 @@ def test_each_document_is_seen_once_an_epoch_and_by_one_lane(tmp_path, shards, s
     documents = texts("d", 120)
     folder = write_shards(tmp_path / "set", *(documents[i::shards] for i in range(shards)))
     feed = feed_of([stream_of(folder, tmp_path)], lanes=4, batch_size=8, shuffle=shuffle)
-    batches, _ = read(feed, 80)
+    batches, _ = read(feed, 32)
     lanes = documents_in(batches, 4)
     epochs = [Counter(lane) for lane in lanes]
     assert set().union(*epochs) == set(documents)

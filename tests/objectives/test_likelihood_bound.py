@@ -96,7 +96,7 @@ def value_and_gradient(values: torch.Tensor, logits: torch.Tensor) -> tuple[torc
 
 
 @each_noise
-@settings(max_examples=15)
+@settings(max_examples=6)
 @cases
 def test_the_closed_form_is_the_generic_integrand(kind, schedule, size, seed, t):
     process, _, logits, z, x, times = random_case(kind, schedule, size=size, seed=seed, t=t)
@@ -107,7 +107,7 @@ def test_the_closed_form_is_the_generic_integrand(kind, schedule, size, seed, t)
 
 
 @each_noise
-@settings(max_examples=15)
+@settings(max_examples=6)
 @cases
 def test_the_score_entropy_of_sedd_is_the_same_integrand(kind, schedule, size, seed, t):
     """The score read off the same posterior: values and gradients (DESIGN fact 1)."""
@@ -119,7 +119,7 @@ def test_the_score_entropy_of_sedd_is_the_same_integrand(kind, schedule, size, s
 
 
 @each_noise
-@settings(max_examples=15)
+@settings(max_examples=6)
 @cases
 def test_the_integrand_is_a_divergence(kind, schedule, size, seed, t):
     """Never negative, and zero for a network that knows the clean token."""

@@ -65,7 +65,7 @@ def absorbing_by_definition(noise, logits, x, t) -> torch.Tensor:
 
 
 @each_curve
-@settings(max_examples=15)
+@settings(max_examples=6)
 @cases
 def test_absorbing_score_entropy_is_sedds_sum(schedule, size, seed, t):
     process, noise, logits, z, x, times = random_case("masking", schedule, size=size, seed=seed, t=t)
@@ -76,7 +76,7 @@ def test_absorbing_score_entropy_is_sedds_sum(schedule, size, seed, t):
 
 
 @each_curve
-@settings(max_examples=15)
+@settings(max_examples=6)
 @cases
 def test_uniform_score_entropy_is_sedds_sum_and_the_likelihood_bound(schedule, size, seed, t):
     process, noise, logits, z, x, times = random_case("uniform", schedule, size=size, seed=seed, t=t)
@@ -89,7 +89,7 @@ def test_uniform_score_entropy_is_sedds_sum_and_the_likelihood_bound(schedule, s
 
 
 @each_curve
-@settings(max_examples=15)
+@settings(max_examples=6)
 @cases
 def test_absorbing_score_entropy_is_the_bound_plus_what_normalisation_is_off_by(schedule, size, seed, t):
     process, _, logits, z, x, times = random_case("masking", schedule, size=size, seed=seed, t=t)
