@@ -12,6 +12,7 @@ from remask.evaluation.concept_gaps import (
     NONE,
     OWN,
     SHUFFLED,
+    ConceptSums,
     concept_figures,
     gap_measurements,
     gap_sentences,
@@ -255,6 +256,18 @@ def test_a_gap_is_paired_over_rows_and_its_interval_is_told():
     assert (gap.trivial, gap.unit, gap.examples.identity) == ({"unread concepts": 0}, "nats/token", "these")
     low, high = gap.value - 1.96 * gap.stderr, gap.value + 1.96 * gap.stderr
     assert f"95 % interval {low:.4f} to {high:.4f}" in gap_sentences([gap])[0]
+
+
+def test_rows_of_one_document_are_not_counted_as_independent():
+    """Each row there twice is no more evidence: the error is that of the documents, the gap the same."""
+    plain = gap_measurements(sums_of(), protocol={}, identity="these")[0]
+    sums = sums_of(ROWS)
+    nats = {name: np.repeat(values, 2) for name, values in sums.nats.items()}
+    twice = ConceptSums(nats=nats, tokens=np.repeat(sums.tokens, 2), documents=np.repeat(np.arange(4), 2))
+    gap = gap_measurements(twice, protocol={}, identity="these")[0]
+    assert (gap.value, gap.stderr) == (pytest.approx(plain.value), pytest.approx(plain.stderr))
+    assert gap.protocol["errors_over"] == "4 documents"
+    assert "over 4 documents" in gap_sentences([gap])[0]
 
 
 def test_concepts_that_nothing_reads_have_no_gap_and_are_called_useless():

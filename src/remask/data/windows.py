@@ -74,6 +74,11 @@ class WindowRows:
         """The windows of L tokens, without padding, int64."""
         return np.flatnonzero(self._ends - self._starts == self.length)
 
+    def documents(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The number of the document that each of these windows lies in, int64."""
+        starts = self._starts[np.asarray(indices, dtype=np.int64)]
+        return np.searchsorted(self.store.document_offsets, starts, side="right") - 1
+
     @property
     def targets(self) -> int:
         """Tokens behind the given ones, of all rows."""

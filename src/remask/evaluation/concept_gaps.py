@@ -86,10 +86,13 @@ class ConceptSums:
     Attributes:
         nats: the bound of each row, ends included, by variant [R].
         tokens: target tokens [R].
+        documents: the document that each row lies in, where rows of one overlap or follow each other; None: rows are
+            taken for independent [R].
     """
 
     nats: Mapping[str, npt.NDArray[np.float64]]
     tokens: npt.NDArray[np.float64]
+    documents: npt.NDArray[np.int64] | None = None
 
 
 @torch.no_grad()
@@ -188,9 +191,7 @@ def gap_measurements(sums: ConceptSums, *, protocol: Mapping[str, Any], identity
     """
     named = {"shuffle_gap": (SHUFFLED, "unread concepts"), "none_gap": (NONE, "unread concepts")}
     return [
-        _gap(
-            name, sums.nats[variant] - sums.nats[OWN], sums.tokens, beside=beside, protocol=protocol, identity=identity
-        )
+        _gap(name, sums.nats[variant] - sums.nats[OWN], sums, beside=beside, protocol=protocol, identity=identity)
         for name, (variant, beside) in named.items()
     ]
 
@@ -207,7 +208,7 @@ def slot_measurements(sums: ConceptSums, *, protocol: Mapping[str, Any], identit
         _gap(
             "slot_gap",
             nats - sums.nats[OWN],
-            sums.tokens,
+            sums,
             beside="unread slot",
             protocol={**protocol, "slot": int(name.removeprefix("slot "))},
             identity=identity,
@@ -220,13 +221,19 @@ def slot_measurements(sums: ConceptSums, *, protocol: Mapping[str, Any], identit
 def _gap(
     name: str,
     difference: npt.NDArray[np.float64],
-    tokens: npt.NDArray[np.float64],
+    sums: ConceptSums,
     *,
     beside: str,
     protocol: Mapping[str, Any],
     identity: str,
 ) -> Measurement:
-    value, error = ratio(difference, tokens)
+    """A mean of paired differences; its error is over documents where they are known: their rows depend."""
+    tokens, parts, documents = sums.tokens, (difference, sums.tokens), sums.documents
+    if documents is not None and len(np.unique(documents)) > 1:
+        _, place = np.unique(documents, return_inverse=True)
+        parts = (np.bincount(place, weights=difference), np.bincount(place, weights=tokens))
+        protocol = {**protocol, "errors_over": f"{len(parts[0])} documents"}
+    value, error = ratio(*parts)
     return Measurement(
         name=name,
         value=value,
@@ -308,13 +315,19 @@ def interval(measurement: Measurement) -> tuple[float, float] | None:
     return measurement.value - _NORMAL * measurement.stderr, measurement.value + _NORMAL * measurement.stderr
 
 
+def _over(measurement: Measurement) -> str:
+    return f"over {measurement.protocol.get('errors_over', 'rows')}"
+
+
 def gap_sentences(measurements: Sequence[Measurement]) -> list[str]:
     """What the shuffle gap and R(C) say, in words; nothing where they were not measured."""
     said = []
     for figure in measurements:
         bounds = interval(figure)
         if figure.name == "shuffle_gap" and bounds is not None:
-            between = f"{figure.value:.4f} nats a token, 95 % interval {bounds[0]:.4f} to {bounds[1]:.4f} over rows"
+            between = (
+                f"{figure.value:.4f} nats a token, 95 % interval {bounds[0]:.4f} to {bounds[1]:.4f} {_over(figure)}"
+            )
             told = "the concepts carry the text they were read from" if bounds[0] > 0 else "NO USE OF THE CONCEPTS"
             said.append(f"shuffle gap: {between}: {told}")
         if figure.name == "recovered_share" and figure.examples and sum(figure.examples.weights or ()) <= 0:

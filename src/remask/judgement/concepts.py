@@ -1,7 +1,7 @@
 """The concepts task: what the concept vectors of a run carry, and what they are worth in nats."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from remask.config.saved import load_model
 from remask.config.schema import Recipe
 from remask.continuation import SourceNetwork
 from remask.data.batch import Batch
+from remask.data.windows import WindowRows
 from remask.errors import UserError
 from remask.evaluation.assessment import assessed
 from remask.evaluation.concept_gaps import (
@@ -131,10 +132,13 @@ class ConceptTask:
         identity = rows_identity(model, recipe, text, chosen)
         end_share = text.predictors.end_share if text.rows.shows_ends else None
         others = _others(text, chosen)
+        documents = text.rows.documents(chosen) if isinstance(text.rows, WindowRows) else None
         drawn = {"likelihood": "upper bound", "draws": spec.draws, **protocol}
 
         def nats(changes: Mapping[str, Change], draws: int) -> ConceptSums:
-            return row_nats(model, batches, others, changes=changes, draws=draws, seed=recipe.seed, end_share=end_share)
+            common = {"seed": recipe.seed, "end_share": end_share}
+            found = row_nats(model, batches, others, changes=changes, draws=draws, **common)
+            return replace(found, documents=documents)
 
         sums = nats({OWN: own, SHUFFLED: shuffled, NONE: keeping(0), **_kept(model)}, spec.draws)
         figures = gap_measurements(sums, protocol=drawn, identity=identity)
