@@ -11,7 +11,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "reliability"))
 
 from fuzz import SMALL_NUMBERS, Config, configs, judge
 
-TRIED = 25
+TRIED = 18
 
 
 def outcome_of(config: Config, home: Path) -> tuple[str, str | None]:

@@ -24,7 +24,7 @@ KEYS = [".".join(keys) for keys in dict.fromkeys(every_key())]
 ONE_FOLDER = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     deadline=None,
-    max_examples=50,
+    max_examples=20,
 )
 
 
@@ -484,7 +484,7 @@ OVERRIDES = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(name=st.sampled_from(recipe_names()), overrides=OVERRIDES)
 @example(name="mdlm", overrides=["network.width=" + "9" * 18, "network.heads=7"])
 @example(name="mdlm", overrides=["training.batch_size=" + "9" * 18, "training.micro_batch_size=" + "7" * 17])

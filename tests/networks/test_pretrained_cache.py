@@ -46,6 +46,10 @@ def prefixes(*lengths):
     return Prompt(ids=ids, fixed=torch.arange(LENGTH) < torch.tensor(lengths)[:, None])
 
 
+def shorter(prompt, length):
+    return Prompt(ids=prompt.ids[:, :length], fixed=prompt.fixed[:, :length])
+
+
 def gaps():
     fixed = torch.rand(4, LENGTH, generator=keyed_generator(6)) < 0.5
     fixed[:, 4:8] = True
@@ -109,7 +113,8 @@ def test_blocks_are_drawn_the_same_with_and_without(kind, dtype):
 )
 def test_blocks_are_drawn_the_same_whatever_is_given_and_whenever_rows_end(prompt, stop, walk, block_length, attention):
     model = make_model(read_in_blocks(block_length), MASKING, attention=attention)
-    draw = partial(blockwise, times=time_grid(2), block_length=block_length, walk=walk, prompt=prompt, stop=stop)
+    given = prompt if block_length > 1 else shorter(prompt, 6)
+    draw = partial(blockwise, times=time_grid(2), block_length=block_length, walk=walk, prompt=given, stop=stop)
     assert torch.equal(*draw_both(model, draw))
 
 
@@ -233,7 +238,7 @@ def test_a_common_prefix_is_read_in_one_call():
 
 
 @each_kind
-@pytest.mark.parametrize("blocks", [3, 6])
+@pytest.mark.parametrize("blocks", [2, 3])
 def test_blocks_compute_a_place_once_a_step_and_once_to_be_remembered(kind, blocks):
     """And a lead a step, and a start token: for each step of the first block, then once more to be remembered."""
     model = make_model(read_in_blocks(4), MASKING, kind=kind)
