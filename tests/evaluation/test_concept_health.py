@@ -150,6 +150,12 @@ def test_each_figure_stands_beside_constant_slots_and_noise_of_its_shape():
     assert "COLLAPSED: all texts lie within 0.0 directions" in said[1]
 
 
+def test_a_rank_that_so_few_rows_cannot_exceed_is_no_collapse():
+    figures = geometry_measurements(normal(2, C, D).float(), protocol={}, seed=1)
+    assert next(m for m in figures if m.name == "effective_rank").value == pytest.approx(1)
+    assert geometry_warnings(figures) == []
+
+
 def test_one_text_has_no_geometry():
     with pytest.raises(ValueError, match=r"\[1, 4, 6\]"):
         geometry(normal(1, C, D))
@@ -342,13 +348,14 @@ def test_a_training_model_of_concepts_is_told_its_rank_and_share():
 
 
 @pytest.mark.parametrize(
-    ("rank", "share", "collapsed"), [(6.0, 0.2, False), (1.2, 0.2, True), (6.0, 0.002, True), (None, None, True)]
+    ("rank", "share", "rows", "collapsed"),
+    [(6.0, 0.2, 8, False), (1.2, 0.2, 8, True), (6.0, 0.002, 8, True), (None, None, 8, True), (1.0, 0.2, 2, False)],
 )
-def test_a_run_whose_concepts_collapsed_is_told_so(rank, share, collapsed):
+def test_a_run_whose_concepts_collapsed_is_told_so(rank, share, rows, collapsed):
     told = {"effective_rank": rank or 0.0, "input_share": share or 0.0}
     lines = [{"kind": "trivial", "bits_per_byte": {"uniform": 8.0, "unigram": 5.0, "byte 2-gram": 4.0}}]
     lines += [{"kind": "train", "step": 20 * k, "loss": 3.0 - k / 20, "bits_per_byte": 4.0} for k in range(1, 31)]
-    lines.append({"kind": "validation", "step": 600, "bits_per_byte": 3.0, "stderr": 0.01, **told})
+    lines.append({"kind": "validation", "step": 600, "bits_per_byte": 3.0, "stderr": 0.01, "rows": rows, **told})
     found = [finding for finding in verdict(lines).findings if finding.startswith("collapsed concepts")]
     assert bool(found) == collapsed
     if collapsed:

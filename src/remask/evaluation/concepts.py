@@ -178,13 +178,14 @@ def geometry_warnings(measurements: Sequence[Measurement]) -> list[str]:
     if "input_share" not in found:
         return []
     share, rank = found["input_share"].value, found["effective_rank"].value
+    reachable = found["effective_rank"].trivial[_NOISE]  # of few rows, or of few features, nothing has more
     said = []
     if share < LEAST_SHARE:
         said.append(
             f"THE CONCEPTS HARDLY DEPEND ON THE TEXT: {share:.2%} of their mean square varies between texts, and a "
             "rank of so little is that of noise."
         )
-    if rank < LEAST_RANK:
+    if rank < LEAST_RANK <= reachable:
         said.append(f"THE CONCEPTS HAVE COLLAPSED: all texts lie within {rank:.1f} directions.")
     return said
 

@@ -184,8 +184,14 @@ def _last_value(
     return number(found[-1][key]), stderr, {}
 
 
+_ROWS_FOR_RANK = 4
+"""Of fewer rows independent noise has an effective rank of 2 or less."""
+
+
 def _concepts(record: Record) -> dict[str, float]:
-    """What a validation line says of concept vectors."""
+    """What a validation line says of concept vectors; nothing where even noise would have collapsed (rank < rows)."""
+    if number(record.get("rows", _ROWS_FOR_RANK)) < _ROWS_FOR_RANK:
+        return {}
     return {key: number(record.get(key)) for key in ("effective_rank", "input_share")}
 
 
