@@ -318,3 +318,17 @@ def test_a_failed_write_keeps_the_older_page_and_leaves_nothing_behind(run_folde
     with pytest.raises(RunError, match="No space left on device"):
         write_report(run_folder, file=file)
     assert [path.read_text() for path in file.parent.iterdir()] == ["older"]
+
+
+def test_the_page_of_a_model_without_a_likelihood_asks_for_none_and_for_no_samples(tmp_path):
+    folder = make_run(tmp_path / RUN_ID)
+    lines = [{"kind": "trivial", "step": 0, "matching_nats": {"equal guess": 4.16}}]
+    lines += [{"kind": "validation", "step": 9, "matching_nats": 2.0, "matching_nats_trivial": 4.16, "stderr": 0.1}]
+    write_lines(folder / "metrics.jsonl", lines)
+    for name in ("evaluations.jsonl", "samples.jsonl"):
+        (folder / name).unlink()
+    page = rendered(folder)
+    assert not {"Likelihood", "Sample quality"} & set(page.headings)
+    assert "Reconstruction" in page.headings
+    assert "draws no text of its own" in page.words
+    assert "has drawn no samples yet" not in page.words

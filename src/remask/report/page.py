@@ -16,13 +16,15 @@ from remask.report.health import MEDIAN_OVER, health_panels
 from remask.report.panels import Panel
 from remask.report.reading import Record, RunFacts, named_numbers, read_run, text_or_none, whole
 from remask.report.rendering import check_place, render, write_page
-from remask.report.sections import drawn, outside, sections_of
+from remask.report.sections import DUE, DUE_WITHOUT_LIKELIHOOD, drawn, outside, sections_of
 
 MINIMISED = (
     "It estimates no likelihood (its times are reweighted or held back by a curriculum, or it has other tasks than the "
     "bound) and may rise while the model learns; the validation above is the plain bound."
 )
 MINIMISED_BESIDE = "The figure above is one part of it; others, such as terms of diversity, have weights of their own."
+UNDRAWN = "The finished model has drawn no samples yet."
+DRAWS_NONE = "The model writes again what it is told of, and draws no text of its own."
 _MOST_SAMPLES = 8
 _MOST_DRAWN_POSITIONS = 4096
 
@@ -72,9 +74,10 @@ def _context(facts: RunFacts) -> dict[str, Any]:
         "health_note": _health_note(health),
         "trajectory": _trajectory(facts),
         "samples": [sample_of(sample) for sample in facts.samples[-_MOST_SAMPLES:]],
+        "undrawn": UNDRAWN if curves.unit == BITS else DRAWS_NONE,
         "more_samples": max(len(facts.samples) - _MOST_SAMPLES, 0),
         "progress": _progress(facts.metrics),
-        "sections": sections_of(facts.evaluations),
+        "sections": sections_of(facts.evaluations, due=DUE if curves.unit == BITS else DUE_WITHOUT_LIKELIHOOD),
         "cost": cost_of(facts),
         "judgings": judgings_of(facts),
         "provenance": provenance_of(facts.record),

@@ -25,6 +25,7 @@ _HEADINGS = {
     "levels": "Loss by noise level",
     "concepts": "Concepts",
     "quality": "Sample quality",
+    "reconstruction": "Reconstruction",
     "judged": "Judged by another model",
     "mauve": "Distance to held-out text",
     "answers": "Answers",
@@ -34,10 +35,15 @@ _HEADINGS = {
 _MISSING = {
     "likelihood": "The run has not been evaluated for likelihood yet (remask evaluate does it).",
     "quality": "The samples have not been evaluated yet (remask evaluate does it).",
+    "reconstruction": "The finished model has not been judged on held-out text yet (remask evaluate does it).",
 }
 """What is said of a task that nobody carried out; a task that is not here is left out."""
 _INSTEAD = {"quality": "answers"}
 """A task → the one that takes its place for models of prompts."""
+DUE = ("likelihood", "quality")
+"""Tasks of every model that gives text a likelihood."""
+DUE_WITHOUT_LIKELIHOOD = ("reconstruction",)
+"""Those of one that gives it none, and draws no text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +67,15 @@ class Section:
     missing: str = ""
 
 
-def sections_of(evaluations: Sequence[Record]) -> list[Section]:
-    """A section for each task of a run's evaluations, known tasks first."""
+def sections_of(evaluations: Sequence[Record], *, due: Sequence[str] = DUE) -> list[Section]:
+    """A section for each task of a run's evaluations, known tasks first.
+
+    Args:
+        evaluations: lines of evaluations.jsonl.
+        due: tasks that are missed where nobody carried them out.
+    """
     tasks = [str(record.get("task")) for record in evaluations]
-    due = [task for task in _MISSING if _INSTEAD.get(task) not in tasks]
+    due = [task for task in due if _INSTEAD.get(task) not in tasks]
     ordered = [task for task in _HEADINGS if task in tasks or task in due]
     ordered += sorted(set(tasks) - set(_HEADINGS))
     return [_BUILDERS.get(task, _plain)(task, evaluations) for task in ordered]
