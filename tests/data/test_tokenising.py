@@ -333,7 +333,7 @@ def test_a_long_document_is_cut_where_a_short_one_is(tmp_path, monkeypatch):
     assert list(long_corpus(tmp_path).walk()) == short
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.text("ab|-\n", max_size=60), st.sampled_from(["|", "||", "|-|", "\n"]), st.integers(1, 9))
 def test_separators_are_found_wherever_blocks_end(tmp_path_factory, text, separator, block):
     path = tmp_path_factory.mktemp("separated") / "a.txt"
@@ -372,7 +372,7 @@ TEXTS = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(TEXTS, st.integers(0, 25), st.integers(0, 25))
 def test_words_are_tokenised_as_the_library_tokenises_the_text(text, a, b):
     expected = BPE._backend.encode(text, add_special_tokens=False).ids

@@ -122,7 +122,7 @@ def test_a_document_gets_the_logits_it_gets_alone(direction, time, head):
 
 
 @each_variant
-@settings(max_examples=10)
+@settings(max_examples=3)
 @given(seed=st.integers(0, 999))
 def test_projecting_wanted_positions_alone_gives_their_logits(direction, time, head, seed):
     network = make(direction, time, head, stirred=True)
