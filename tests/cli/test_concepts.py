@@ -19,7 +19,8 @@ def homes(tmp_path_factory, cache, text):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REMASK_HOME", str(home))
         patch.setenv("REMASK_CACHE", str(cache))
-        succeeds("train", "concept-diffusion", *SMALL, f"data.source={text}", "name=concepts")
+        trained = succeeds("train", "concept-diffusion", *SMALL, f"data.source={text}", "name=concepts")
+        assert "remask sample last --prompt TEXT --live" in trained.err  # without a prompt it is refused
         succeeds("train", "mdlm-file", *PREFIX, f"data.source={text}", "name=seeing")
     return home
 

@@ -49,6 +49,16 @@ def test_an_autoencoder_is_judged_by_its_reconstruction_and_never_by_a_likelihoo
     assert found["reconstruction_nats_per_token"]["trivial"]
     assert "likelihood" in refused("evaluate", codec, "--task", "likelihood")
     assert "concept_autoencoder" in refused("sample", codec)
+    assert "draws none of its own" in refused("ablate", "steps", codec, "--steps", "1")
+
+
+def test_sentence_tasks_of_a_prior_are_referred_to_the_run_of_its_codec(place, tmp_path):
+    _, codec, prior = place
+    (tmp_path / "mrpc").mkdir()
+    rows = [f"one {k} text\tanother {k} text\t{k % 2}" for k in range(40)]
+    for split, part in (("train", rows[:20]), ("test", rows[20:])):
+        (tmp_path / "mrpc" / f"{split}.tsv").write_text("\n".join(["sentence1\tsentence2\tlabel", *part]))
+    assert codec in refused("evaluate", prior, "--task", "mrpc", "--sentences", tmp_path)
 
 
 def test_a_prior_is_judged_by_a_bound_whose_parts_add_up(place):

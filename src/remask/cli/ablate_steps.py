@@ -94,6 +94,7 @@ def measure(
         repeats: draws that are timed.
         device: to draw on.
     """
+    from remask.cli.sample import refuse_without_likelihood
     from remask.config.build import resolve_device
     from remask.config.saved import load_model
     from remask.data.cache import cache_home
@@ -102,6 +103,7 @@ def measure(
     from remask.judgement import load_features, load_judge, open_judged_text, open_yardstick
     from remask.laboratory.steps import check_settings, step_measurements
 
+    refuse_without_likelihood(recipe)
     on = resolve_device(device)
     model, _ = load_model(registry.folder_of(record).model_path, device=on)
     check_settings(model, recipe, samplers=list(dict.fromkeys(own.sampling.sampler for own in recipes)))

@@ -75,6 +75,7 @@ class PlainWatcher:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.reference = ""
+        self.prompt = ""
         self._learning = TextMeter("learning a vocabulary", note="once; it is cached")
         self._tokenizing = TextMeter("tokenizing the text", note="once; the tokens are cached")
 
@@ -92,10 +93,13 @@ class PlainWatcher:
 
     def prepared(self, run: "Run") -> None:
         """Says what is about to be trained, and what trivial predictors get."""
+        from remask.drawing import answers_prompts
+
         trivial = run.materials.headline_trivial
         self.reference = reference_line(trivial)
         own = own_figure(run.materials.trivial)
         spec = run.recipe.training
+        self.prompt = " --prompt TEXT" if answers_prompts(run.recipe) else ""
         self.say(
             f"run {run.record.id} on {run.record.device}: {run.model.parameters:,} parameters, {spec.steps:,} steps"
         )
@@ -112,7 +116,7 @@ class PlainWatcher:
 
     def finished(self, record: "RunRecord") -> None:
         """Prints how the run ended and what to do next."""
-        for line in closing_lines(record):
+        for line in closing_lines(record, prompt=self.prompt):
             self.say(line)
 
     def say(self, line: str) -> None:
@@ -229,9 +233,9 @@ def listing(values: Mapping[str, float]) -> str:
     return ", ".join(f"{predictor_label(name)} {value:.2f}" for name, value in values.items())
 
 
-def closing_lines(record: "RunRecord") -> Iterator[str]:
-    """What stands below a finished training."""
+def closing_lines(record: "RunRecord", *, prompt: str) -> Iterator[str]:
+    """What stands below a finished training; `prompt` is the option without which `remask sample` draws nothing."""
     yield f"finished {record.id}: {record.tokens_seen:,} tokens"
     yield f"verdict: {record.verdict}"
-    sample = "" if own_figure(record.headline) else " · remask sample last --live"
+    sample = "" if own_figure(record.headline) else f" · remask sample last{prompt} --live"
     yield f"next: remask evaluate last{sample} · remask report last"

@@ -85,6 +85,11 @@ def bench_of(model: Model, recipe: Recipe) -> Bench:
     Raises:
         UserError: the model has no vectors of sentences to give.
     """
+    if recipe.network.kind == "concept_prior":
+        raise UserError(
+            f"recipe {recipe.name} draws concepts, and those of sentences are its codec's: give the run of its codec "
+            f"({recipe.network.codec}) to remask evaluate"
+        )
     read = reader_of(model.network)
     wording = Wording(tokenizer=model.tokenizer, length=model.length)
     own = Subject(network=model.network, read=read, wording=wording)
