@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -21,7 +22,8 @@ SMALL = [
     "training.evaluate_rows=16",
 ]
 SMALL += ["training.checkpoint_every=15", "training.evaluate_every=15", "sampling.steps=8"]
-COMMAND = [sys.executable, "-m", "remask", "train", "quickstart", f"training.steps={STEPS}", "seed=1", *SMALL]
+REMASK = [sys.executable, "-m", "remask", "train"]
+COMMAND = [*REMASK, "quickstart", f"training.steps={STEPS}", "seed=1", *SMALL]
 PATIENCE = 300.0  # seconds until a hung process is given up; no statement about speed
 
 
@@ -30,14 +32,23 @@ def cache(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="module")
+def command(tmp_path_factory) -> list[str]:
+    """The training, on a text so short that reading it takes no time."""
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    draw = random.Random(0)
+    words = ["the", "list", "returns", "a", "value", "of", "class"]
+    path.write_text("\n\n".join(" ".join(draw.choices(words, k=60)) + "." for _ in range(200)))
+    return [*COMMAND, f"data.source={path}"]
+
+
 def environment(home: Path, cache: Path) -> dict[str, str]:
     # one thread and one hash seed do not matter to the result; they keep the test light beside others
     return {**os.environ, "REMASK_HOME": str(home), "REMASK_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
 
 
 def train_to_the_end(home: Path, cache: Path, *arguments: str) -> None:
-    command = [sys.executable, "-m", "remask", "train", *arguments] if arguments else COMMAND
-    done = subprocess.run(command, env=environment(home, cache), capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run(arguments, env=environment(home, cache), capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
 
 
@@ -50,9 +61,9 @@ def weights_hash(folder: RunFolder) -> str:
     return hashlib.sha256((folder.model_path / "model.safetensors").read_bytes()).hexdigest()
 
 
-def kill_between_checkpoints(home: Path, cache: Path) -> int:
+def kill_between_checkpoints(home: Path, cache: Path, command: list[str]) -> int:
     """Starts the command and kills it after a checkpoint, before the end; returns the step it had logged."""
-    process = subprocess.Popen(COMMAND, env=environment(home, cache), stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=environment(home, cache), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + PATIENCE
     try:
         while time.monotonic() < deadline and process.poll() is None:
@@ -66,15 +77,15 @@ def kill_between_checkpoints(home: Path, cache: Path) -> int:
     return max(line["step"] for line in only_folder(home).metrics())
 
 
-def test_a_run_killed_between_checkpoints_resumes_to_identical_weights_and_metrics(tmp_path, cache):
+def test_a_run_killed_between_checkpoints_resumes_to_identical_weights_and_metrics(tmp_path, cache, command):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    train_to_the_end(whole, cache)
-    assert kill_between_checkpoints(killed, cache) < STEPS
+    train_to_the_end(whole, cache, *command)
+    assert kill_between_checkpoints(killed, cache, command) < STEPS
     (record,) = Registry(killed).list()
     assert record.status == "killed"
     assert not (only_folder(killed).model_path).exists()
 
-    train_to_the_end(killed, cache, "--resume", "last")
+    train_to_the_end(killed, cache, *REMASK, "--resume", "last")
 
     assert weights_hash(only_folder(killed)) == weights_hash(only_folder(whole))
     (record,) = Registry(killed).list()
