@@ -137,6 +137,9 @@ def test_matching_is_held_against_an_equal_guess() -> None:
 CLASHES = {
     "concept-tsdae data.prefix=null": "data.prefix: null given, but rows then hold parts of several documents",
     "concept-contrastive training.micro_batch_size=8": "objective concept_contrastive compares all rows of a step",
+    "concept-contrastive objective.views=sides": "the text has no pairs, whose sides could be compared",
+    "concept-contrastive data.prefix=4": "what is given would stand whole in both views",
+    "concept-contrastive objective.share=0.5": "views of kind halves delete nothing",
     "concept-tsdae training.micro_batch_size=8 objective.diversity.spread=0.1": "objective.diversity (spread)",
     "concept-contrastive training.batch_size=1": "compares the rows of a step",
     "concept-contrastive network.encoder=none network.decoder=denoising": "no concept to tell texts apart by",

@@ -21,6 +21,7 @@ from remask.objectives.concepts import (
     ConceptContrastive,
     ConceptMasked,
     ConceptTSDAE,
+    both_sides,
     disjoint_views,
     dropped_views,
 )
@@ -119,6 +120,18 @@ def test_two_views_are_read_in_one_pass_and_share_no_token() -> None:
     assert len(spy.calls) == 1
     drawn = dropped_views(0.6)(batch, noise())
     assert not torch.equal(*drawn)
+
+
+def test_the_sides_of_a_pair_are_views_of_their_own() -> None:
+    """What is given against the targets, padding in neither; the first side's copy writes the targets too."""
+    batch, spy = rows(count=4, length=10), Spy(vectors=torch.randn(8, 2, 3))
+    behind = torch.arange(10) >= 4
+    batch = replace(batch, targets=batch.targets & behind)
+    replace(CONTRASTIVE, views=both_sides)(spy, batch, generator=noise())
+    sources = spy.sources()
+    real = batch.segments > 0
+    assert sources[:4] == [ids[there & ~behind].tolist() for ids, there in zip(batch.ids, real, strict=True)]
+    assert sources[4:] == [ids[there & behind].tolist() for ids, there in zip(batch.ids, real, strict=True)]
 
 
 def test_texts_that_nothing_tells_apart_cost_the_logarithm_of_their_number() -> None:

@@ -29,6 +29,27 @@ def whole_texts(recipe: Recipe) -> Iterator[Contradiction]:
         yield clash("objective.kind", "training.prompt_dropout", given=given, but=but, give=give)
 
 
+def fitting_views(recipe: Recipe) -> Iterator[Contradiction]:
+    """Two views of one text: given tokens would stand whole in both of them, and tell texts apart by themselves."""
+    objective, data = recipe.objective, recipe.data
+    if not isinstance(objective, ConceptContrastiveSpec):
+        return
+    gives = bool(data.prefix) or data.prompt_key is not None or data.source in TASKS
+    keys = ("data.prompt_key" if data.prompt_key is not None else "data.prefix", "objective.views")
+    if objective.views == "sides" and not gives:
+        but, give = "the text has no pairs, whose sides could be compared", "data.prompt_key and data.response_key"
+        yield clash(*keys, given=objective.views, but=but, give=give)
+    if objective.views != "sides" and gives:
+        but = "what is given would stand whole in both views"
+        yield clash(*keys, given=objective.views, but=but, give="objective.views=sides, or text without given tokens")
+    if objective.share is not None and objective.views != "dropped":
+        but, give = (
+            f"views of kind {objective.views} delete nothing",
+            "objective.share=null, or objective.views=dropped",
+        )
+        yield clash("objective.views", "objective.share", given=objective.share, but=but, give=give)
+
+
 def enough_concepts(recipe: Recipe) -> Iterator[Contradiction]:
     """Objectives that choose among concepts, or push them apart, need a network that has some to learn."""
     objective, network = recipe.objective, recipe.network

@@ -13,6 +13,7 @@ from remask.objectives.concepts import (
     ConceptMasked,
     ConceptTSDAE,
     Diversity,
+    both_sides,
     disjoint_views,
     dropped_views,
     fixed,
@@ -49,9 +50,11 @@ def build_concept_objective(
         case schema.ConceptTSDAESpec():
             return ConceptTSDAE(process=process, share=spec.share, diversity=diversity)
         case schema.ConceptContrastiveSpec():
+            dropped = dropped_views(0.6 if spec.share is None else spec.share)
+            views = {"halves": disjoint_views, "dropped": dropped, "sides": both_sides}
             return ConceptContrastive(
                 process=process,
-                views={"halves": disjoint_views, "dropped": dropped_views(spec.share)}[spec.views],
+                views=views[spec.views],
                 temperature=spec.temperature,
                 reconstruction_weight=spec.reconstruction_weight,
                 diversity=diversity,

@@ -79,10 +79,13 @@ class ConceptContrastiveSpec(_Diverse):
     kind: Literal["concept_contrastive"] = Field(
         default="concept_contrastive", description="finding a text's other view in the batch, and writing the text"
     )
-    views: Literal["halves", "dropped"] = Field(
-        default="halves", description="two disjoint halves of the tokens, or two draws of deletion"
+    views: Literal["halves", "dropped", "sides"] = Field(
+        default="halves",
+        description="two disjoint halves of the tokens, two draws of deletion, or both sides of a pair",
     )
-    share: float = Field(default=0.6, gt=0, lt=1, description="views=dropped: share of tokens that are deleted")
+    share: float | None = Field(
+        default=None, gt=0, lt=1, description="views=dropped: share of tokens that are deleted; null: 0.6"
+    )
     temperature: float = Field(default=0.05, gt=0, le=10, description="what cosines are divided by")
     reconstruction_weight: float = Field(
         default=0.1, gt=0, le=100, description="weight of writing the text from either view's concepts"

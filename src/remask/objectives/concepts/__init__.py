@@ -2,7 +2,12 @@
 
 from remask.objectives.concepts.bound import ConceptBound
 from remask.objectives.concepts.contract import ConceptReader, Concepts, Ear
-from remask.objectives.concepts.contrastive import ConceptContrastive, disjoint_views, dropped_views
+from remask.objectives.concepts.contrastive import (
+    ConceptContrastive,
+    both_sides,
+    disjoint_views,
+    dropped_views,
+)
 from remask.objectives.concepts.deleted import ConceptTSDAE
 from remask.objectives.concepts.diversity import NOTHING, TERMS, Diversity, fixed, learned
 from remask.objectives.concepts.masked import ConceptMasked
@@ -18,6 +23,7 @@ __all__ = [
     "Concepts",
     "Diversity",
     "Ear",
+    "both_sides",
     "disjoint_views",
     "dropped_views",
     "fixed",

@@ -6,7 +6,8 @@ With a_i and b_i the pooled concepts (their mean) of two views of row i, τ a te
 
 InfoNCE (van den Oord et al., arXiv:1807.03748, equation 4) taken both ways, with a text's other view for its positive
 (SimCSE, Gao et al., arXiv:2104.08821, equation 1). A model that tells no two texts apart gets log n. Views are disjoint
-halves of the tokens, or two draws of deletion; every view is closed up, so that places tell nothing.
+halves of the tokens, or two draws of deletion, or both sides of a pair; every view is closed up, so that places tell
+nothing.
 
 Beside it, at a weight, the decoder writes each text from either view's concepts (as in `ConceptTSDAE`).
 
@@ -49,6 +50,12 @@ def dropped_views(share: float) -> Views:
         return remaining(batch, u[:, 0], share=share), remaining(batch, u[:, 1], share=share)
 
     return draw
+
+
+def both_sides(batch: Batch, generator: torch.Generator) -> tuple[Bool[Tensor, "B L"], Bool[Tensor, "B L"]]:
+    """What is given of each row, and its targets: the two texts of a pair, which mean the same; nothing is drawn."""
+    del generator
+    return ~batch.targets & (batch.segments > 0), batch.targets
 
 
 @dataclass(frozen=True, kw_only=True)
