@@ -12,10 +12,12 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
-from jaxtyping import install_import_hook  # noqa: E402
+import jaxtyping  # noqa: E402
+import typecheck  # noqa: E402
 
 # before any import of remask: only modules imported from here on are checked
-install_import_hook("remask", "typecheck.checked")
+jaxtyping.install_import_hook("remask", "typecheck.checked")
+jaxtyping.jaxtyped = typecheck.jaxtyped
 
 from typing import TYPE_CHECKING  # noqa: E402
 
