@@ -13,6 +13,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
 import jaxtyping  # noqa: E402
+
 import typecheck  # noqa: E402
 
 # before any import of remask: only modules imported from here on are checked

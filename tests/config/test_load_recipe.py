@@ -245,7 +245,10 @@ WRONG = [
         "tokenizer.kind: 'bte' given; did you mean 'byte'? Valid: bpe, byte, character, huggingface.",
     ),
     ("process.kind=3", "process.kind: 3 given; valid: hybrid, masking, uniform."),
-    ("network.kind=mlp", "network.kind: 'mlp' given; valid: concept, concept_prior, pretrained, reversible, transformer."),
+    (
+        "network.kind=mlp",
+        "network.kind: 'mlp' given; valid: concept, concept_prior, pretrained, reversible, transformer.",
+    ),
     (
         "process.schedule.kind=sqrt",
         "process.schedule.kind: 'sqrt' given; valid: cosine, linear, log_linear, polynomial.",
