@@ -47,9 +47,16 @@ ON_THE_CPU: Mapping[str, str] = {
     "evaluation/judged.py": "samples as rows of text, moved as a batch",
     "harness/scoring.py": "a request's words as rows of text, moved as a batch",
     "judgement/answers.py": "prompts as rows of text, moved as a batch",
+    "networks/concepts/decoders.py:__init__": "weights are made on the CPU, the same for every device, and moved",
+    "networks/concepts/encoders.py:__init__": "weights are made on the CPU, the same for every device, and moved",
+    "networks/concepts/layers.py:__init__": "weights are made on the CPU, the same for every device, and moved",
+    "networks/concepts/network.py:tie_head": "weights are made on the CPU, the same for every device, and moved",
     "networks/experts.py:__init__": "weights are made on the CPU, the same for every device, and moved",
     "networks/inverted.py:_draw_seed": "one number that dropout is seeded with, as torch's own dropout would draw it",
+    "networks/latent.py:__init__": "weights are made on the CPU, the same for every device, and moved",
+    "networks/term_weights.py:__init__": "weights are made on the CPU, the same for every device, and moved",
     "orders.py:rank": "an order is the same on every device",
+    "sentences/heads.py:__init__": "weights are made on the CPU, the same for every device, and moved",
     "parallel.py": "what processes tell each other is small and goes through the CPU",
 }
 """Part of src/remask → why tensors are made on the CPU there: a folder, a file, or FILE:FUNCTION."""

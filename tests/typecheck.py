@@ -1,4 +1,7 @@
-"""The type checker that tests run remask under: beartype, in which an int is a float as it is for pyright."""
+"""The type checker that tests run remask under: beartype, in which an int is a float as it is for pyright.
+
+What it refuses is a TypeError, as it would be where such a value is used.
+"""
 
 import inspect
 from functools import partial
@@ -8,7 +11,7 @@ from typing import Any, ForwardRef, get_args
 import jaxtyping
 from beartype import BeartypeConf, beartype
 
-checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
+checked = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeError))
 _with_shapes = jaxtyping.jaxtyped
 
 

@@ -14,6 +14,8 @@ RECIPES = {
     "ar": [],
     "bd3lm": ["objective.block_length=4", "sampling.block_length=4"],
     "bijective": ["objective.likelihood_warmup_ratio=0.0", "network.dropout=0.1"],
+    "concept-diffusion": ["data.prefix=4", "data.stride=4", "objective.nested_share=0.5", "network.encoder=recursive"],
+    "concept-contrastive": [],
     "gidd": [],
     "mdlm": ["network.time_conditioning=adaln_zero", "network.dropout=0.1"],
     "mdlm-moe": [],

@@ -121,7 +121,7 @@ def slot_cosines(varying: Float[Tensor, "R C D"], vectors: Float[Tensor, "R C D"
     dead = size <= NEGLIGIBLE * vectors.square().sum((0, 2))
     cosines = products.abs() / size.sqrt().outer(size.sqrt()).clamp_min(torch.finfo(size.dtype).tiny)
     cosines = cosines.masked_fill(dead[:, None] | dead, 1.0).clamp_max(1.0)
-    first, second = torch.triu_indices(*cosines.shape, offset=1).unbind(0)
+    first, second = torch.triu_indices(*cosines.shape, offset=1, device=cosines.device).unbind(0)
     return cosines[first, second]
 
 
@@ -150,7 +150,8 @@ def geometry_measurements(
     Raises:
         ValueError: as `geometry`.
     """
-    noise = torch.randn(vectors.shape, generator=keyed_generator(seed, "independent noise"), dtype=torch.float32)
+    generator = keyed_generator(seed, "independent noise")
+    noise = torch.randn(vectors.shape, generator=generator, dtype=torch.float32, device="cpu")
     own, beside = geometry(vectors), geometry(noise)
     return [
         Measurement(

@@ -140,7 +140,7 @@ class LatentDiffusion:
 
     def linear_loss(self, *, variance: float) -> float:
         """The mean training loss of the best multiple of z_t, each coordinate of mean square `variance`."""
-        u = (torch.arange(_GRID, dtype=torch.float64) + 0.5) / _GRID
+        u = (torch.arange(_GRID, dtype=torch.float64, device="cpu") + 0.5) / _GRID
         t = self.t_min + (1.0 - self.t_min) * self.warp(u)
         return float((self.weighting(self.process, t) * CLEAN.linear_floor(self.process, t, variance=variance)).mean())
 
@@ -149,7 +149,7 @@ class LatentDiffusion:
 
         A prior that has learned nothing pays so many nats: what Gaussian noise carries of white vectors.
         """
-        ends = torch.tensor([self.t_min, 1.0], dtype=torch.float64)
+        ends = torch.tensor([self.t_min, 1.0], dtype=torch.float64, device="cpu")
         first, last = (0.5 * torch.log1p(variance * self.process.snr(ends))).tolist()
         return first - last
 

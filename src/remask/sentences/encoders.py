@@ -164,7 +164,7 @@ class Wording:
 def padded(rows: Sequence[Ids], *, fill: int, device: torch.device) -> tuple[Int[Tensor, "B N"], Bool[Tensor, "B N"]]:
     """Rows of tokens filled up to the longest, and which places are real."""
     width = max(map(len, rows))
-    ids = torch.full((len(rows), width), fill)
+    ids = torch.full((len(rows), width), fill, device="cpu")
     real = torch.zeros_like(ids, dtype=torch.bool)
     for k, row in enumerate(rows):
         ids[k, : len(row)] = torch.from_numpy(row)

@@ -361,7 +361,8 @@ class WeightedDecoder(nn.Module):
         """Places that begin with the concept that reads the same stretch of a text, and its neighbours."""
         nn.init.normal_(self.nothing, std=1.0, generator=generator)
         length, concepts = self.table.shape[0], self.table.shape[1] - 1
-        stretch = torch.arange(length) * (concepts - 1) / max(length - 1, 1)
-        slots = concepts - 1 - torch.arange(concepts)
+        device = self.table.device
+        stretch = torch.arange(length, device=device) * (concepts - 1) / max(length - 1, 1)
+        slots = concepts - 1 - torch.arange(concepts, device=device)
         self.table.zero_()
         self.table[:, 1:].copy_(-(stretch[:, None] - slots).abs())

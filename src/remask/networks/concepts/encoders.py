@@ -248,7 +248,7 @@ class RecursiveEncoder(SlotEncoder):
     def begin_step(self, step: int) -> None:
         """Draws the step's depth, evenly from `min_depth` to `depth`: a function of the step alone."""
         generator = torch.Generator().manual_seed(step)
-        self.drawn = int(torch.randint(self.min_depth, self.depth + 1, (), generator=generator))
+        self.drawn = int(torch.randint(self.min_depth, self.depth + 1, (), generator=generator, device="cpu"))
 
 
 def local_reading(width: int, span: int, *, dropout: float) -> nn.Module | None:

@@ -85,8 +85,9 @@ class Reading(nn.Module):
     def hand_on(self, share: float) -> None:
         """Makes what is read begin as the memory itself times `share`: keys say where to look, values are copied."""
         width = self.out.in_features
-        self.key_value.weight[width:].copy_(torch.eye(width))
-        self.out.weight.copy_(share * torch.eye(width))
+        eye = torch.eye(width, device=self.out.weight.device)
+        self.key_value.weight[width:].copy_(eye)
+        self.out.weight.copy_(share * eye)
 
 
 def headed(x: Float[Tensor, "B N D"], heads: int, turn: Float[Tensor, "B N F 2"] | None) -> Float[Tensor, "B H N E"]:
@@ -102,7 +103,7 @@ def place_bias(width: int, heads: int) -> Float[Tensor, "D"]:
     slowly does not tell a stretch from the next.
     """
     head_width = width // heads
-    u = torch.zeros(heads, head_width // 2, 2)
+    u = torch.zeros(heads, head_width // 2, 2, device="cpu")
     u[:, : max(1, coarse_pairs(head_width // 2) // 2), 0] = 1.0
     return (u * math.sqrt(head_width) / u[0].norm()).flatten()
 
@@ -162,8 +163,9 @@ class TwoWay(nn.Module):
     def hand_on(self, share: float) -> None:
         """As that of `Reading`, of what latents read."""
         width = self.latent_out.in_features
-        self.token.weight[width:].copy_(torch.eye(width))
-        self.latent_out.weight.copy_(share * torch.eye(width))
+        eye = torch.eye(width, device=self.token.weight.device)
+        self.token.weight[width:].copy_(eye)
+        self.latent_out.weight.copy_(share * eye)
         self.token_out.weight *= QUIET
 
 
@@ -200,4 +202,5 @@ class LocalConvolution(nn.Module):
         """Gives every channel one neighbour to begin with, the token itself among them."""
         span, width = self.kernel.shape
         self.kernel.zero_()
-        self.kernel[torch.arange(width) % span, torch.arange(width)] = 1.0
+        channels = torch.arange(width, device=self.kernel.device)
+        self.kernel[channels % span, channels] = 1.0

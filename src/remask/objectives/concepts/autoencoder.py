@@ -75,7 +75,7 @@ class ConceptAutoencoder(WithoutLikelihood):
         for _ in range(draws):
             sourced = _reading(network, batch, self._noise(batch, generator), None)
             terms = self.bound.drawn_terms(sourced, batch, generator=generator, draws=1)
-            rows.append(sum((term.sum(1) for term in terms.values()), torch.zeros(())))
+            rows.append(sum((term.sum(1) for term in terms.values()), torch.zeros((), device=batch.ids.device)))
         return Assessment(torch.stack(rows).sum(0), draws * batch.targets.sum(1).to(rows[0].dtype))
 
     def rebuild(self, network: Network, batch: Batch, *, generator: torch.Generator) -> Int[Tensor, "B L"]:

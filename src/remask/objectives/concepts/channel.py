@@ -42,7 +42,7 @@ class LatentChannel:
     @property
     def capacity(self) -> float:
         """Nats a row that can pass at most: C·W · ½ log(1 + SNR_{t0}), of white vectors of mean square 1."""
-        snr = float(self.process.snr(torch.tensor(self.time, dtype=torch.float64)))
+        snr = float(self.process.snr(torch.tensor(self.time, dtype=torch.float64, device="cpu")))
         return 0.5 * self.concepts * self.width * math.log1p(snr)
 
     def draw(self, generator: torch.Generator, batch: Batch) -> Float[Tensor, "B C W"]:
