@@ -231,7 +231,8 @@ def _gap(
     tokens, parts, documents = sums.tokens, (difference, sums.tokens), sums.documents
     if documents is not None and len(np.unique(documents)) > 1:
         _, place = np.unique(documents, return_inverse=True)
-        parts = (np.bincount(place, weights=difference), np.bincount(place, weights=tokens))
+        nats, counts = np.bincount(place, weights=difference), np.bincount(place, weights=tokens)
+        parts = (nats.astype(np.float64), counts.astype(np.float64))
         protocol = {**protocol, "errors_over": f"{len(parts[0])} documents"}
     value, error = ratio(*parts)
     return Measurement(

@@ -102,7 +102,7 @@ class ConceptBound:
             batch: clean rows.
         """
         given = split_given(batch)
-        told = partial(network, source=given.source, source_real=given.source_real)
+        told = partial(cast(Any, network), source=given.source, source_real=given.source_real)
         return replace(self._of(given), t_max=1.0), told, given.response
 
     def terms_given(
