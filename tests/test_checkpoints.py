@@ -224,6 +224,7 @@ checkpoints = Checkpoints(Path(sys.argv[2]), keep=1)
 run_steps(state, 1)
 checkpoints.save(state, extra={})
 run_steps(state, 2)
+sys.dont_write_bytecode = True  # under the limit compiled modules would be cut short
 for limit in map(int, sys.argv[3:]):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:

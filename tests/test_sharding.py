@@ -281,14 +281,16 @@ def flip_a_bit(path: Path) -> None:
 
 @contextmanager
 def no_room(here: bool) -> Iterator[None]:
-    """A file size limit stands in for a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    """A file size limit stands in for a full disk, on which no compiled module is written: it would be cut short."""
+    before, writes = resource.getrlimit(resource.RLIMIT_FSIZE), sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
     if here:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        sys.dont_write_bytecode = writes
 
 
 def refused(world, folder: Path) -> dict:

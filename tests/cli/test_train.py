@@ -323,16 +323,21 @@ def test_a_checkpoint_of_another_vocabulary_is_refused(home, text, monkeypatch):
 
 
 def files_end_at(size: int) -> None:
-    """No file of this process may grow beyond so many bytes, until `files_may_grow`."""
+    """No file of this process may grow beyond so many bytes, until `files_may_grow`; compiled modules are not written.
+
+    Python cuts those short without a word, and whoever imports them afterwards fails.
+    """
+    sys.dont_write_bytecode = True
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 @pytest.fixture
 def files_may_grow():
     """Takes the limit of `files_end_at` back."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before, writes = resource.getrlimit(resource.RLIMIT_FSIZE), sys.dont_write_bytecode
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    sys.dont_write_bytecode = writes
 
 
 def test_a_full_disk_at_a_checkpoint_keeps_the_one_before_and_the_run_resumes(home, text, monkeypatch, files_may_grow):
