@@ -43,7 +43,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "orders": {"randomness"},
     "objectives": NOISE,
     "samplers": NOISE,
-    "continuation": {*TEXT, "processes"},
+    "continuation": {*TEXT, "processes", "objectives"},
     "model": MODEL,
     "generation": SAMPLING,
     "imagination": {*SAMPLING, "continuation"},

@@ -5,7 +5,7 @@ are wanted.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,28 +13,8 @@ from torch import Tensor
 
 from remask.data.given import close_up
 from remask.errors import UserError
+from remask.objectives.base import SourceNetwork
 from remask.processes import CategoricalProcess
-
-
-@runtime_checkable
-class SourceNetwork(Protocol):
-    """A network in two parts: one reads what is given, one denoises what is not."""
-
-    def encode(self, source: Int[Tensor, "B N"], *, real: Bool[Tensor, "B N"]) -> Any:
-        """What the other part is told of the given tokens; padding is not `real`."""
-        ...
-
-    def decode(
-        self,
-        z: Int[Tensor, "B S"],
-        t: Float[Tensor, "B"],
-        concepts: Any,
-        *,
-        segments: Int[Tensor, "B S"],
-        positions: Bool[Tensor, "B S"],
-    ) -> Float[Tensor, "M V"]:
-        """Leave-one-out logits at the true places of `positions`."""
-        ...
 
 
 @dataclass(kw_only=True, eq=False)

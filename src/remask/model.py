@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from remask.continuation import Continuation, SourceNetwork, check_given
-from remask.objectives.base import Objective
+from remask.continuation import Continuation, check_given
+from remask.objectives.base import Objective, SourceNetwork
 from remask.processes import CategoricalProcess
 from remask.tokenizers import Tokenizer
 

@@ -10,6 +10,7 @@ matrix units for it, where this module therefore computes in float32.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -48,7 +49,18 @@ class Muon(torch.optim.Muon):
 
     Orthogonalising mixes all rows of a matrix: done on parts it would give other weights than on one process, and
     gather at each of its products.
+
+    Args:
+        params: matrices.
+        lr: η.
+        weight_decay: λ.
+        momentum: μ.
     """
+
+    def __init__(
+        self, params: Iterable[nn.Parameter], *, lr: float, weight_decay: float = 0.1, momentum: float = 0.95
+    ) -> None:
+        super().__init__(params, lr=lr, weight_decay=weight_decay, momentum=momentum)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:

@@ -143,6 +143,7 @@ CLASHES = {
     "concept-tsdae training.micro_batch_size=8 objective.diversity.spread=0.1": "objective.diversity (spread)",
     "concept-contrastive training.batch_size=1": "compares the rows of a step",
     "concept-contrastive network.encoder=none network.decoder=denoising": "no concept to tell texts apart by",
+    "concept-diffusion objective.diversity.weights=learned": "no term of diversity weighs anything",
     "concept-diffusion network.encoder=mean": "no two concepts to choose from",
     "concept-diffusion data.prefix=0": "nothing that is given, for concepts to be read from",
     "concept-diffusion network.freeze_encoder=true objective.diversity.spread=0.1": "a frozen encoder cannot follow",

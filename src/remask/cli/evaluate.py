@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remask.cli import options as option
-from remask.cli.sentences import OPTIONS, measure_sentences, plan_sentences, sentence_cautions
+from remask.cli.sentences import OPTIONS, Plan, measure_sentences, plan_sentences, sentence_cautions
 from remask.sentences.tasks import SENTENCE_TASKS
 
 if TYPE_CHECKING:
@@ -147,29 +147,58 @@ def evaluate(
     own = option.changed_recipe(folder, {"evaluation.split": split, "seed": seed})
     on_sentences = [name for name in wanted if name in SENTENCE_TASKS]
     plan = plan_sentences(on_sentences, sentence_options, split=split, seed=own.seed)
-    from remask.config.build import resolve_device
-    from remask.judgement.tasks import tasks
-
-    on = resolve_device(device)
-    readers = _readers(registry, judge, features, device=on)
-    known = tasks(
+    models = {"--judge": judge, "--features": features, "--none": none, "--full": full}
+    found = _found(
+        registry,
+        record,
+        recipes,
+        plan=plan,
+        own=own,
+        models=models,
         levels=levels or LEVELS,
-        reveal=sampling["sampling.reveal"],
-        judge=readers["judge"],
-        features=readers["features"],
-        none=_comparator(registry, "--none", none, device=on),
-        full=_comparator(registry, "--full", full, device=on),
+        device=device,
+        sampling=sampling,
     )
-    found = _measured(registry, record, recipes, known=known, device=on, steps=sampling["sampling.steps"])
-    if plan is not None:
-        recorded = partial(_recorded, registry, record.id, device=on)
-        found = chain(found, measure_sentences(plan, folder.model_path, own, device=on, recorded=recorded))
     for table in in_tables(wanted):
         measurements = [each for _ in table for each in next(found)]
         if (split, rows, draws, seed) == (None, None, None, None):  # another protocol is no headline among other runs'
             keep_headline(registry, record.id, measurements)
         report(measurements, as_json=as_json)
     settle_verdict(registry, record.id)
+
+
+def _found(
+    registry: "Registry",
+    record: "RunRecord",
+    recipes: "Mapping[str, Recipe]",
+    *,
+    plan: "Plan | None",
+    own: "Recipe",
+    models: "Mapping[str, str | None]",
+    levels: int,
+    device: str,
+    sampling: "Mapping[str, Any]",
+) -> "Iterator[list[Measurement]]":
+    """The figures of all tasks, those on sentences last; `models` holds other models by the option that names them."""
+    from remask.config.build import resolve_device
+    from remask.judgement.tasks import tasks
+
+    on = resolve_device(device)
+    readers = _readers(registry, models["--judge"], models["--features"], device=on)
+    known = tasks(
+        levels=levels,
+        reveal=sampling["sampling.reveal"],
+        judge=readers["judge"],
+        features=readers["features"],
+        none=_comparator(registry, "--none", models["--none"], device=on),
+        full=_comparator(registry, "--full", models["--full"], device=on),
+    )
+    found = _measured(registry, record, recipes, known=known, device=on, steps=sampling["sampling.steps"])
+    if plan is None:
+        return found
+    recorded = partial(_recorded, registry, record.id, device=on)
+    weights = registry.folder_of(record).model_path
+    return chain(found, measure_sentences(plan, weights, own, device=on, recorded=recorded))
 
 
 def _measured(

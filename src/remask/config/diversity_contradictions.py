@@ -63,7 +63,13 @@ def enough_concepts(recipe: Recipe) -> Iterator[Contradiction]:
     if isinstance(objective, ConceptContrastiveSpec) and network.encoder == "none":
         but, give = "there is no concept to tell texts apart by", "network.encoder=perceiver"
         yield clash("objective.kind", "network.encoder", given="none", but=but, give=give)
-    terms = chosen_terms(recipe)
+    terms, spec = chosen_terms(recipe), getattr(objective, "diversity", None)
+    if isinstance(spec, DiversitySpec) and spec.weights == "learned" and not terms:
+        but, give = (
+            "no term of diversity weighs anything",
+            "a term, e.g. objective.diversity.spread=0.1, or weights=fixed",
+        )
+        yield clash("objective.diversity", "objective.diversity.weights", given="learned", but=but, give=give)
     if terms and not network.slot_count:
         but, give = "terms of diversity are of a fixed number of concepts", "network.encoder=perceiver, or no term"
         yield clash("objective.diversity", "network.encoder", given=network.encoder, but=but, give=give)

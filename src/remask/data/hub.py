@@ -134,8 +134,8 @@ def own_splits(
                 loaded = datasets.load_dataset(place, config, streaming=streaming, revision=revision)
     except Exception as error:  # the hub client, the parsers and the network each have exceptions of their own
         raise _unreachable(name, error) from None
-    splits = loaded.items() if isinstance(loaded, dict) else [("train", loaded)]
-    return {str(split): rows for split, rows in splits}
+    splits: Mapping[Any, Any] = loaded if isinstance(loaded, dict) else {"train": loaded}
+    return {str(split): rows for split, rows in splits.items()}
 
 
 def newest_revision(name: str) -> str | None:

@@ -11,12 +11,12 @@ from lm_eval.utils import simple_parse_args_string
 
 from remask.config.build import build_sampler, resolve_device
 from remask.config.schema import Recipe
-from remask.continuation import SourceNetwork
 from remask.errors import UserError, did_you_mean
 from remask.finished import GREEDY, open_model, sampling_with
 from remask.generation import generate
 from remask.harness.scoring import Continuation, greedy_in_order, has_order, objective_nats, ordered_nats
 from remask.model import Model
+from remask.objectives.base import SourceNetwork
 from remask.randomness import derive_seed, keyed_generator
 from remask.samplers.base import Prompt
 

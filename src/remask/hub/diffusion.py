@@ -24,7 +24,6 @@ from transformers.modeling_outputs import MaskedLMOutput
 from remask.config.build import build_sampler, resolve_device
 from remask.config.saved import load_model, save_model
 from remask.config.schema import Recipe
-from remask.continuation import SourceNetwork
 from remask.errors import UserError, did_you_mean
 from remask.finished import model_folder
 from remask.generation import generate
@@ -33,6 +32,7 @@ from remask.hub.options import Request, read_options
 from remask.hub.prompts import by_length, check_ids, prompt_rows, until_end
 from remask.hub.tokenizer import transformers_tokenizer
 from remask.model import Model
+from remask.objectives.base import SourceNetwork
 from remask.randomness import derive_seed
 from remask.samplers.base import Frame, Prompt, silent
 

@@ -10,7 +10,6 @@ import torch
 from remask.config.load import load_recipe
 from remask.config.saved import load_model
 from remask.config.schema import Recipe
-from remask.continuation import SourceNetwork
 from remask.data.batch import Batch
 from remask.data.windows import WindowRows
 from remask.errors import UserError
@@ -39,6 +38,7 @@ from remask.evaluation.likelihood import ROWS_AT_ONCE, evaluation_batches, row_l
 from remask.evaluation.measurement import Measurement
 from remask.judgement.text import JudgedText, open_judged_text, rows_identity, rows_protocol
 from remask.model import Model
+from remask.objectives.base import SourceNetwork
 from remask.objectives.concepts.bound import ConceptBound
 from remask.objectives.prompt_dropout import unwrapped
 from remask.runs import Registry

@@ -5,7 +5,7 @@ Shape letters: B batch, L length, V vocabulary, M positions at which logits are 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -44,6 +44,27 @@ class BlockNetwork(Protocol):
         context: Int[Tensor, "B L"] | None = None,
     ) -> Float[Tensor, "M V"]:
         """As `Network`; with `context`, the clean row of each noisy row, an answer depends on no later block's."""
+        ...
+
+
+@runtime_checkable
+class SourceNetwork(Protocol):
+    """A network in two parts: one reads what is given (N tokens), one denoises what is not (S places)."""
+
+    def encode(self, source: Int[Tensor, "B N"], *, real: Bool[Tensor, "B N"]) -> Any:
+        """What the other part is told of the given tokens; padding is not `real`."""
+        ...
+
+    def decode(
+        self,
+        z: Int[Tensor, "B S"],
+        t: Float[Tensor, "B"],
+        concepts: Any,
+        *,
+        segments: Int[Tensor, "B S"],
+        positions: Bool[Tensor, "B S"],
+    ) -> Float[Tensor, "M V"]:
+        """Leave-one-out logits at the true places of `positions`."""
         ...
 
 

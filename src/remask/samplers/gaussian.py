@@ -6,7 +6,7 @@ some noise left.
 Shape letters: B samples, *S any shape of one sample's latent.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol, runtime_checkable
@@ -84,14 +84,13 @@ def ddpm(
     Returns:
         The vectors at the last time; clean ones where its σ is 0.
     """
-    z, clean = start, None
-    on_step(LatentFrame(step=0, t=times[0], z=z, clean=None))
-    for step, t, s in _steps(times, z):
-        clean = model.clean(z, t, before=clean)
+
+    def move(z: Tensor, t: Tensor, s: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
+        clean = model.clean(z, t, before=before)
         noise = torch.randn(z.shape, generator=generator, device=z.device, dtype=z.dtype)
-        z = model.process.draw_step(z, clean, t, s, noise=noise)
-        on_step(LatentFrame(step=step, t=times[step], z=z, clean=clean))
-    return z
+        return model.process.draw_step(z, clean, t, s, noise=noise), clean
+
+    return _walk(move, times, start=start, on_step=on_step)
 
 
 @torch.no_grad()
@@ -108,13 +107,13 @@ def ddim(
     Args and result as for `ddpm`; a step draws nothing.
     """
     del generator
-    z, clean = start, None
-    on_step(LatentFrame(step=0, t=times[0], z=z, clean=None))
-    for step, t, s in _steps(times, z):
-        clean = model.clean(z, t, before=clean)
-        z = model.process.straight_step(z, clean, model.process.noise_of_clean(z, clean, t), t, s)
-        on_step(LatentFrame(step=step, t=times[step], z=z, clean=clean))
-    return z
+    process = model.process
+
+    def move(z: Tensor, t: Tensor, s: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
+        clean = model.clean(z, t, before=before)
+        return process.straight_step(z, clean, process.noise_of_clean(z, clean, t), t, s), clean
+
+    return _walk(move, times, start=start, on_step=on_step)
 
 
 @torch.no_grad()
@@ -135,26 +134,33 @@ def heun(
     """
     del generator
     process = model.process
-    z, clean = start, None
-    on_step(LatentFrame(step=0, t=times[0], z=z, clean=None))
-    for step, t, s in _steps(times, z):
-        first = clean = model.clean(z, t, before=clean)
+
+    def move(z: Tensor, t: Tensor, s: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
+        first = model.clean(z, t, before=before)
         noise = process.noise_of_clean(z, first, t)
         reached = process.straight_step(z, first, noise, t, s)
-        if bool((process.coefficients(s)[1] > 0).all()):
-            clean = model.clean(reached, s, before=first)
-            noise = 0.5 * (noise + process.noise_of_clean(reached, clean, s))
-            reached = process.straight_step(z, 0.5 * (first + clean), noise, t, s)
-        z = reached
-        on_step(LatentFrame(step=step, t=times[step], z=z, clean=clean))
-    return z
+        if not bool((process.coefficients(s)[1] > 0).all()):
+            return reached, first
+        clean = model.clean(reached, s, before=first)
+        noise = 0.5 * (noise + process.noise_of_clean(reached, clean, s))
+        return process.straight_step(z, 0.5 * (first + clean), noise, t, s), clean
+
+    return _walk(move, times, start=start, on_step=on_step)
 
 
-def _steps(
-    times: Sequence[float], z: Float[Tensor, "B *S"]
-) -> Iterator[tuple[int, Float[Tensor, "B"], Float[Tensor, "B"]]]:
-    """(step from 1, t, s) of each pair of a grid, the times one for each sample."""
+Move = Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+"""(z_t, t, s, the estimate made before) → z_s, and the estimate that it was made with."""
+
+
+def _walk(
+    move: Move, times: Sequence[float], *, start: Float[Tensor, "B *S"], on_step: OnLatentStep
+) -> Float[Tensor, "B *S"]:
+    """Moves along each pair t > s of a grid, the times one for each sample; steps are counted from 1."""
+    z, clean = start, None
+    on_step(LatentFrame(step=0, t=times[0], z=z, clean=None))
     wide = widest_float(z.device)
     for step, pair in enumerate(pairwise(times), start=1):
         t, s = (torch.full((len(z),), time, dtype=wide, device=z.device) for time in pair)
-        yield step, t, s
+        z, clean = move(z, t, s, clean)
+        on_step(LatentFrame(step=step, t=times[step], z=z, clean=clean))
+    return z

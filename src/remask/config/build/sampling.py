@@ -10,12 +10,12 @@ from remask import processes, samplers, schedules
 from remask.config import schema
 from remask.config.build.orders import build_order
 from remask.config.contradictions import MASKS_ONLY
-from remask.continuation import SourceNetwork
 from remask.errors import UserError
 from remask.generation import Sampler
 from remask.imagination import ImaginingNetwork, imagine
 from remask.model import Model
 from remask.objectives import BlockDiffusion
+from remask.objectives.base import SourceNetwork
 from remask.objectives.concepts.prior import ConceptPrior
 from remask.objectives.prompt_dropout import unwrapped
 from remask.objectives.proofreading import Proofreading

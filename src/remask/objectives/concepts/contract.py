@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from remask.objectives.base import Network
+from remask.objectives.base import Network, SourceNetwork
 from remask.objectives.noisy import WantedRows
 
 
@@ -59,24 +59,8 @@ class Ear:
 
 
 @runtime_checkable
-class ConceptReader(Protocol):
-    """A denoiser that reads a source through concepts, in one call or in two."""
-
-    def encode(self, source: Int[Tensor, "B N"], *, real: Bool[Tensor, "B N"]) -> Any:
-        """The `Concepts` of a source, of whose places only the real ones are read."""
-        ...
-
-    def decode(
-        self,
-        z: Int[Tensor, "B S"],
-        t: Float[Tensor, "B"],
-        concepts: Any,
-        *,
-        segments: Int[Tensor, "B S"],
-        positions: Bool[Tensor, "B S"],
-    ) -> Float[Tensor, "M V"]:
-        """As `Network`, given `Concepts`."""
-        ...
+class ConceptReader(SourceNetwork, Protocol):
+    """A denoiser that reads a source through `Concepts`, in two calls or in one."""
 
     def __call__(
         self,
@@ -90,7 +74,7 @@ class ConceptReader(Protocol):
         kept: Int[Tensor, "B"] | None = None,
         hear: Hear | None = None,
     ) -> Float[Tensor, "M V"]:
-        """Both in one call; `kept` is the number of first concepts that each row keeps, None: all of them."""
+        """Both parts in one call; `kept` is the number of first concepts that each row keeps, None: all of them."""
         ...
 
 
