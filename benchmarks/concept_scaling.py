@@ -13,9 +13,11 @@ Each point, one way of reading N tokens in one kind of pass, is a process of its
 there and a short row has warmed it up; then the pass runs for `--seconds` (once, if once takes longer) and the median
 is taken. A forward pass keeps no graph; forward and backward is a step of training without the optimiser. On a CPU the
 time is that of the processor, summed over threads, so that other work on the machine counts little; on a GPU it is that
-of the clock. Memory is the most that the process (the GPU) has held, over what it held before. A point that takes
-longer than `--limit` or more than `--gigabytes` is left out and named, and with it the longer rows of the same way and
-pass. Slopes are those of least-squares lines through log time against log N at the last three lengths measured.
+of the clock. On a CPU the C library is told to keep memory that a pass gives back for the next one: pages fetched anew
+would be most of the time of long rows. Memory is the most that the process (the GPU) has held, over what it held
+before. A point that takes longer than `--limit` or more than `--gigabytes` is left out and named, and with it the
+longer rows of the same way and pass. Slopes are those of least-squares lines through log time against log N at the last
+three lengths measured.
 
 Run: .venv/bin/python benchmarks/concept_scaling.py [--max-n 65536] [--width 256] [--layers 4] [--concepts 128]
      [--window 256] [--threads 1] [--limit 300] [--gigabytes 12] [--lines FILE.jsonl] [--figure FILE.svg]
@@ -27,6 +29,7 @@ Shape letters: N tokens.
 import argparse
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -45,6 +48,8 @@ from remask.machine import peak_memory_bytes
 SHORTEST = 256
 STEEPEST, LEAST_GAIN, GAIN_AT = 1.1, 20.0, 16_384
 """What the family promises: the slope at a fixed C, and by how much full attention is slower at so many tokens."""
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+"""For the GNU C library; others pass over it."""
 MEASURES = {"seconds": ("ms", 1e3), "memory_bytes": ("MB", 1e-6)}
 """Figure → its unit in the tables, and what it is multiplied by."""
 
@@ -168,7 +173,7 @@ def in_fresh_process(task: Task, *, limit: float, gigabytes: float) -> dict[str,
     command = [sys.executable, __file__, "--point", json.dumps(asdict(task)), "--gigabytes", str(gigabytes)]
     point = {"way": task.way, "tokens": task.tokens, "pass": task.kind}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=os.environ | KEEP_MEMORY)
     except subprocess.TimeoutExpired:
         return {**point, "left_out": f"more than {limit:g} s"}
     if done.returncode == 0:

@@ -219,7 +219,9 @@ def test_two_way_layers_tell_tokens_what_others_say_and_plain_readers_leave_them
         before = network.embedding(source)
         still, token_still = reading_turns(texts(real.long(), count=1), real.long(), latents=3, pairs=4)
         layer = network.encoder.layers[0]
-        _, after = layer(network.encoder.latents[None], before, real=real, turn=still, token_turn=token_still)
+        _, after = layer(
+            network.encoder.latents[None], before, mask=real[:, None, None], turn=still, token_turn=token_still
+        )
         assert torch.equal(before, after) is not changed
 
 

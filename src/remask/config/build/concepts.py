@@ -29,6 +29,7 @@ from remask.networks.concepts.encoders import (
     TwoWayLayer,
     local_reading,
 )
+from remask.networks.normalisation import UnitRMS
 from remask.networks.stacks import straight
 from remask.randomness import keyed_generator
 from remask.tokenizers import Tokenizer
@@ -81,14 +82,16 @@ def build_encoder(spec: schema.ConceptSpec) -> nn.Module:
     slots = {"pairs": width // heads // 2, "local": local_reading(width, spec.local_width, dropout=dropout)}
     match spec.encoder:
         case "perceiver":
-            return SlotEncoder(width, spec.concepts, [one_way() for _ in range(spec.layers)], **slots)
+            layers = [one_way(norm=nn.Identity()) for _ in range(spec.layers)]
+            return SlotEncoder(width, spec.concepts, layers, norm=UnitRMS(), **slots)
         case "two_way":
             # nobody reads tokens behind the last layer, so nothing is written to them there
-            layers = [*(both_ways() for _ in range(spec.layers - 1)), one_way()]
-            return SlotEncoder(width, spec.concepts, layers, **slots)
+            layers = [*(both_ways() for _ in range(spec.layers - 1)), one_way(norm=UnitRMS())]
+            return SlotEncoder(width, spec.concepts, layers, norm=nn.Identity(), **slots)
         case "recursive":
             depths = {"depth": spec.layers, "min_depth": spec.min_depth or spec.layers}
-            return RecursiveEncoder(width, spec.concepts, one_way(), **depths, **slots)
+            layer = one_way(norm=nn.Identity())
+            return RecursiveEncoder(width, spec.concepts, layer, norm=UnitRMS(), **depths, **slots)
 
 
 def build_decoder(spec: schema.ConceptSpec, *, length: int) -> nn.Module:

@@ -81,11 +81,15 @@ class PerceiverLayer(nn.Module):
         heads: attention heads.
         mlp_width: hidden features of the gated MLP.
         mixing: how concepts share the tokens that they read.
+        norm: of the tokens that it reads; `nn.Identity` where they come normalised.
         dropout: share of each branch's output that is dropped in training.
     """
 
-    def __init__(self, width: int, heads: int, *, mlp_width: int, mixing: Mixing, dropout: float) -> None:
+    def __init__(
+        self, width: int, heads: int, *, mlp_width: int, mixing: Mixing, norm: nn.Module, dropout: float
+    ) -> None:
         super().__init__()
+        self.norm = norm
         self.read = Residual(width, Reading(width, heads, mixing=mixing), dropout=dropout)
         self.attend = Residual(width, Attention(width, heads), dropout=dropout)
         self.mlp = Residual(width, GatedMLP(width, mlp_width), dropout=dropout)
@@ -95,13 +99,12 @@ class PerceiverLayer(nn.Module):
         concepts: Float[Tensor, "B C D"],
         tokens: Float[Tensor, "B N D"],
         *,
-        real: Bool[Tensor, "B N"],
+        mask: Bool[Tensor, "B 1 1 N"],
         turn: Float[Tensor, "B C F 2"],
         token_turn: Float[Tensor, "B N F 2"],
     ) -> tuple[Float[Tensor, "B C D"], Float[Tensor, "B N D"]]:
         """Concepts that know more, and the tokens as they were."""
-        condition, memory = timeless(concepts), unit_rms(tokens).to(tokens.dtype)
-        mask = never_empty(real[:, None, None]).expand(-1, -1, concepts.shape[1], -1)
+        condition, memory = timeless(concepts), self.norm(tokens)
         x = self.read(concepts, condition, memory=memory, mask=mask, turn=turn, memory_turn=token_turn)
         x = among_themselves(self.attend, x, pairs=turn.shape[2])
         return self.mlp(x, condition), tokens
@@ -133,13 +136,12 @@ class TwoWayLayer(nn.Module):
         concepts: Float[Tensor, "B C D"],
         tokens: Float[Tensor, "B N D"],
         *,
-        real: Bool[Tensor, "B N"],
+        mask: Bool[Tensor, "B 1 1 N"],
         turn: Float[Tensor, "B C F 2"],
         token_turn: Float[Tensor, "B N F 2"],
     ) -> tuple[Float[Tensor, "B C D"], Float[Tensor, "B N D"]]:
         """Concepts and tokens that know more."""
         condition = timeless(concepts)
-        mask = never_empty(real[:, None, None]).expand(-1, -1, concepts.shape[1], -1)
         learned, told = self.both(
             unit_rms(concepts).to(concepts.dtype),
             unit_rms(tokens).to(tokens.dtype),
@@ -165,17 +167,25 @@ class SlotEncoder(nn.Module):
     Args:
         width: D.
         concepts: C.
-        layers: (concepts, tokens) → (concepts, tokens), each with `real`, `turn` and `token_turn`.
+        layers: (concepts, tokens) → (concepts, tokens), each with `mask`, `turn` and `token_turn`.
+        norm: of tokens before the first layer: once for all layers, where none changes them; else `nn.Identity`.
         pairs: rotary pairs of a head.
         local: what tokens learn of their neighbours before they are read; None: nothing.
     """
 
     def __init__(
-        self, width: int, concepts: int, layers: Sequence[nn.Module], *, pairs: int, local: nn.Module | None
+        self,
+        width: int,
+        concepts: int,
+        layers: Sequence[nn.Module],
+        *,
+        norm: nn.Module,
+        pairs: int,
+        local: nn.Module | None,
     ) -> None:
         super().__init__()
         self.concepts: int | None = concepts
-        self.pairs = pairs
+        self.norm, self.pairs = norm, pairs
         self.latents = nn.Parameter(torch.zeros(concepts, width))
         self.local = local
         self.layers = nn.ModuleList(layers)
@@ -188,9 +198,10 @@ class SlotEncoder(nn.Module):
         )
         if self.local is not None:
             tokens = self.local(tokens, timeless(tokens), segments=segments)
-        concepts = self.latents.expand(len(tokens), -1, -1)
+        concepts, tokens = self.latents.expand(len(tokens), -1, -1), self.norm(tokens)
+        mask = never_empty(real[:, None, None])
         for layer in self.passes():
-            concepts, tokens = layer(concepts, tokens, real=real, turn=turn, token_turn=token_turn)
+            concepts, tokens = layer(concepts, tokens, mask=mask, turn=turn, token_turn=token_turn)
         return concepts, real.any(-1, keepdim=True).expand(-1, len(self.latents))
 
     def passes(self) -> Iterable[nn.Module]:
@@ -223,6 +234,7 @@ class RecursiveEncoder(SlotEncoder):
         layer: the one.
         depth: how many times it is applied; `encoder.depth` may be set to another number for evaluation.
         min_depth: training applies it between so many and `depth` times, a number drawn for each step.
+        norm: of tokens, before they are read.
         pairs: rotary pairs of a head.
         local: what tokens learn of their neighbours before they are read; None: nothing.
     """
@@ -235,10 +247,11 @@ class RecursiveEncoder(SlotEncoder):
         *,
         depth: int,
         min_depth: int,
+        norm: nn.Module,
         pairs: int,
         local: nn.Module | None,
     ) -> None:
-        super().__init__(width, concepts, [layer], pairs=pairs, local=local)
+        super().__init__(width, concepts, [layer], norm=norm, pairs=pairs, local=local)
         self.depth, self.min_depth, self.drawn = depth, min_depth, depth
 
     def passes(self) -> Iterator[nn.Module]:

@@ -17,7 +17,7 @@ from remask.networks.normalisation import unit_rms
 from remask.networks.rotary import rotate
 
 Mixing = Callable[..., Tensor]
-"""(queries [B H G E], keys and values [B H N E], attn_mask=bool [B 1 G N]) → what each query reads [B H G E]."""
+"""(queries [B H G E], keys and values [B H N E], attn_mask=bool [B 1 G N] or [B 1 1 N]) → what is read [B H G E]."""
 
 
 QUIET = 0.3
@@ -52,7 +52,7 @@ class Reading(nn.Module):
         x: Float[Tensor, "B G D"],
         *,
         memory: Float[Tensor, "B N D"],
-        mask: Bool[Tensor, "B 1 G N"],
+        mask: Bool[Tensor, "B 1 #G N"],
         turn: Float[Tensor, "B G F 2"] | None = None,
         memory_turn: Float[Tensor, "B N F 2"] | None = None,
     ) -> Float[Tensor, "B G D"]:
@@ -61,7 +61,7 @@ class Reading(nn.Module):
         Args:
             x: the queries.
             memory: what is read.
-            mask: who may read what; every query something (`never_empty`).
+            mask: who may read what, all queries alike where there is one row; every query something (`never_empty`).
             turn: the rotations of the queries; None: places do not matter.
             memory_turn: the rotations of what is read.
         """
@@ -134,7 +134,7 @@ class TwoWay(nn.Module):
         latents: Float[Tensor, "B G D"],
         tokens: Float[Tensor, "B N D"],
         *,
-        mask: Bool[Tensor, "B 1 G N"],
+        mask: Bool[Tensor, "B 1 #G N"],
         turn: Float[Tensor, "B G F 2"],
         token_turn: Float[Tensor, "B N F 2"],
     ) -> tuple[Float[Tensor, "B G D"], Float[Tensor, "B N D"]]:
