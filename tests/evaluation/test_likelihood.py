@@ -225,3 +225,16 @@ def test_examples_are_the_parts_of_the_ratio_and_stay_out_of_the_record():
     assert figures[0].examples.to_json() == {"identity": "these rows", "values": [30, 50], "weights": [10, 20]}
     assert figures[2].examples is None, "a perplexity is no ratio of sums"
     assert likelihood_measurements(sums([1], [1], [1]), trivial_nats={}, protocol={})[0].examples is None
+
+
+def test_the_error_of_rows_that_depend_is_over_their_documents():
+    """Copies of a row add nothing to what is known: the error is that of the documents alone."""
+    draw = np.random.default_rng(1)
+    tokens = draw.integers(5, 20, 12).astype(np.float64)
+    nats = tokens * draw.normal(2.0, 0.5, 12)
+    alone = ratio(nats, tokens)
+    copied = ratio(np.repeat(nats, 4), np.repeat(tokens, 4), documents=np.repeat(np.arange(12), 4))
+    assert copied == pytest.approx(alone)
+    taken_for_independent = ratio(np.repeat(nats, 4), np.repeat(tokens, 4))
+    assert taken_for_independent[1] < 0.6 * alone[1]
+    assert ratio(nats, tokens, documents=np.zeros(12, dtype=np.int64)) == alone

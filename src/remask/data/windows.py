@@ -135,3 +135,8 @@ class WindowRows:
         if self._unreleased > _ROWS_BEFORE_RELEASE:
             self.store.release_pages()
             self._unreleased = rows
+
+
+def documents_of(rows: object, indices: Sequence[int] | np.ndarray) -> np.ndarray | None:
+    """The document that each row lies in, int64; None for rows that do not each lie in one."""
+    return rows.documents(indices) if isinstance(rows, WindowRows) else None

@@ -106,7 +106,7 @@ def assessment_measurement(
 
 
 @torch.no_grad()
-def rebuilt_text(model: Judged, batch: Batch, *, seed: int) -> torch.Tensor:
+def rebuilt_text(model: Judged, batch: Batch, *, seed: int) -> torch.Tensor | None:
     """The tokens of a batch's first row as the model writes them again, greedily, from what it is told of the row.
 
     Args:
@@ -115,7 +115,7 @@ def rebuilt_text(model: Judged, batch: Batch, *, seed: int) -> torch.Tensor:
         seed: of what is hidden or deleted.
 
     Returns:
-        ids of the row's real places, on the CPU.
+        ids of the row's real places, on the CPU; None of a model that writes nothing.
     """
     objective = assessed(model.objective)
     assert objective is not None, "a model with a likelihood draws samples"
@@ -125,4 +125,4 @@ def rebuilt_text(model: Judged, batch: Batch, *, seed: int) -> torch.Tensor:
     generator = keyed_generator(seed, "reconstruction", device=model.device)
     ids = objective.rebuild(cast(Network, model.network), here, generator=generator)
     model.network.train(was_training)
-    return ids[0][here.segments[0] > 0].cpu()
+    return None if ids is None else ids[0][here.segments[0] > 0].cpu()

@@ -26,7 +26,7 @@ from torch import Tensor
 from remask.data.batch import Batch
 from remask.data.given import split_given
 from remask.evaluation.concepts import geometry
-from remask.evaluation.likelihood import Judged, ends_nats, ratio
+from remask.evaluation.likelihood import Judged, ends_nats, errors_over, ratio
 from remask.evaluation.measurement import Examples, Measurement
 from remask.objectives.concepts.bound import ConceptBound
 from remask.objectives.concepts.contract import ConceptReader
@@ -227,23 +227,17 @@ def _gap(
     protocol: Mapping[str, Any],
     identity: str,
 ) -> Measurement:
-    """A mean of paired differences; its error is over documents where they are known: their rows depend."""
-    tokens, parts, documents = sums.tokens, (difference, sums.tokens), sums.documents
-    if documents is not None and len(np.unique(documents)) > 1:
-        _, place = np.unique(documents, return_inverse=True)
-        nats, counts = np.bincount(place, weights=difference), np.bincount(place, weights=tokens)
-        parts = (nats.astype(np.float64), counts.astype(np.float64))
-        protocol = {**protocol, "errors_over": f"{len(parts[0])} documents"}
-    value, error = ratio(*parts)
+    """A mean of paired differences."""
+    value, error = ratio(difference, sums.tokens, documents=sums.documents)
     return Measurement(
         name=name,
         value=value,
         unit="nats/token",
-        n=len(tokens),
+        n=len(sums.tokens),
         stderr=error,
         trivial={beside: 0.0},
-        protocol=dict(protocol),
-        examples=Examples(identity=identity, values=difference.tolist(), weights=tokens.tolist()),
+        protocol={**protocol, **errors_over(sums.documents)},
+        examples=Examples(identity=identity, values=difference.tolist(), weights=sums.tokens.tolist()),
     )
 
 
@@ -262,7 +256,7 @@ def kept_measurements(
     for name, nats in sums.nats.items():
         if not name.startswith("kept "):
             continue
-        value, error = ratio(nats, sums.tokens)
+        value, error = ratio(nats, sums.tokens, documents=sums.documents)
         figures.append(
             Measurement(
                 name="nats_at_kept",
@@ -271,7 +265,7 @@ def kept_measurements(
                 n=len(nats),
                 stderr=error,
                 trivial={key: total / float(sums.tokens.sum()) for key, total in trivial_nats.items()},
-                protocol={**protocol, "kept": int(name.removeprefix("kept "))},
+                protocol={**protocol, "kept": int(name.removeprefix("kept ")), **errors_over(sums.documents)},
                 examples=Examples(identity=identity, values=nats.tolist(), weights=sums.tokens.tolist()),
             )
         )
@@ -296,7 +290,7 @@ def recovered(
         identity: which rows these are.
     """
     gained, possible = none - sums.nats[OWN], none - full
-    value, error = ratio(gained, possible)
+    value, error = ratio(gained, possible, documents=sums.documents)
     return Measurement(
         name="recovered_share",
         value=value,
@@ -304,7 +298,7 @@ def recovered(
         n=len(none),
         stderr=None if error is None else abs(error),
         trivial={"no context": 0.0, "full attention": 1.0},
-        protocol=dict(protocol),
+        protocol={**protocol, **errors_over(sums.documents)},
         examples=Examples(identity=identity, values=gained.tolist(), weights=possible.tolist()),
     )
 

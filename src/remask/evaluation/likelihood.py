@@ -5,6 +5,9 @@ is that of a ratio estimator over R rows (Cochran, Sampling Techniques, equation
 
     r̂ = Σ n_r / Σ k_r,     se(r̂) = √( R/(R − 1) · Σ (n_r − r̂ k_r)² ) / Σ k_r.
 
+Rows of one document depend on each other where they overlap or follow each other: the error is then over documents,
+each with the sums of its rows.
+
 A network that sees both sides of a position is shown by its segments where the documents of a row end, so what it
 bounds is −log p(x | ends). The ends are part of x: −log p(x) = −log p(ends) − log p(x | ends), and the first term is
 paid by a model that ends a document after each token with one probability (see `ends_nats`).
@@ -61,6 +64,7 @@ class RowSums:
         bytes: UTF-8 bytes of text [R].
         terms: the parts of the nats, summed over rows.
         rows: the same of each row [R].
+        documents: the document that each row lies in, where a row lies in one; None: rows are independent [R].
     """
 
     nats: npt.NDArray[np.float64]
@@ -68,6 +72,7 @@ class RowSums:
     bytes: npt.NDArray[np.float64]
     terms: Mapping[str, float]
     rows: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    documents: npt.NDArray[np.int64] | None = None
 
 
 def evaluation_batches(rows: Rows, *, limit: int | None) -> Iterator[Batch]:
@@ -132,14 +137,37 @@ def ends_nats(batch: Batch, *, end_share: float) -> Float[Tensor, "B L"]:
     return torch.nn.functional.pad(nats, (0, 1))
 
 
-def ratio(numerator: npt.NDArray[np.float64], denominator: npt.NDArray[np.float64]) -> tuple[float, float | None]:
-    """The ratio of sums and its standard error; the error is None for fewer than two rows."""
+def ratio(
+    numerator: npt.NDArray[np.float64],
+    denominator: npt.NDArray[np.float64],
+    *,
+    documents: npt.NDArray[np.int64] | None = None,
+) -> tuple[float, float | None]:
+    """The ratio of sums and its standard error; the error is None for fewer than two rows.
+
+    Args:
+        numerator: of each row [R].
+        denominator: of each row [R].
+        documents: the document of each row [R]: the error is over them, where there are two or more.
+    """
     value = float(numerator.sum() / denominator.sum())
+    if _several(documents):
+        _, place = np.unique(documents, return_inverse=True)
+        numerator, denominator = (np.bincount(place, weights=each) for each in (numerator, denominator))
     rows = len(numerator)
     if rows < 2:
         return value, None
     spread = float(((numerator - value * denominator) ** 2).sum())
     return value, math.sqrt(rows / (rows - 1) * spread) / float(denominator.sum())
+
+
+def errors_over(documents: npt.NDArray[np.int64] | None) -> dict[str, str]:
+    """What a protocol says of errors that are not over rows."""
+    return {"errors_over": f"{len(np.unique(documents))} documents"} if _several(documents) else {}
+
+
+def _several(documents: npt.NDArray[np.int64] | None) -> bool:
+    return documents is not None and len(np.unique(documents)) > 1
 
 
 def perplexity(nats_per_token: float) -> float:
@@ -164,9 +192,9 @@ def likelihood_measurements(
     """
     tokens, text = float(sums.tokens.sum()), float(sums.bytes.sum())
     bits_of_rows = sums.nats / math.log(2)
-    nats, nats_error = ratio(sums.nats, sums.tokens)
-    bits, bits_error = ratio(bits_of_rows, sums.bytes)
-    shared = {"n": len(sums.nats), "protocol": dict(protocol)}
+    nats, nats_error = ratio(sums.nats, sums.tokens, documents=sums.documents)
+    bits, bits_error = ratio(bits_of_rows, sums.bytes, documents=sums.documents)
+    shared = {"n": len(sums.nats), "protocol": {**protocol, **errors_over(sums.documents)}}
     perplexity_error = None if nats_error is None else perplexity(nats) * nats_error  # delta method
     return [
         Measurement(
@@ -217,8 +245,9 @@ def part_measurements(
     """
     tokens, found = float(sums.tokens.sum()), []
     for part, names in parts.items():
-        value, error = ratio(np.sum([sums.rows[name] for name in names], axis=0), sums.tokens)
-        own = {name: nats * len(sums.nats) / tokens for name, nats in trivial_rows.get(part, {}).items()}
+        nats = np.sum([sums.rows[name] for name in names], axis=0)
+        value, error = ratio(nats, sums.tokens, documents=sums.documents)
+        own = {name: each * len(sums.nats) / tokens for name, each in trivial_rows.get(part, {}).items()}
         found.append(
             Measurement(
                 name=f"{part}_nats_per_token",
@@ -226,8 +255,8 @@ def part_measurements(
                 unit="nats/token",
                 n=len(sums.nats),
                 stderr=error,
-                trivial=own or {name: nats / tokens for name, nats in trivial_nats.items()},
-                protocol=dict(protocol),
+                trivial=own or {name: total / tokens for name, total in trivial_nats.items()},
+                protocol={**protocol, **errors_over(sums.documents)},
             )
         )
     return found

@@ -11,7 +11,7 @@ from remask.config.load import load_recipe
 from remask.config.saved import load_model
 from remask.config.schema import Recipe
 from remask.data.batch import Batch
-from remask.data.windows import WindowRows
+from remask.data.windows import documents_of
 from remask.errors import UserError
 from remask.evaluation.assessment import assessed
 from remask.evaluation.concept_gaps import (
@@ -132,7 +132,7 @@ class ConceptTask:
         identity = rows_identity(model, recipe, text, chosen)
         end_share = text.predictors.end_share if text.rows.shows_ends else None
         others = _others(text, chosen)
-        documents = text.rows.documents(chosen) if isinstance(text.rows, WindowRows) else None
+        documents = documents_of(text.rows, chosen)
         drawn = {"likelihood": "upper bound", "draws": spec.draws, **protocol}
 
         def nats(changes: Mapping[str, Change], draws: int) -> ConceptSums:

@@ -1,6 +1,9 @@
 """The likelihood task: −log p of held-out text or its bound."""
 
+from dataclasses import replace
+
 from remask.config.schema import Recipe
+from remask.data.windows import documents_of
 from remask.evaluation.likelihood import (
     evaluation_batches,
     likelihood_measurements,
@@ -20,7 +23,11 @@ def judge_likelihood(model: Model, recipe: Recipe, text: JudgedText) -> list[Mea
     spec = recipe.evaluation
     batches = list(evaluation_batches(text.rows, limit=spec.rows))
     end_share = text.predictors.end_share if text.rows.shows_ends else None
-    sums = row_likelihoods(model, batches, draws=spec.draws, seed=recipe.seed, end_share=end_share)
+    chosen = spread_indices(len(text.rows), spec.rows)
+    sums = replace(
+        row_likelihoods(model, batches, draws=spec.draws, seed=recipe.seed, end_share=end_share),
+        documents=documents_of(text.rows, chosen),
+    )
     exact, trivial = model.objective.exact, text.predictors.nats(batches)
     protocol = {
         "likelihood": "exact" if exact else "upper bound: " + " + ".join(sums.terms),
@@ -29,7 +36,7 @@ def judge_likelihood(model: Model, recipe: Recipe, text: JudgedText) -> list[Mea
         "ngram_training_bytes": text.predictors.fitted_bytes,
         **rows_protocol(model, recipe, text),
     }
-    identity = rows_identity(model, recipe, text, spread_indices(len(text.rows), spec.rows))
+    identity = rows_identity(model, recipe, text, chosen)
     whole = likelihood_measurements(sums, trivial_nats=trivial, protocol=protocol, identity=identity)
     objective = unwrapped(model.objective)
     if not isinstance(objective, Parted):
