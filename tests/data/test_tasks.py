@@ -2,6 +2,8 @@
 
 import json
 import random
+import re
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -9,7 +11,19 @@ from pathlib import Path
 import pytest
 
 from remask.data.corpora import open_corpus
-from remask.data.tasks import COUNTDOWN, MULTIPLICATION, SUDOKU4, TASKS, countdown, multiplication, sudoku, task_readers
+from remask.data.tasks import (
+    ARITHMETIC,
+    ARITHMETIC3,
+    COUNTDOWN,
+    MULTIPLICATION,
+    SUDOKU4,
+    TASKS,
+    arithmetic,
+    countdown,
+    multiplication,
+    sudoku,
+    task_readers,
+)
 from remask.data.tasks.written import is_equal, is_equal_behind_mark
 from remask.errors import UserError
 
@@ -105,6 +119,56 @@ def test_the_order_of_numbers_or_factors_never_decides_the_split():
     assert multiplication._split("12*34") == multiplication._split("34*12")
     keys = [f"{a}*{b}" for a in range(1, 60) for b in range(1, 60)]
     assert {multiplication._split(key) for key in keys} == {"train", "validation", "test"}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "value"),
+    [
+        ("23+45-17?", 51),
+        ("(23+15)*2?", 76),
+        ("12*5-4?", 56),
+        ("((1*4+2)*4+31)*2?", 110),
+        ("1+2*3?", None),
+        ("7?", None),
+    ],
+)
+def test_an_arithmetic_prompt_is_worked_out_as_it_is_written_or_not_at_all(prompt, value):
+    assert arithmetic.value_of(prompt) == value
+
+
+@pytest.mark.parametrize(
+    ("response", "right", "in_full"),
+    [
+        ("23+15=38 38*2=76 #### 76", True, True),
+        ("23+15=39 38*2=77 #### 76", True, False),  # wrong steps, right answer
+        ("#### 76 ", True, False),
+        ("23+15=38 38*2=76 #### 77", False, False),
+        ("23+15=38 38*2=76", False, False),  # nothing behind the mark
+        ("#### 76 #### 7", False, False),  # the last mark counts
+        ("#### 76.", False, False),
+    ],
+)
+def test_the_number_behind_the_mark_answers_arithmetic_and_steps_are_judged_apart(response, right, in_full):
+    assert ARITHMETIC.right("(23+15)*2?", response, "") is right
+    assert arithmetic.steps_are_right("(23+15)*2?", response) is in_full
+
+
+def test_arithmetic_is_short_and_every_answer_is_asked_for_as_often():
+    made = ARITHMETIC.pairs(random.Random(3), {"train": 4000, "validation": 20, "test": 20})
+    answers = Counter(arithmetic.value_of(pair.prompt) for pair in made["train"])
+    assert set(answers) == set(range(100))
+    assert max(answers.values()) < 1.5 * 40
+    assert max(len(pair.prompt + pair.response) for pair in made["train"]) <= 40
+    assert all(arithmetic.steps_are_right(pair.prompt, pair.response) for pair in made["train"])
+    longer = ARITHMETIC3.pairs(random.Random(3), FEW)["train"]
+    assert {pair.response.count("=") for pair in longer} == {3}
+
+
+def test_the_same_numbers_and_answer_are_one_problem_whatever_their_order():
+    made = ARITHMETIC.pairs(random.Random(3), {"train": 4000, "validation": 20, "test": 20})
+    pairs = [pair for found in made.values() for pair in found]
+    keys = [(*sorted(re.findall("[0-9]+", pair.prompt)), arithmetic.value_of(pair.prompt)) for pair in pairs]
+    assert len(set(keys)) == len(keys)
 
 
 @pytest.fixture

@@ -75,9 +75,10 @@ class EvaluationSpec(Section):
     split: Literal["validation", "test"] = Field(default="validation", description="held-out text to judge on")
     rows: Whole | None = Field(default=512, ge=1, description="rows to judge on; null: all")
     draws: Whole = Field(default=8, ge=1, description="random times and noises a row, averaged")
-    checker: Literal["exact", "marked", "sudoku4", "countdown", "multiplication"] | None = Field(
-        default=None, description="what makes an answer right; null: the source's own checker, else equal text"
-    )
+    checker: (
+        Literal["exact", "marked", "sudoku4", "countdown", "multiplication", "arithmetic", "arithmetic3", "arithmetic4"]
+        | None
+    ) = Field(default=None, description="what makes an answer right; null: the source's own checker, else equal text")
 
 
 class SamplingSpec(Section):

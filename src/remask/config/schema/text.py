@@ -10,7 +10,7 @@ from remask.config.schema.section import Section, Whole
 DEFAULT_LANES = 8
 """Lanes of a stream where the recipe does not say."""
 
-TASKS = ("sudoku4", "countdown", "multiplication")
+TASKS = ("sudoku4", "countdown", "multiplication", "arithmetic", "arithmetic3", "arithmetic4")
 """Embedded sources that make their own pairs."""
 
 # --- data -------------------------------------------------------------------------------------------------
@@ -59,7 +59,7 @@ class DataSpec(Section):
 
     source: str = Field(
         min_length=1,
-        description="python-docs, python-code, sudoku4, countdown, multiplication, a text file, a folder, or hf:NAME",
+        description=f"python-docs, python-code, {', '.join(TASKS)}, a text file, a folder, or hf:NAME",
     )
     validation: str | None = Field(
         default=None,

@@ -18,8 +18,9 @@ def is_equal_behind_mark(prompt: str, response: str, reference: str) -> bool:
     del prompt
     if MARK not in response:
         return False
-    return _result(response) == _result(reference)
+    return result_behind_mark(response) == result_behind_mark(reference)
 
 
-def _result(text: str) -> str:
+def result_behind_mark(text: str) -> str:
+    """What follows the last mark, or the whole text, without white space at its ends and thousands commas."""
     return text.rpartition(MARK)[2].strip().replace(",", "")
