@@ -59,6 +59,14 @@ def test_every_kind_of_file_gives_the_same_pairs(kind, tmp_path):
     assert sorted(text for _, text in corpus.walk()) == sorted(p + r for p, r in PAIRS)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lines_of_a_text_file_may_be_pairs_with_two_bars_between(end, tmp_path):
+    (tmp_path / "a.txt").write_bytes(end.join([*(f"{p}||{r}" for p, r in PAIRS), "", "2||x||y", ""]).encode())
+    corpus = open_corpus(tmp_path / "a.txt", prompt_key="prompt", response_key="response", cache=tmp_path)
+    found = sorted((pair.prompt, pair.response) for split in corpus.splits for pair in corpus.pairs(split))
+    assert found == sorted([*PAIRS, ("2", "x||y")])
+
+
 def test_parquet_gives_the_same_pairs(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
@@ -108,7 +116,9 @@ def test_one_prompt_never_stands_in_two_splits():
         ('ask,say\n"a,b\n', "a.csv", {}, "not CSV"),
         ("ask\tsay\na\n", "a.tsv", {}, "line 2: 1 cells, and the header has 2"),
         ("ask,say\n", "a.csv", {}, "is empty"),
-        ("text", "a.txt", {}, "need named columns"),
+        ("text", "a.md", {}, "need named columns"),
+        ("a||b\n", "a.txt", {}, "no column 'ask'; .*Valid: prompt, response"),
+        ("a||b\n\na|b\n", "a.txt", {"prompt_key": "prompt", "response_key": "response"}, r"line 3: no \|\| between"),
         ('{"ask": "a", "say": 1}', "a.jsonl", {}, "'say': the text is no string but int"),
         ('{"ask": "a"}', "a.jsonl", {"response_key": None}, "data.response_key is not given"),
         ('{"ask": "a"}', "a.jsonl", {"response_key": "ask"}, "name two columns"),

@@ -11,15 +11,18 @@ from pathlib import Path
 import pytest
 
 from remask.data.corpora import open_corpus
+from remask.data.tables import GATHERED, open_pairs
 from remask.data.tasks import (
     ARITHMETIC,
     ARITHMETIC3,
     COUNTDOWN,
     MULTIPLICATION,
+    MULTIPLICATION4X4,
     SUDOKU4,
     TASKS,
     arithmetic,
     countdown,
+    long_multiplication,
     multiplication,
     sudoku,
     task_readers,
@@ -119,6 +122,43 @@ def test_the_order_of_numbers_or_factors_never_decides_the_split():
     assert multiplication._split("12*34") == multiplication._split("34*12")
     keys = [f"{a}*{b}" for a in range(1, 60) for b in range(1, 60)]
     assert {multiplication._split(key) for key in keys} == {"train", "validation", "test"}
+
+
+CLUES = "530070000600195000098000060800060003400803001700020006060000280000419005000080079"
+SOLVED = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
+
+
+def test_a_sudoku_of_nine_is_checked_by_its_rules_and_its_clues():
+    assert sudoku.is_right(CLUES, SOLVED, "")
+    assert not sudoku.is_right(CLUES, SOLVED[9:] + SOLVED[:9], "")
+    assert not sudoku.is_right("0" * 81, SOLVED[:-1] + "1", "")
+    shifted = sudoku.guess(CLUES, random.Random(1))
+    assert sudoku.is_right("0" * 81, shifted, "")
+    assert not sudoku.is_right(CLUES, shifted, "")
+
+
+def test_long_multiplication_has_the_form_of_the_published_files():
+    pair = long_multiplication.worked_out(2967, 6361)
+    assert pair.prompt == "7 6 9 2 * 1 6 3 6"
+    assert pair.response == (
+        "7 6 9 2 0 + 0 2 0 8 7 1 ( 7 8 9 0 8 1 ) + 0 0 1 0 9 8 0 ( 7 8 0 1 7 0 1 ) + 0 0 0 2 0 8 7 1 "
+        "#### 7 8 0 3 7 8 8 1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("response", "right"),
+    [
+        ("#### 7 8 0 3 7 8 8 1", True),
+        ("#### 78037881", True),
+        ("#### 1 8 8 7 3 0 8 7", False),  # highest first
+        ("7 8 0 3 7 8 8 1", False),
+        ("#### 7 8 0 3 7 8 8 1 .", False),
+        ("#### 7 8 0 3 7 8 8", False),
+    ],
+)
+def test_digits_behind_the_mark_answer_a_long_multiplication(response, right):
+    assert MULTIPLICATION4X4.right("7 6 9 2 * 1 6 3 6", response, "") is right
 
 
 @pytest.mark.parametrize(
@@ -228,3 +268,14 @@ def test_the_checkers_agree_with_published_solutions():
     assert all(SUDOKU4.right(puzzle, solution, "") for puzzle, solution in rows)
     assert sum(SUDOKU4.right(puzzle, other, "") for (puzzle, _), (_, other) in pairwise(rows)) < 10
     assert MULTIPLICATION.right("5632*7434=", str(5632 * 7434), "")
+    rows = [line.split(",") for line in (SHARED / "sudoku9" / "test.csv").read_text().splitlines()[1:]]
+    assert all(SUDOKU4.right(puzzle, solution, "") for puzzle, solution in rows)
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data are not there")
+@pytest.mark.parametrize("name", ["4x4_valid", "4x4_test", "5x5_valid", "5x5_test"])
+def test_published_long_multiplications_are_what_the_generator_writes(name):
+    pairs = list(open_pairs(SHARED / "multiplication" / f"{name}.txt", columns=GATHERED))
+    factors = [map(long_multiplication.number_of, pair.prompt.split(" * ")) for pair in pairs]
+    assert [long_multiplication.worked_out(*both) for both in factors] == pairs

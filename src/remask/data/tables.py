@@ -1,4 +1,8 @@
-"""Prompt-response pairs out of files with named columns: JSON lines, Parquet, CSV and TSV."""
+"""Prompt-response pairs out of files with named columns: JSON lines, Parquet, CSV and TSV.
+
+A text file may hold pairs, too, one a line with `||` between prompt and response, as those of the implicit chain of
+thought papers (arXiv:2311.01460); its columns are called `prompt` and `response`.
+"""
 
 import csv
 import json
@@ -20,6 +24,9 @@ from remask.data.readers import (
 from remask.errors import UserError
 
 EXTENSIONS = (".jsonl", ".jsonl.gz", ".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
+LINES = (".txt", ".txt.gz")
+BETWEEN = "||"
+"""What stands between prompt and response in a line of a text file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +85,8 @@ class PairReader:
             rows = parquet_rows(path, columns=keys, options=KEY_OPTIONS)
         elif kind == ".jsonl":
             rows = json_rows(path, keys=keys, options=KEY_OPTIONS)
+        elif kind == ".txt":
+            rows = _line_rows(path, keys=keys)
         else:
             rows = _table_rows(path, keys=keys)
         for where, row in rows:
@@ -102,7 +111,7 @@ def write_pairs(path: Path, pairs: Iterator[Pair]) -> int:
 
 
 def open_pairs(place: Path, *, columns: Columns, max_documents: int | None = None) -> PairReader:
-    """A reader over a file of pairs, or over every such file of a folder in the order of their paths.
+    """A reader over a file of pairs, or over every such file of a folder (no text files) in the order of their paths.
 
     Raises:
         UserError: the path is missing, of an unknown extension, or a folder without such files.
@@ -114,14 +123,32 @@ def open_pairs(place: Path, *, columns: Columns, max_documents: int | None = Non
         files = tuple(path for path in sorted(place.rglob("*")) if path.is_file() and extension(path) in EXTENSIONS)
         if not files:
             raise UserError(f"the folder {place} holds no file of pairs ({', '.join(EXTENSIONS)})")
-    elif extension(place) in EXTENSIONS:
+    elif extension(place) in (*EXTENSIONS, *LINES):
         files = (place,)
     else:
         raise UserError(
             f"cannot read pairs from {place}: data.prompt_key and data.response_key need named columns, and its name "
-            f"must end in one of {', '.join(EXTENSIONS)}"
+            f"must end in one of {', '.join(EXTENSIONS)}, or in .txt with lines of prompt{BETWEEN}response"
         )
     return PairReader(files=files, columns=columns, max_documents=max_documents)
+
+
+def _line_rows(path: Path, *, keys: tuple[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """The lines of a text file of pairs; empty ones are passed over.
+
+    Raises:
+        UserError: a line has no `||`, or other columns are asked for than such a file has.
+    """
+    names = (GATHERED.prompt, GATHERED.response)
+    for key in keys:
+        if key not in names:
+            raise UserError(f"{path}: no column {key!r}; {unknown_key(key, names, options=KEY_OPTIONS)}")
+    for number, line in enumerate(text_lines(path), start=1):
+        prompt, between, response = line.rstrip("\r\n").partition(BETWEEN)
+        if not between and prompt.strip():
+            raise UserError(f"{path}, line {number}: no {BETWEEN} between prompt and response")
+        if between:
+            yield f"{path}, line {number}", dict(zip(names, (prompt, response), strict=True))
 
 
 def _table_rows(path: Path, *, keys: tuple[str, str]) -> Iterator[tuple[str, dict[str, str]]]:

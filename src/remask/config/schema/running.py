@@ -76,7 +76,19 @@ class EvaluationSpec(Section):
     rows: Whole | None = Field(default=512, ge=1, description="rows to judge on; null: all")
     draws: Whole = Field(default=8, ge=1, description="random times and noises a row, averaged")
     checker: (
-        Literal["exact", "marked", "sudoku4", "countdown", "multiplication", "arithmetic", "arithmetic3", "arithmetic4"]
+        Literal[
+            "exact",
+            "marked",
+            "sudoku4",
+            "countdown",
+            "multiplication",
+            "multiplication3x3",
+            "multiplication4x4",
+            "multiplication5x5",
+            "arithmetic",
+            "arithmetic3",
+            "arithmetic4",
+        ]
         | None
     ) = Field(default=None, description="what makes an answer right; null: the source's own checker, else equal text")
 

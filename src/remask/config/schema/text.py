@@ -10,7 +10,11 @@ from remask.config.schema.section import Section, Whole
 DEFAULT_LANES = 8
 """Lanes of a stream where the recipe does not say."""
 
-TASKS = ("sudoku4", "countdown", "multiplication", "arithmetic", "arithmetic3", "arithmetic4")
+TASKS = (
+    *("sudoku4", "countdown"),
+    *("multiplication", "multiplication3x3", "multiplication4x4", "multiplication5x5"),
+    *("arithmetic", "arithmetic3", "arithmetic4"),
+)
 """Embedded sources that make their own pairs."""
 
 # --- data -------------------------------------------------------------------------------------------------

@@ -3,11 +3,17 @@
 from remask.data.tasks.arithmetic import ARITHMETIC, ARITHMETIC3, ARITHMETIC4
 from remask.data.tasks.base import Checker, Task, task_readers
 from remask.data.tasks.countdown import COUNTDOWN
+from remask.data.tasks.long_multiplication import MULTIPLICATION3X3, MULTIPLICATION4X4, MULTIPLICATION5X5
 from remask.data.tasks.multiplication import MULTIPLICATION
 from remask.data.tasks.sudoku import SUDOKU4
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (ARITHMETIC, ARITHMETIC3, ARITHMETIC4, COUNTDOWN, MULTIPLICATION, SUDOKU4)
+    task.name: task
+    for task in (
+        *(ARITHMETIC, ARITHMETIC3, ARITHMETIC4),
+        *(MULTIPLICATION, MULTIPLICATION3X3, MULTIPLICATION4X4, MULTIPLICATION5X5),
+        *(COUNTDOWN, SUDOKU4),
+    )
 }
 
 __all__ = [
@@ -16,6 +22,9 @@ __all__ = [
     "ARITHMETIC4",
     "COUNTDOWN",
     "MULTIPLICATION",
+    "MULTIPLICATION3X3",
+    "MULTIPLICATION4X4",
+    "MULTIPLICATION5X5",
     "SUDOKU4",
     "TASKS",
     "Checker",

@@ -1,5 +1,7 @@
 """Sudoku of 4 × 4: rows, columns and 2 × 2 boxes each hold 1 to 4 once. There are 288 full grids.
 
+The checker and the guess know 9 × 9, too: there boxes are of 3 × 3 and the digits 1 to 9.
+
 A puzzle is 16 digits row by row, 0 for an empty cell; the response is the full grid. Every puzzle has one solution, so
 puzzles of different grids are different puzzles. A tenth of the grids is kept for validation and a tenth for testing:
 no grid that is asked for there is ever seen in training, though grids that differ from it by a renaming of the digits
@@ -18,11 +20,17 @@ from remask.data.tasks.base import Task, below, shared_out, shuffled
 
 SIZES: Mapping[Split, int] = {"train": 20_000, "validation": 500, "test": 500}
 FEWEST_CLUES, MOST_CLUES = 5, 12
-_UNITS = [
-    *([4 * row + column for column in range(4)] for row in range(4)),
-    *([4 * row + column for row in range(4)] for column in range(4)),
-    *([8 * row + 2 * column + cell for cell in (0, 1, 4, 5)] for row in range(2) for column in range(2)),
-]
+
+
+@cache
+def units(side: int) -> tuple[tuple[int, ...], ...]:
+    """The cells of each row, column and box of a grid of 4 × 4 or 9 × 9, counted row by row."""
+    lines, box = range(side), round(side**0.5)
+    rows = [tuple(side * row + column for column in lines) for row in lines]
+    columns = [tuple(side * row + column for row in lines) for column in lines]
+    within = [side * row + column for row in range(box) for column in range(box)]
+    corners = [side * row + column for row in lines[::box] for column in lines[::box]]
+    return (*rows, *columns, *(tuple(corner + cell for cell in within) for corner in corners))
 
 
 @cache
@@ -38,15 +46,18 @@ def is_right(prompt: str, response: str, reference: str) -> bool:
     """Whether the response is a full grid that keeps the prompt's clues."""
     del reference
     puzzle, grid = prompt.strip(), response.strip()
-    if len(puzzle) != 16 or len(grid) != 16:
+    side = {16: 4, 81: 9}.get(len(puzzle))
+    if side is None or len(grid) != len(puzzle):
         return False
     kept = all(clue in ("0", digit) for clue, digit in zip(puzzle, grid, strict=True))
-    return kept and all(sorted(grid[cell] for cell in unit) == list("1234") for unit in _UNITS)
+    return kept and all(sorted(grid[cell] for cell in unit) == list("123456789"[:side]) for unit in units(side))
 
 
 def guess(prompt: str, draw: random.Random) -> str:
-    """Any full grid, whatever the clues."""
-    del prompt
+    """Any full grid, whatever the clues; of 9 × 9, one of those that shifted rows make."""
+    if len(prompt.strip()) == 81:
+        digits = [str(1 + digit) for digit in shuffled(draw, 9)]
+        return "".join(digits[(3 * (row % 3) + row // 3 + column) % 9] for row in range(9) for column in range(9))
     return full_grids()[below(draw, len(full_grids()))]
 
 
@@ -83,7 +94,7 @@ def _puzzles(draw: random.Random) -> Iterator[Pair]:
 def _fits(grid: str, digit: str) -> bool:
     """Whether a digit may follow the first cells of a grid."""
     cell = len(grid)
-    return all(grid[other] != digit for unit in _UNITS if cell in unit for other in unit if other < cell)
+    return all(grid[other] != digit for unit in units(4) if cell in unit for other in unit if other < cell)
 
 
 SUDOKU4 = Task(name="sudoku4", sizes=SIZES, pairs=pairs, right=is_right, guess=guess)
