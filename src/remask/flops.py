@@ -37,6 +37,7 @@ from remask.networks.experts import Experts
 from remask.objectives.base import Loss
 from remask.objectives.concepts.prior import ConceptPrior
 from remask.objectives.prompt_dropout import unwrapped
+from remask.objectives.thought import ThoughtDiffusion
 from remask.randomness import keyed_generator
 
 DRAWS = 64
@@ -199,7 +200,7 @@ class _Asked(Exception):
 
 def _first_question(model: Model, batch: Batch) -> Bool[Tensor, "B L"]:
     """Where an objective first wants logits; nowhere, where it trains on vectors, which cost the same at any time."""
-    if isinstance(unwrapped(model.objective), ConceptPrior):
+    if isinstance(unwrapped(model.objective), ConceptPrior | ThoughtDiffusion):
         return torch.zeros_like(batch.targets)
 
     def ask(*_: Any, positions: Tensor, **__: Any) -> Tensor:

@@ -22,7 +22,7 @@ from remask.config.build import (
 )
 from remask.config.diversity_contradictions import compares_rows
 from remask.config.saved import load_model
-from remask.config.schema import Recipe
+from remask.config.schema import AdaptedSpec, Recipe
 from remask.data.batch import Batch
 from remask.data.feed import Feed
 from remask.data.packing import Rows
@@ -36,6 +36,7 @@ from remask.networks.mask_bias import MaskBias
 from remask.objectives.concepts.prior import ConceptPrior
 from remask.objectives.prompt_dropout import unwrapped
 from remask.runs import Registry, runs_home
+from remask.objectives.thought import ThoughtDiffusion
 from remask.runs.lineage import CONVERTED, ENCLOSED, INITIALISED
 
 
@@ -104,8 +105,8 @@ def gather(
         raise UserError("the text has no validation split: name one with data.validation=FILE")
     held_out_rows = build_rows(recipe.data, text.stores["validation"])
     held_out = list(evaluation_batches(held_out_rows, limit=recipe.training.evaluate_rows))
-    # weights that one device cannot hold are made on the CPU and shared out from there; 4 bits are made on a GPU alone
-    in_four_bits = recipe.network.kind == "pretrained" and recipe.network.quantisation != "none"
+    # weights that one device cannot hold are made on the CPU and shared out from there; 4 bits on the device itself
+    in_four_bits = isinstance(recipe.network, AdaptedSpec) and recipe.network.quantisation != "none"
     shared = recipe.training.parallel == "fsdp" and processes > 1 and not in_four_bits
     codec, recipe = _codec(recipe, text)
     architecture = None if codec is None else codec.architecture
@@ -115,7 +116,7 @@ def gather(
     if codec is not None:
         codec.fill(model.network)
         origins.append({"how": ENCLOSED, "from": codec.name})
-    if recipe.network.kind == "pretrained":
+    if isinstance(recipe.network, AdaptedSpec):
         origins.append({"how": CONVERTED, "from": recipe.network.name})
     if recipe.training.start_from is not None:
         start_from = lasting_name(recipe.training.start_from)
@@ -162,7 +163,8 @@ def trivial_figures(
     per_token = {name: value / tokens for name, value in nats.items()}
     objective = assessed(model.objective)
     if objective is not None:
-        return {objective.quantity: objective.trivial(held_out, per_token)}
+        own = {"loss": objective.trivial_loss} if isinstance(objective, ThoughtDiffusion) else {}
+        return {objective.quantity: objective.trivial(held_out, per_token), **{k: v for k, v in own.items() if v}}
     size = sum(int((batch.byte_lengths * batch.targets).sum()) for batch in held_out)
     bits = {name: value / math.log(2) / size for name, value in nats.items()}
     vectors = unwrapped(model.objective)

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from remask.continuation import Continuation, check_given
+from remask.gaussian import GaussianProcess
 from remask.objectives.base import Objective, SourceNetwork
 from remask.processes import CategoricalProcess
 from remask.tokenizers import Tokenizer
 
-P = TypeVar("P", bound=CategoricalProcess | None)
+P = TypeVar("P", bound=CategoricalProcess | GaussianProcess | None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class Model(Generic[P]):
 
     Attributes:
         network: emits leave-one-out logits.
-        process: the noise that a sampler undoes; None for an autoregressive model.
+        process: the noise that a sampler undoes, on tokens or on their vectors; None for an autoregressive model.
         objective: measures the network's likelihood.
         tokenizer: text ⇄ ids.
         length: the row length in tokens that the network was trained on.
@@ -79,7 +80,7 @@ class Model(Generic[P]):
         Raises:
             UserError: the network goes on from given tokens only, and free places stand before given ones.
         """
-        if self.process is None or not isinstance(self.network, SourceNetwork):
+        if not isinstance(self.process, CategoricalProcess) or not isinstance(self.network, SourceNetwork):
             return self
         check_given(fixed)
         return Continuation(process=self.process, network=self.network, fixed=fixed)

@@ -20,7 +20,7 @@ from remask.config.build import build_actions, build_curve, build_monitor, build
 from remask.config.saved import save_model
 from remask.drawing import Drawing, draw_samples, own_prompts
 from remask.errors import RunError
-from remask.evaluation.assessment import assessed, assessment_measurement, rebuilt_text, row_assessments
+from remask.evaluation.assessment import assessed, assessment_measurement, draws_text, rebuilt_text, row_assessments
 from remask.evaluation.concept_gaps import concept_figures
 from remask.evaluation.likelihood import likelihood_measurements, row_likelihoods
 from remask.evaluation.measurement import Measurement
@@ -330,7 +330,7 @@ class Run:
         return {name: figures[name] for name in ("bits_per_byte", "nats_per_token")}
 
     def _show_sample(self) -> None:
-        if assessed(self.model.objective) is not None:
+        if not draws_text(self.model.objective):
             with self.state.average.applied(self.model.network):
                 ids = rebuilt_text(self.model, self.materials.held_out[0], seed=self.recipe.seed)
             text = self.model.tokenizer.decode(ids.numpy())
@@ -385,7 +385,7 @@ class Run:
     def _finish(self) -> None:
         with self.state.average.applied(self.model.network):
             save_model(self.model, self.recipe, self.folder.model_path, world=self.world)
-        if assessed(self.model.objective) is None:
+        if draws_text(self.model.objective):
             self.book.keep_samples(self._draw(count=self.recipe.sampling.count), step=self.state.step)
         self._end("finished", error=None)
 

@@ -275,14 +275,14 @@ def wanted_tasks(
     Raises:
         UserError: when a task is unknown, or a model that a task needs is missing, or none needs one that is given.
     """
-    from remask.config.words import own_figure_of
+    from remask.config.words import draws_text, own_figure_of
     from remask.drawing import answers_prompts
     from remask.errors import UserError, did_you_mean
 
     recipe = option.changed_recipe(folder, {})
     usual = ("likelihood", "answers" if answers_prompts(recipe) and not recipe.data.prefix else "quality")
     if own_figure_of(recipe) is not None:
-        usual = (_OWN,)
+        usual = (_OWN, "answers") if draws_text(recipe) and answers_prompts(recipe) else (_OWN,)
     chosen = list(dict.fromkeys(given or usual))
     for name in chosen:
         if name not in _NAMES:

@@ -59,15 +59,15 @@ def sample(
 
 
 def refuse_without_likelihood(recipe: "Recipe") -> None:
-    """Refuses a model that gives text no probability, so that there is nothing to draw from.
+    """Refuses a model that gives text no probability and starts from no noise, so that there is nothing to draw from.
 
     Raises:
         UserError: naming what shows the model's text instead.
     """
-    from remask.config.words import own_figure_of
+    from remask.config.words import draws_text
     from remask.errors import UserError
 
-    if own_figure_of(recipe) is not None:
+    if not draws_text(recipe):
         raise UserError(
             f"objective {recipe.objective.kind} writes texts again that it is told of, and draws none of its own. "
             "Its reconstructions are in metrics.jsonl and the report; give a run of recipe concept-diffusion"

@@ -9,16 +9,21 @@ from remask.config.concept_contradictions import CONCEPT_CHECKS
 from remask.config.latent_contradictions import LATENT_CHECKS
 from remask.config.schema import (
     DEFAULT_LANES,
+    AdaptedSpec,
     BijectiveSpec,
     BlockDiffusionSpec,
     BlocksSpec,
     ConceptPriorNetworkSpec,
     ConceptSpec,
+    LatentTableSpec,
     LikelihoodBoundSpec,
+    PretrainedSpec,
     Recipe,
     ReversibleSpec,
+    SizesSpec,
 )
 from remask.config.schema.text import TASKS
+from remask.config.thought_contradictions import LATENT_SAMPLERS, THOUGHT_CHECKS
 
 
 def contradictions(recipe: Recipe) -> Iterator[Contradiction]:
@@ -98,7 +103,7 @@ def _next_token(recipe: Recipe) -> Iterator[Contradiction]:
         but = "objective next_token uses no noise"
         give = "process=null, or objective.kind=likelihood_bound"
         yield _clash("objective.kind", "process.kind", "process", given=process.kind, but=but, give=give)
-    if not isinstance(network, ConceptSpec) and network.attention != "causal":
+    if not isinstance(network, _FREE) and network.attention != "causal":
         but = "objective next_token must not see the token it predicts"
         give = "network.attention=causal"
         yield _clash("objective.kind", "network.attention", given=network.attention, but=but, give=give)
@@ -106,7 +111,7 @@ def _next_token(recipe: Recipe) -> Iterator[Contradiction]:
         but = "objective next_token has no time"
         give, given = "network.time_conditioning=none", network.time_conditioning
         yield _clash("objective.kind", "network.time_conditioning", given=given, but=but, give=give)
-    if sampler != "left_to_right":
+    if sampler not in ("left_to_right", *LATENT_SAMPLERS):
         but = "objective next_token can only be sampled from the left"
         give = "sampling.sampler=left_to_right"
         yield _clash("objective.kind", "sampling.sampler", given=sampler, but=but, give=give)
@@ -119,11 +124,12 @@ def _noise(recipe: Recipe) -> Iterator[Contradiction]:
         return
     if process is None:
         but = f"objective {kind} needs noise"
-        give = "process.kind=masking (or uniform, hybrid), or objective.kind=next_token"
+        fitting = "gaussian" if kind == "thought" else "masking (or uniform, hybrid)"
+        give = f"process.kind={fitting}, or objective.kind=next_token"
         yield _clash("objective.kind", "process", given=None, but=but, give=give)
         return
     fitting = _NOISES.get(kind, (process.kind,))
-    if process.kind not in fitting:
+    if process.kind not in fitting and process.kind != "gaussian":
         but = f"objective {kind} is defined for {' and '.join(fitting)} noise"
         give = f"process.kind={fitting[0]}, or objective.kind=likelihood_bound"
         yield _clash("objective.kind", "process.kind", given=process.kind, but=but, give=give)
@@ -134,7 +140,7 @@ def _denoiser(recipe: Recipe) -> Iterator[Contradiction]:
     if kind == "next_token":
         return
     wanted = "block_causal" if kind == "block_diffusion" else "bidirectional"
-    if not isinstance(network, ConceptSpec) and network.attention != wanted:
+    if not isinstance(network, _FREE) and network.attention != wanted:
         but = f"objective {kind} predicts from both sides" + (" of its block" if wanted == "block_causal" else "")
         give = f"network.attention={wanted}"
         yield _clash("objective.kind", "network.attention", given=network.attention, but=but, give=give)
@@ -252,7 +258,7 @@ def _prefix(recipe: Recipe) -> Iterator[Contradiction]:
 
 def _pretrained(recipe: Recipe) -> Iterator[Contradiction]:
     network = recipe.network
-    if network.kind != "pretrained":
+    if not isinstance(network, AdaptedSpec):
         return
     if recipe.tokenizer.kind != "huggingface":
         but = "a pretrained network reads the ids of its own tokenizer"
@@ -262,6 +268,8 @@ def _pretrained(recipe: Recipe) -> Iterator[Contradiction]:
         but = "weights held in 4 bits are frozen"
         give = "network.adaptation=lora, or network.quantisation=none"
         yield _clash("network.adaptation", "network.quantisation", given=network.quantisation, but=but, give=give)
+    if not isinstance(network, PretrainedSpec):
+        return
     if network.attention == "block_causal" and recipe.process is not None and recipe.process.kind != "masking":
         but = "a pretrained network shows later blocks as masks"
         give = "process.kind=masking"
@@ -291,14 +299,14 @@ def _curriculum(recipe: Recipe) -> Iterator[Contradiction]:
 
 def _masked_samplers(recipe: Recipe) -> Iterator[Contradiction]:
     process, sampler = recipe.process, recipe.sampling.sampler
-    if sampler in MASKS_ONLY and process is not None and process.kind != "masking":
+    if sampler in MASKS_ONLY and process is not None and process.kind not in ("masking", "gaussian"):
         but = f"it needs masked tokens and process.kind is {process.kind}"
         give = "sampling.sampler=ancestral, or process.kind=masking"
         yield _clash("process.kind", "sampling.sampler", given=sampler, but=but, give=give)
 
 
 def _heads(recipe: Recipe) -> Iterator[Contradiction]:
-    if not isinstance(recipe.network, BlocksSpec | ConceptSpec | ConceptPriorNetworkSpec):
+    if not isinstance(recipe.network, SizesSpec | ConceptSpec | ConceptPriorNetworkSpec):
         return
     width, heads = recipe.network.width, recipe.network.heads
     if width % heads:
@@ -314,7 +322,7 @@ def _heads(recipe: Recipe) -> Iterator[Contradiction]:
 
 def _experts(recipe: Recipe) -> Iterator[Contradiction]:
     network = recipe.network
-    if not isinstance(network, BlocksSpec):
+    if not isinstance(network, SizesSpec):
         return
     if network.experts is None:
         for key in ("experts_per_token", "expert_width", "balance_rate"):
@@ -383,11 +391,14 @@ def _micro_batch(recipe: Recipe) -> Iterator[Contradiction]:
 
 
 _NOISES = {
+    "thought": ("gaussian",),
     "score_entropy": ("masking", "uniform"),
     "masked_language_model": ("masking",),
     "bijective": ("masking",),
     "proofreading": ("masking",),
 }
+_FREE = (ConceptSpec, LatentTableSpec)
+"""Networks whose attention an objective has no say in."""
 MOST_AFFINE = 16
 """Reversible blocks with affine couplings."""
 MASKS_ONLY = ("confidence", "margin", "entropy", "entropy_bounded", "remdm", "bijective")
@@ -424,4 +435,5 @@ _CHECKS: tuple[Callable[[Recipe], Iterator[Contradiction]], ...] = (
     _micro_batch,
     *CONCEPT_CHECKS,
     *LATENT_CHECKS,
+    *THOUGHT_CHECKS,
 )

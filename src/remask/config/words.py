@@ -20,12 +20,16 @@ def source_name(source: str) -> str:
 
 
 def describe_family(recipe: schema.Recipe) -> str:
-    """`concept` for networks with a bottleneck of concepts, `baseline` without noise, else `bijective` or `token`.
+    """`concept`, `thought`, `baseline` without noise, else `bijective` or `token`.
+
+    `concept` are networks with a bottleneck of concepts, `thought` those of noisy token vectors.
 
     `bijective` are reversible networks, and objectives that are a sampler's likelihood.
     """
     if isinstance(recipe.network, schema.ConceptSpec | schema.ConceptPriorNetworkSpec):
         return "concept"
+    if isinstance(recipe.network, schema.LatentTableSpec):
+        return "thought"
     if recipe.process is None:
         return "baseline"
     bijective = isinstance(recipe.network, schema.ReversibleSpec) or isinstance(recipe.objective, schema.BijectiveSpec)
@@ -47,11 +51,24 @@ def describe_architecture(recipe: schema.Recipe) -> str:
         case schema.ConceptPriorNetworkSpec() as spec:
             parts = [f"concept prior D{spec.width} L{spec.layers} H{spec.heads}"]
             conditioning = [f"codec {PurePath(spec.codec.rstrip('/')).name}"]
-        case schema.PretrainedSpec() as spec:
+        case schema.ThoughtSpec() as spec:
+            parts = [f"thought D{spec.width} L{spec.layers} H{spec.heads}"]
+            if spec.experts is not None:
+                parts.append(f"{spec.experts} experts, {spec.active_experts} a token")
+            conditioning = _latent(spec)
+        case schema.AdaptedSpec() as spec:
             parts = [PurePath(spec.name.rstrip("/")).name or spec.name]
             conditioning = [f"lora {spec.lora_rank}"] if spec.adaptation == "lora" else []
             conditioning += [] if spec.quantisation == "none" else [spec.quantisation]
+            conditioning += _latent(spec) if isinstance(spec, schema.LatentTableSpec) else []
     return ", ".join([*parts, recipe.network.attention.replace("_", " "), *conditioning])
+
+
+def _latent(spec: schema.LatentTableSpec) -> list[str]:
+    """`16 latent features`, and what is unusual."""
+    parts = ["own embedding as latent"] if spec.latent == "own" else [f"{spec.table_width} latent features"]
+    parts += ["random table"] if spec.latent == "random" else []
+    return parts + (["vectors out"] if spec.readout == "vectors" else [])
 
 
 def _describe_concepts(spec: schema.ConceptSpec) -> str:
@@ -77,17 +94,23 @@ def describe_objective(recipe: schema.Recipe) -> str:
 
 
 def own_figure_of(recipe: schema.Recipe) -> str | None:
-    """What a model is judged by that gives text no likelihood, and so draws none; None where it does."""
+    """What a model is judged by that gives text no likelihood; None where it does."""
     return _OWN_FIGURES.get(recipe.objective.kind)
 
 
 _OWN_FIGURES = {
     "concept_masked": "hidden_nats_per_token",
+def draws_text(recipe: schema.Recipe) -> bool:
+    """Whether text can be drawn from a recipe's model: it has a likelihood, or starts from noise."""
+    return own_figure_of(recipe) is None or isinstance(recipe.objective, schema.ThoughtObjectiveSpec)
+
+
     "concept_tsdae": "reconstruction_nats_per_token",
     "concept_contrastive": "matching_nats",
     "concept_autoencoder": "reconstruction_nats_per_token",
 }
 
+    "thought": "thought_nats_per_token",
 
 def describe_noise(recipe: schema.Recipe) -> str | None:
     """The noise with all of its settings: `hybrid, uniform share 0.1, schedule cosine`; None where there is none."""
@@ -149,6 +172,16 @@ def _(objective: schema.ConceptPriorSpec) -> list[str]:
 
 def _reweighted(bound: schema.WeightedBoundSpec) -> list[str]:
     found = [] if bound.weighting == "bound" else [f"{bound.weighting} weighting"]
+@_extra.register
+def _(objective: schema.ThoughtObjectiveSpec) -> list[str]:
+    loss = [] if objective.loss == "cross_entropy" else [f"squared error of {objective.loss}"]
+    weighted = [] if objective.weighting == "own" else [f"{objective.weighting.replace('_', '-')} weighting"]
+    bent = [] if objective.time_exponent == 1.0 else [f"times u^{objective.time_exponent:g}"]
+    recalled = [f"self-conditioning {objective.self_conditioning:g}"] if objective.self_conditioning else []
+    answers = [f"written answers × {objective.answer_weight:g}"] if objective.answer_weight else []
+    return [*loss, *weighted, *bent, *recalled, *answers]
+
+
     return found + ([f"curriculum {bound.curriculum_ratio:g}"] if bound.curriculum_ratio else [])
 
 

@@ -19,6 +19,7 @@ from remask.evaluation.likelihood import Judged, ratio
 from remask.evaluation.measurement import Examples, Measurement
 from remask.objectives.base import Assessed, Network, Objective
 from remask.objectives.prompt_dropout import unwrapped
+from remask.objectives.thought import ThoughtDiffusion
 from remask.randomness import keyed_generator, widest_float
 
 
@@ -39,6 +40,11 @@ def assessed(objective: Objective) -> Assessed | None:
     """An objective as one that is judged by a figure of its own; None where it measures a likelihood."""
     plain = unwrapped(objective)
     return plain if isinstance(plain, Assessed) else None
+
+
+def draws_text(objective: Objective) -> bool:
+    """Whether text can be drawn from a model of an objective: it has a likelihood, or starts from noise."""
+    return assessed(objective) is None or isinstance(unwrapped(objective), ThoughtDiffusion)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ OWN_FIGURES: Mapping[str, str] = {
     "reconstruction_nats_per_token": "nats/token of reconstruction",
     "hidden_nats_per_token": "nats/token of hidden tokens",
     "matching_nats": "nats of matching",
+    "thought_nats_per_token": "nats/token of a noisy thought",
 }
 """Figures of objectives that give text no likelihood, with their units; such a run is judged by its own alone."""
 

@@ -3,7 +3,7 @@
 from remask.config.schema import Recipe
 from remask.config.words import describe_objective
 from remask.errors import UserError
-from remask.evaluation.assessment import assessed, assessment_measurement, row_assessments
+from remask.evaluation.assessment import assessed, assessment_measurement, draws_text, row_assessments
 from remask.evaluation.likelihood import evaluation_batches, spread_indices
 from remask.evaluation.measurement import Measurement
 from remask.health.evidence import OWN_FIGURES
@@ -30,6 +30,11 @@ def check_likelihood(model: Model, recipe: Recipe) -> None:
     Raises:
         UserError: naming the task that it can be judged by.
     """
+    if draws_text(model.objective) and assessed(model.objective) is not None:
+        raise UserError(
+            f"objective {recipe.objective.kind} shows its network noisy vectors of the text that it predicts, which is "
+            "no likelihood. Valid: --task reconstruction, --task answers"
+        )
     if assessed(model.objective) is not None:
         raise UserError(
             f"objective {recipe.objective.kind} shows its network an encoding of the text that it predicts, which "
@@ -43,7 +48,7 @@ def told_of(recipe: Recipe) -> str:
     return ", ".join(f"{key.replace('_', ' ')} {spec[key]}" for key in _TOLD if key in spec)
 
 
-_TOLD = ("rate", "share", "views", "temperature", "latent_noise", "latent_time")
+_TOLD = ("rate", "share", "views", "temperature", "latent_noise", "latent_time", "t_min")
 
 
 def judge_reconstruction(model: Model, recipe: Recipe, text: JudgedText) -> list[Measurement]:

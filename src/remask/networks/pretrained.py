@@ -176,7 +176,7 @@ class PretrainedDenoiser(nn.Module):
         if page.ids.shape[1]:  # a cache may leave nothing to read, where no logits are wanted
             hidden = self.backbone.base_model(
                 inputs_embeds=hidden,
-                attention_mask=self._mask(page.mask, dtype=x.dtype),
+                attention_mask=additive_mask(page.mask, self.backbone, dtype=x.dtype),
                 position_ids=page.places,
                 use_cache=bool(states),
                 **states,
@@ -184,27 +184,33 @@ class PretrainedDenoiser(nn.Module):
         rows = positions.nonzero()[:, 0]
         return self.backbone.get_output_embeddings()(hidden[rows, page.outputs[positions]])
 
-    def _mask(self, allowed: Bool[Tensor, "B 1 N K"], *, dtype: torch.dtype) -> Tensor:
-        """The mask as the backbone's attention takes it: boolean, or added to the scores."""
-        if self.backbone.config._attn_implementation == "sdpa":
-            return allowed
-        return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
-
     def frozen_parameters(self) -> Iterator[nn.Parameter]:
         """The backbone's weights that are not trained, and are found again where it came from."""
         return (parameter for parameter in self.backbone.parameters() if not parameter.requires_grad)
 
     def repeated_layers(self) -> Iterator[nn.Module]:
         """The backbone's decoder layers, in order: what is sharded, compiled or computed again as one."""
-        # whatever its architecture calls them, they are the list that holds most of the weights
-        lists = (module for module in self.backbone.base_model.modules() if isinstance(module, nn.ModuleList))
-        return iter(max(lists, key=lambda layers: sum(p.numel() for p in layers.parameters())))
+        return decoder_layers(self.backbone)
 
     def hidden_matrices(self) -> Iterator[nn.Parameter]:
         """All trained two-dimensional weights that are neither embeddings nor the vocabulary projection."""
         tables = [module for module in self.modules() if isinstance(module, nn.Embedding)]
         outside = {id(p) for module in (*tables, self.backbone.get_output_embeddings()) for p in module.parameters()}
         return (p for p in self.parameters() if p.ndim == 2 and p.requires_grad and id(p) not in outside)
+
+
+def additive_mask(allowed: Bool[Tensor, "B 1 N K"], backbone: Backbone, *, dtype: torch.dtype) -> Tensor:
+    """A mask as a backbone's attention takes it: boolean, or added to the scores."""
+    if backbone.config._attn_implementation == "sdpa":
+        return allowed
+    return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
+
+
+def decoder_layers(backbone: Backbone) -> Iterator[nn.Module]:
+    """A backbone's decoder layers, in order."""
+    # whatever its architecture calls them, they are the list that holds most of the weights
+    lists = (module for module in backbone.base_model.modules() if isinstance(module, nn.ModuleList))
+    return iter(max(lists, key=lambda layers: sum(p.numel() for p in layers.parameters())))
 
 
 @torch.no_grad()

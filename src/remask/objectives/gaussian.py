@@ -144,6 +144,14 @@ class LatentDiffusion:
         t = self.t_min + (1.0 - self.t_min) * self.warp(u)
         return float((self.weighting(self.process, t) * CLEAN.linear_floor(self.process, t, variance=variance)).mean())
 
+    def zero_loss(self, *, variance: float) -> float:
+        """As `linear_loss`, of who says zero: with noise and its own weight, 1."""
+        u = (torch.arange(_GRID, dtype=torch.float64, device="cpu") + 0.5) / _GRID
+        t = self.t_min + (1.0 - self.t_min) * self.warp(u)
+        own = self.prediction.amplification(self.process, t)
+        said = self.prediction.mean_square(self.process, t, variance=variance)
+        return float((self.weighting(self.process, t) / own * said).mean())
+
     def linear_rate(self, *, variance: float) -> float:
         """The integral in (2) for the best multiple of z_t: ½ log(1 + s² SNR_{t0}) − ½ log(1 + s² SNR_1) a coordinate.
 

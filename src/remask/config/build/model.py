@@ -12,6 +12,7 @@ from remask.config.build.concept_objectives import add_term_weights
 from remask.config.build.concepts import build_concept_network
 from remask.config.build.latents import build_prior_network, codec_recipe
 from remask.config.build.noise import build_objective, build_process
+from remask.config.build.thought import BALANCE_RATE, build_scratch_thought
 from remask.config.pretrained import build_pretrained, rebuild_pretrained
 from remask.errors import UserError
 from remask.model import Model
@@ -38,10 +39,6 @@ from remask.networks.stacks import Inner, Stack, standard, straight
 from remask.networks.transformer import BIDIRECTIONAL, CAUSAL, Direction, Transformer, block_causal
 from remask.randomness import keyed_generator
 from remask.tokenizers import Tokenizer
-
-BALANCE_RATE = 1e-2
-"""Of experts. The 1e-3 of arXiv:2408.15664, section 4.3, is for learning rates of 1e-3 and less: at five times that and
-with Muon the router leaves experts without a token in the first steps, faster than 1e-3 can bring them back."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -104,6 +101,8 @@ def build_network(
                 network = build_pretrained(spec, tokenizer, length=recipe.data.length, seed=recipe.seed, **common)
             else:
                 network = rebuild_pretrained(spec, tokenizer, architecture=architecture, **common)
+        case schema.ThoughtSpec() as spec:
+            network = build_scratch_thought(recipe, spec, tokenizer).to(device)
     if recipe.objective.kind == "proofreading":
         network = MaskBias(network, tokenizer.mask_id).to(device)
     run = build_run(recipe.training)

@@ -5,8 +5,10 @@ import torch
 from remask import processes, schedules
 from remask.config import schema
 from remask.config.build.concept_objectives import build_concept_bound, build_concept_objective
-from remask.config.build.latents import build_autoencoder, build_prior
+from remask.config.build.latents import build_autoencoder, build_gaussian, build_prior
 from remask.config.build.orders import build_order
+from remask.config.build.thought import build_thought
+from remask.gaussian import GaussianProcess
 from remask.objectives import (
     BijectiveLikelihood,
     BlockDiffusion,
@@ -43,8 +45,12 @@ def build_schedule(spec: schema.ScheduleSpec) -> schedules.Schedule:
             return schedules.LogLinear(spec.epsilon)
 
 
-def build_process(spec: schema.ProcessSpec, tokenizer: Tokenizer) -> processes.CategoricalProcess:
-    """The noise that a spec names, over the tokenizer's ids."""
+def build_process(
+    spec: schema.ProcessSpec, tokenizer: Tokenizer
+) -> processes.CategoricalProcess | GaussianProcess:
+    """The noise that a spec names, over the tokenizer's ids or the vectors that stand for them."""
+    if isinstance(spec, schema.GaussianSpec):
+        return build_gaussian(spec.noise)
     schedule = build_schedule(spec.schedule)
     size, mask = tokenizer.vocab_size, tokenizer.mask_id
     match spec:
@@ -58,7 +64,7 @@ def build_process(spec: schema.ProcessSpec, tokenizer: Tokenizer) -> processes.C
 
 def build_objective(
     recipe: schema.Recipe,
-    process: processes.CategoricalProcess | None,
+    process: processes.CategoricalProcess | GaussianProcess | None,
     tokenizer: Tokenizer,
     *,
     codec: schema.Recipe | None = None,
@@ -67,7 +73,7 @@ def build_objective(
 
     Args:
         recipe: the experiment.
-        process: its noise on tokens.
+        process: its noise on tokens, or on their vectors.
         tokenizer: text ⇄ ids.
         codec: the recipe of the finished network within this one's, where there is one.
     """
@@ -78,7 +84,7 @@ def build_objective(
 
 def build_plain_objective(
     recipe: schema.Recipe,
-    process: processes.CategoricalProcess | None,
+    process: processes.CategoricalProcess | GaussianProcess | None,
     tokenizer: Tokenizer,
     *,
     codec: schema.Recipe | None = None,
@@ -87,7 +93,10 @@ def build_plain_objective(
     spec, steps = recipe.objective, recipe.training.steps
     if isinstance(spec, schema.NextTokenSpec):
         return NextToken(mask_id=tokenizer.mask_id)
-    assert process is not None, "the schema refuses a diffusion objective without a process"
+    if isinstance(spec, schema.ThoughtObjectiveSpec):
+        assert isinstance(process, GaussianProcess), "the schema refuses other noise"
+        return build_thought(recipe, spec, process, tokenizer)
+    assert isinstance(process, processes.CategoricalProcess), "the schema refuses a diffusion of tokens without noise"
     match spec:
         case schema.LikelihoodBoundSpec():
             return build_bound(spec, process, steps=steps)

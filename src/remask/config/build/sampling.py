@@ -10,7 +10,9 @@ from remask import processes, samplers, schedules
 from remask.config import schema
 from remask.config.build.orders import build_order
 from remask.config.contradictions import MASKS_ONLY
+from remask.config.thought_contradictions import LATENT_SAMPLERS
 from remask.errors import UserError
+from remask.gaussian import GaussianProcess
 from remask.generation import Sampler
 from remask.imagination import ImaginingNetwork, imagine
 from remask.model import Model
@@ -19,7 +21,8 @@ from remask.objectives.base import SourceNetwork
 from remask.objectives.concepts.prior import ConceptPrior
 from remask.objectives.prompt_dropout import unwrapped
 from remask.objectives.proofreading import Proofreading
-from remask.samplers.base import Prompt
+from remask.reasoning import Thinker, Thought, draw_thought, thought_objective
+from remask.samplers.base import OnStep, Prompt
 from remask.samplers.gaussian import ddim, ddpm, heun
 from remask.samplers.proofreading import by_chance, by_confidence
 from remask.samplers.remasking import Strategy
@@ -51,6 +54,9 @@ def build_sampler(spec: schema.SamplingSpec, model: Model, *, seed: int) -> Samp
     if spec.sampler not in valid:
         raise UserError(f"sampler={spec.sampler} does not fit this model. Valid for it: {', '.join(valid)}")
     check_blocks(spec, model)
+    if isinstance(model.process, GaussianProcess):
+        think = build_thinker(spec, model)
+        return lambda prompt, generator, on_step: think(prompt, generator, on_step).ids
     stop = model.tokenizer.eos_id if spec.stop else None
     if spec.sampler == "left_to_right":
         return lambda prompt, generator, on_step: samplers.left_to_right(
@@ -72,6 +78,29 @@ def build_sampler(spec: schema.SamplingSpec, model: Model, *, seed: int) -> Samp
         transform=transform,
         on_step=on_step,
     )
+
+
+def build_thinker(spec: schema.SamplingSpec, model: Model) -> Thinker:
+    """The way to draw thoughts that a spec names: what `build_sampler` draws with, but with the vectors.
+
+    Raises:
+        UserError: when the model draws none, or another sampler is named.
+    """
+    thought_objective(model)
+    if spec.sampler not in LATENT_SAMPLERS:
+        raise UserError(f"sampler={spec.sampler} does not fit this model. Valid for it: {', '.join(LATENT_SAMPLERS)}")
+    return partial(
+        _think,
+        model,
+        walk={"ddpm": ddpm, "ddim": ddim, "heun": heun}[spec.sampler],
+        times=_times(spec),
+        guidance=spec.guidance,
+        transform=samplers.reshape_distribution(temperature=spec.temperature, top_p=spec.top_p),
+    )
+
+
+def _think(model: Model, prompt: Prompt, generator: torch.Generator, on_step: OnStep, **how: Any) -> Thought:
+    return draw_thought(model, prompt, generator=generator, on_step=on_step, **how)
 
 
 def _beginning(spec: schema.SamplingSpec, model: Model) -> Callable[[Prompt, torch.Generator], Any]:
@@ -200,6 +229,8 @@ def valid_samplers(model: Model) -> list[str]:
     """The samplers that fit a model's noise."""
     if model.process is None:
         return ["left_to_right"]
+    if isinstance(model.process, GaussianProcess):
+        return list(LATENT_SAMPLERS)
     if not isinstance(model.process, processes.Masking):
         return list(ANY_NOISE)
     own = ["proofreading"] if isinstance(unwrapped(model.objective), Proofreading) else []

@@ -48,6 +48,7 @@ def describe_shape(recipe: schema.Recipe) -> str:
     """The network's size in a run id, or a pretrained model's name.
 
     `D256L4R3E8`: width, layers, and where there are any how many blocks are reversible and the experts a block.
+    `D128L4W16`: of a thought, width, layers, features of a token's vector.
     `H512L6C128D2`: width, layers of the encoder, concepts, layers of the decoder.
     """
     match recipe.network:
@@ -59,5 +60,7 @@ def describe_shape(recipe: schema.Recipe) -> str:
             return f"H{spec.width}L{spec.layers}" + ("" if slots is None else f"C{slots}") + f"D{spec.decoder_layers}"
         case schema.ConceptPriorNetworkSpec() as spec:
             return f"D{spec.width}L{spec.layers}"
-        case schema.PretrainedSpec() as spec:
+        case schema.ThoughtSpec() as spec:
+            return f"D{spec.width}L{spec.layers}W{spec.table_width}" + (f"E{spec.experts}" if spec.experts else "")
+        case schema.AdaptedSpec() as spec:
             return re.sub(r"[^A-Za-z0-9.-]+", "-", spec.name.rstrip("/").rpartition("/")[2]) or "pretrained"

@@ -22,11 +22,16 @@ from remask.config.schema.latents import (
     LatentSpec,
 )
 from remask.config.schema.networks import (
+    AdaptedSpec,
     BlocksSpec,
     ConceptSpec,
+    LatentTableSpec,
     NetworkSpec,
     PretrainedSpec,
     ReversibleSpec,
+    SizesSpec,
+    ThoughtPretrainedSpec,
+    ThoughtSpec,
     TransformerSpec,
 )
 from remask.config.schema.noise import (
@@ -62,10 +67,12 @@ from remask.config.schema.text import (
     SourceSpec,
     TokenizerSpec,
 )
+from remask.config.schema.thought import GaussianSpec, ThoughtObjectiveSpec
 from remask.config.schema.tracking import TrackingSpec
 
 __all__ = [
     "DEFAULT_LANES",
+    "AdaptedSpec",
     "BPETokenizerSpec",
     "BijectiveSpec",
     "BlockDiffusionSpec",
@@ -85,10 +92,12 @@ __all__ = [
     "DataSpec",
     "DiversitySpec",
     "EvaluationSpec",
+    "GaussianSpec",
     "HealthSpec",
     "HuggingFaceTokenizerSpec",
     "HybridSpec",
     "LatentSpec",
+    "LatentTableSpec",
     "LikelihoodBoundSpec",
     "LinearScheduleSpec",
     "LogLinearScheduleSpec",
@@ -109,7 +118,11 @@ __all__ = [
     "ScoreEntropySpec",
     "Section",
     "Share",
+    "SizesSpec",
     "SourceSpec",
+    "ThoughtObjectiveSpec",
+    "ThoughtPretrainedSpec",
+    "ThoughtSpec",
     "TokenizerSpec",
     "TrackingSpec",
     "TrainingSpec",

@@ -1,6 +1,6 @@
 """What a recipe may say of the network."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -12,10 +12,10 @@ BlockType = Literal["reversible", "standard"]
 # --- networks: what predicts --------------------------------------------------------------------------------
 
 
-class BlocksSpec(Section):
-    """What every network says that is made of blocks of attention and a gated MLP."""
+class SizesSpec(Section):
+    """The size of blocks of attention and a gated MLP."""
 
-    kind: str
+    kind: Any  # narrowed by each kind; named here so that it comes first
     width: Whole = Field(default=256, ge=2, description="features a token; a multiple of heads")
     layers: Whole = Field(default=4, ge=1, description="blocks")
     heads: Whole = Field(default=4, ge=1, description="attention heads; width / heads must be even")
@@ -35,14 +35,6 @@ class BlocksSpec(Section):
         default=None, ge=0, le=1, description="step a training step towards evenly used experts; null: 1e-2"
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="share of activations dropped in training")
-    attention: Literal["bidirectional", "block_causal", "causal"] = Field(
-        default="bidirectional",
-        description="what a token sees of its document: all, its block and those before, or only what is left of it",
-    )
-    time_conditioning: Literal["none", "adaln_zero", "adaln_bounded"] = Field(
-        default="none",
-        description="how the network learns the time t; adaln_bounded: adaln_zero whose scales cannot run away",
-    )
     head: Literal["tied", "untied"] = Field(
         default="untied", description="output weights: the embedding's, or their own"
     )
@@ -56,6 +48,19 @@ class BlocksSpec(Section):
     def active_experts(self) -> int:
         """Experts that a token uses, where there are any."""
         return self.experts_per_token or 2
+
+
+class BlocksSpec(SizesSpec):
+    """What every network says that reads tokens through blocks of attention and a gated MLP."""
+
+    attention: Literal["bidirectional", "block_causal", "causal"] = Field(
+        default="bidirectional",
+        description="what a token sees of its document: all, its block and those before, or only what is left of it",
+    )
+    time_conditioning: Literal["none", "adaln_zero", "adaln_bounded"] = Field(
+        default="none",
+        description="how the network learns the time t; adaln_bounded: adaln_zero whose scales cannot run away",
+    )
 
 
 class TransformerSpec(BlocksSpec):
@@ -154,20 +159,11 @@ class ConceptSpec(Section):
         return {"tokens": None, "mean": 1, "none": 0}.get(self.encoder, self.concepts)
 
 
-class PretrainedSpec(Section):
-    """A Hugging Face causal language model, adapted to denoise."""
+class AdaptedSpec(Section):
+    """A Hugging Face causal language model, and what of it is trained."""
 
-    kind: Literal["pretrained"] = Field(
-        default="pretrained", description="a Hugging Face causal language model, adapted to denoise"
-    )
+    kind: Any  # as in `SizesSpec`
     name: str = Field(min_length=1, description="its name on the Hub, or a local folder")
-    attention: Literal["bidirectional", "block_causal", "causal"] = Field(
-        default="bidirectional",
-        description="what a token sees of its document: all, its block and those before, or only what is left of it",
-    )
-    anneal_ratio: float = Field(
-        default=0.0, ge=0, le=1, description="share of the steps over which causal attention opens up; 0: at once"
-    )
     adaptation: Literal["full", "lora"] = Field(
         default="full", description="what is trained: every weight, or low-rank updates beside frozen ones"
     )
@@ -181,7 +177,67 @@ class PretrainedSpec(Section):
     )
 
 
+class PretrainedSpec(AdaptedSpec):
+    """A Hugging Face causal language model, adapted to denoise."""
+
+    kind: Literal["pretrained"] = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        default="pretrained", description="a Hugging Face causal language model, adapted to denoise"
+    )
+    attention: Literal["bidirectional", "block_causal", "causal"] = Field(
+        default="bidirectional",
+        description="what a token sees of its document: all, its block and those before, or only what is left of it",
+    )
+    anneal_ratio: float = Field(
+        default=0.0, ge=0, le=1, description="share of the steps over which causal attention opens up; 0: at once"
+    )
+
+
+class LatentTableSpec(Section):
+    """What networks of thoughts say beside their size."""
+
+    latent: Literal["learned", "random", "own"] = Field(
+        default="learned",
+        description="the vectors of tokens: a learned table, a random one, or the network's own embedding, held still",
+    )
+    latent_width: Whole | None = Field(
+        default=None, ge=1, description="features of a token's vector; null: 16, or what the own embedding has"
+    )
+    readout: Literal["tokens", "vectors"] = Field(
+        default="tokens", description="what the network says: tokens, whose mean vector is the estimate, or a vector"
+    )
+    attention: Literal["bidirectional", "causal"] = Field(
+        default="bidirectional", description="what a place sees of question and thought: all, or what is left of it"
+    )
+
+    @property
+    def table_width(self) -> int:
+        """Features of a token's vector where the table is no embedding."""
+        return self.latent_width or 16
+
+
+class ThoughtSpec(LatentTableSpec, SizesSpec):
+    """Question and noisy vectors through blocks of our own."""
+
+    kind: Literal["thought"] = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        default="thought", description="question and noisy vectors through blocks that are trained from scratch"
+    )
+
+
+class ThoughtPretrainedSpec(LatentTableSpec, AdaptedSpec):
+    """Question and noisy vectors through a Hugging Face causal language model."""
+
+    kind: Literal["thought_pretrained"] = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        default="thought_pretrained", description="question and noisy vectors through a Hugging Face language model"
+    )
+
+
 NetworkSpec = Annotated[
-    TransformerSpec | ReversibleSpec | ConceptSpec | ConceptPriorNetworkSpec | PretrainedSpec,
+    TransformerSpec
+    | ReversibleSpec
+    | ConceptSpec
+    | ConceptPriorNetworkSpec
+    | PretrainedSpec
+    | ThoughtSpec
+    | ThoughtPretrainedSpec,
     Field(discriminator="kind"),
 ]

@@ -13,6 +13,7 @@ from remask.config.schema.concept_objectives import (
 )
 from remask.config.schema.latents import ConceptAutoencoderSpec, ConceptPriorSpec
 from remask.config.schema.section import Section, Whole
+from remask.config.schema.thought import GaussianSpec, ThoughtObjectiveSpec
 
 # --- schedules: alpha(t), the share of tokens left untouched at time t --------------------------------
 
@@ -73,7 +74,7 @@ class HybridSpec(Section):
     schedule: ScheduleSpec = Field(default=LinearScheduleSpec(), description="share of tokens left untouched over time")
 
 
-ProcessSpec = Annotated[MaskingSpec | UniformSpec | HybridSpec, Field(discriminator="kind")]
+ProcessSpec = Annotated[MaskingSpec | UniformSpec | HybridSpec | GaussianSpec, Field(discriminator="kind")]
 
 # --- objectives: what is minimised --------------------------------------------------------------------------
 
@@ -187,6 +188,7 @@ ObjectiveSpec = Annotated[
     | ConceptContrastiveSpec
     | ConceptAutoencoderSpec
     | ConceptPriorSpec
+    | ThoughtObjectiveSpec
     | NextTokenSpec,
     Field(discriminator="kind"),
 ]

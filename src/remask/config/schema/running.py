@@ -109,6 +109,9 @@ class SamplingSpec(Section):
         "bijective",
         "proofreading",
         "left_to_right",
+        "ddim",
+        "ddpm",
+        "heun",
     ] = Field(default="ancestral", description="the way from noise to text; docs/token.md says which is exact")
     steps: Whole = Field(
         default=64,

@@ -1,0 +1,97 @@
+"""Keys of a recipe of a thought that do not go together."""
+
+from collections.abc import Callable, Iterator
+
+from remask.config.clash import Contradiction, clash
+from remask.config.schema import LatentTableSpec, Recipe, ThoughtObjectiveSpec
+from remask.config.schema.text import TASKS
+
+LATENT_SAMPLERS = ("ddim", "ddpm", "heun")
+"""Samplers of vectors."""
+
+
+def _pair(recipe: Recipe) -> Iterator[Contradiction]:
+    """Gaussian noise, the objective and the network of a thought are one thing."""
+    thought, network = isinstance(recipe.objective, ThoughtObjectiveSpec), isinstance(recipe.network, LatentTableSpec)
+    gaussian = recipe.process is not None and recipe.process.kind == "gaussian"
+    if thought and not network:
+        but = "objective thought denoises vectors"
+        give = "network.kind=thought (or thought_pretrained)"
+        yield clash("objective.kind", "network.kind", given=recipe.network.kind, but=but, give=give)
+    if network and not thought:
+        but = f"a {recipe.network.kind} network denoises vectors, not tokens"
+        yield clash(
+            "network.kind", "objective.kind", given=recipe.objective.kind, but=but, give="objective.kind=thought"
+        )
+    if gaussian and not thought:
+        but = f"objective {recipe.objective.kind} is of tokens, and Gaussian noise lies on vectors"
+        give = "process.kind=masking, or objective.kind=thought"
+        yield clash("objective.kind", "process.kind", given="gaussian", but=but, give=give)
+
+
+def _sampler(recipe: Recipe) -> Iterator[Contradiction]:
+    """Vectors are drawn by samplers of vectors, tokens by those of tokens."""
+    thought, drawn = isinstance(recipe.objective, ThoughtObjectiveSpec), recipe.sampling.sampler
+    if thought and drawn not in LATENT_SAMPLERS:
+        but = "a thought is drawn as vectors"
+        give = f"sampling.sampler=ddim (or {' or '.join(LATENT_SAMPLERS[1:])})"
+        yield clash("objective.kind", "sampling.sampler", given=drawn, but=but, give=give)
+    if not thought and drawn in LATENT_SAMPLERS:
+        but = f"it draws vectors, and objective {recipe.objective.kind} is of tokens"
+        give = "another sampler, e.g. sampling.sampler=ancestral"
+        yield clash("objective.kind", "sampling.sampler", given=drawn, but=but, give=give)
+
+
+def _question(recipe: Recipe) -> Iterator[Contradiction]:
+    """A thought stands behind a question, which is given."""
+    data = recipe.data
+    if not isinstance(recipe.objective, ThoughtObjectiveSpec):
+        return
+    if data.prompt_key is None and data.source not in TASKS and not data.prefix:
+        but = "a thought stands behind a question"
+        give = "a source of pairs (data.prompt_key and data.response_key), a task such as arithmetic, or data.prefix"
+        yield clash("objective.kind", "data.source", given=data.source, but=but, give=give)
+    if recipe.training.parallel == "fsdp":
+        but = "the table of token vectors is read outside of the network, whole"
+        yield clash("network.kind", "training.parallel", given="fsdp", but=but, give="training.parallel=ddp")
+
+
+def _loss(recipe: Recipe) -> Iterator[Contradiction]:
+    """What each loss is of."""
+    spec, network = recipe.objective, recipe.network
+    if not isinstance(spec, ThoughtObjectiveSpec) or not isinstance(network, LatentTableSpec):
+        return
+    if spec.loss != "cross_entropy" and network.latent == "learned":
+        but = f"a squared error (objective.loss={spec.loss}) is least where all tokens have one vector"
+        yield clash("objective.loss", "network.latent", given="learned", but=but, give="network.latent=random (or own)")
+    if spec.loss == "cross_entropy" and network.readout == "vectors":
+        but = "objective.loss=cross_entropy is of tokens"
+        give = "network.readout=tokens, or objective.loss=clean (or velocity, noise)"
+        yield clash("objective.loss", "network.readout", given="vectors", but=but, give=give)
+    if spec.loss == "cross_entropy" and spec.weighting != "own":
+        but = "only squared errors are weighted by time"
+        yield clash(
+            "objective.loss", "objective.weighting", given=spec.weighting, but=but, give="objective.weighting=own"
+        )
+    if spec.answer_noise <= spec.t_min:
+        but = f"it must lie above objective.t_min={spec.t_min:g}"
+        keys = ("objective.t_min", "objective.answer_noise")
+        yield clash(*keys, given=f"{spec.answer_noise:g}", but=but, give="objective.answer_noise=0.3")
+    if network.readout == "vectors":
+        for key in ("temperature", "top_p"):
+            if (given := getattr(recipe.sampling, key)) != 1.0:
+                but = "network.readout=vectors has no probabilities to reshape"
+                yield clash("network.readout", f"sampling.{key}", given=f"{given:g}", but=but, give=f"sampling.{key}=1")
+
+
+def _table(recipe: Recipe) -> Iterator[Contradiction]:
+    """The width of the table of vectors."""
+    network = recipe.network
+    if not isinstance(network, LatentTableSpec) or network.latent != "own" or network.latent_width is None:
+        return
+    but = "network.latent=own has the width of the embedding"
+    give = "network.latent_width=null"
+    yield clash("network.latent", "network.latent_width", given=network.latent_width, but=but, give=give)
+
+
+THOUGHT_CHECKS: tuple[Callable[[Recipe], Iterator[Contradiction]], ...] = (_pair, _sampler, _question, _loss, _table)

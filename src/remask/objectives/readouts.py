@@ -1,0 +1,190 @@
+"""What a denoiser of token vectors says at each place, and what that amounts to: tokens, or a vector.
+
+Shape letters: M places, W features of a vector, V vocabulary.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from remask.objectives.gaussian import LatentDiffusion
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What a network said, and of what.
+
+    Attributes:
+        said: its words, logits [M V] or vectors [M W].
+        z: the noisy vectors [M W].
+        x: the clean ones [M W].
+        noise: ε [M W].
+        t: the time of each place [M].
+        ids: the clean tokens [M].
+        vectors: of all tokens [V W].
+    """
+
+    said: Float[Tensor, "M X"]
+    z: Float[Tensor, "M W"]
+    x: Float[Tensor, "M W"]
+    noise: Float[Tensor, "M W"]
+    t: Float[Tensor, "M"]
+    ids: Int[Tensor, "M"]
+    vectors: Float[Tensor, "V W"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What the words amount to.
+
+    Attributes:
+        log_p: log-probabilities of the tokens; the mask has none [M V].
+        clean: x̂ [M W].
+    """
+
+    log_p: Float[Tensor, "M V"]
+    clean: Float[Tensor, "M W"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readout(ABC):
+    """What a network's words amount to.
+
+    Attributes:
+        diffusion: says what a squared error is of, and its weights.
+        mask_id: a token that clean text never holds.
+    """
+
+    diffusion: LatentDiffusion
+    mask_id: int
+
+    @abstractmethod
+    def read(
+        self, said: Float[Tensor, "M X"], z: Float[Tensor, "M W"], t: Float[Tensor, "M"], vectors: Float[Tensor, "V W"]
+    ) -> Estimate:
+        """The estimate that words about z_t amount to; `vectors` are of all tokens."""
+
+    @abstractmethod
+    def away(self, given: Estimate, dropped: Estimate, vectors: Float[Tensor, "V W"], *, scale: float) -> Estimate:
+        """`given` moved by `scale` times its difference from `dropped` (arXiv:2207.12598, equation 6)."""
+
+    @abstractmethod
+    def reshaped(
+        self,
+        estimate: Estimate,
+        vectors: Float[Tensor, "V W"],
+        transform: Callable[[Float[Tensor, "M V"]], Float[Tensor, "M V"]],
+    ) -> Estimate:
+        """An estimate under changed log-probabilities, where it is one of probabilities."""
+
+    @abstractmethod
+    def weighted_error(self, seen: Seen) -> Float[Tensor, "M W"]:
+        """The weighted squared error of each coordinate."""
+
+    @abstractmethod
+    def trivial_loss(self, *, variance: float) -> Mapping[str, float]:
+        """Mean squared errors, weighted, of who has learned nothing; x has mean square `variance`."""
+
+    def estimate(self, seen: Seen) -> Estimate:
+        """The estimate of what was seen."""
+        return self.read(seen.said, seen.z, seen.t, seen.vectors)
+
+    def spoken(self, logits: Float[Tensor, "M V"]) -> Float[Tensor, "M V"]:
+        """Log-probabilities of tokens, float32; the mask is never one."""
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        mask = torch.arange(wide.shape[-1], device=wide.device) == self.mask_id
+        return wide.masked_fill(mask, -torch.inf).log_softmax(-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenReadout(Readout):
+    """Logits over tokens; x̂ = Σ p E."""
+
+    def read(
+        self, said: Float[Tensor, "M X"], z: Float[Tensor, "M W"], t: Float[Tensor, "M"], vectors: Float[Tensor, "V W"]
+    ) -> Estimate:
+        """Softmax, and the mean vector under it."""
+        del z, t
+        return self.mean(self.spoken(said), vectors)
+
+    def mean(self, log_p: Float[Tensor, "M V"], vectors: Float[Tensor, "V W"]) -> Estimate:
+        """The estimate under given probabilities."""
+        return Estimate(log_p=log_p, clean=log_p.exp() @ vectors.to(log_p.dtype))
+
+    def away(self, given: Estimate, dropped: Estimate, vectors: Float[Tensor, "V W"], *, scale: float) -> Estimate:
+        """Log-probabilities moved; what is impossible given the question stays so."""
+        moved = given.log_p + scale * (given.log_p - dropped.log_p)
+        kept = torch.where(given.log_p == -torch.inf, given.log_p, moved)
+        return self.mean(kept.log_softmax(-1), vectors)
+
+    def reshaped(
+        self,
+        estimate: Estimate,
+        vectors: Float[Tensor, "V W"],
+        transform: Callable[[Float[Tensor, "M V"]], Float[Tensor, "M V"]],
+    ) -> Estimate:
+        """The mean vector under the changed probabilities."""
+        return self.mean(transform(estimate.log_p).log_softmax(-1), vectors)
+
+    def weighted_error(self, seen: Seen) -> Float[Tensor, "M W"]:
+        """Of x̂ = Σ p E."""
+        error = self.estimate(seen).clean - seen.x
+        return self.diffusion.weigh(error, self.diffusion.weighting, t=seen.t)
+
+    def trivial_loss(self, *, variance: float) -> Mapping[str, float]:
+        """The best multiple of z_t."""
+        return {"linear filter": self.diffusion.linear_loss(variance=variance)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorReadout(Readout):
+    """A vector: the clean one, the noise or the velocity, as the diffusion's prediction says.
+
+    Tokens are read off x̂ by distance: log p ∝ −½ ‖x̂ − E‖².
+    """
+
+    def read(
+        self, said: Float[Tensor, "M X"], z: Float[Tensor, "M W"], t: Float[Tensor, "M"], vectors: Float[Tensor, "V W"]
+    ) -> Estimate:
+        """The clean vector that follows, and tokens by distance."""
+        wide = said.to(torch.promote_types(said.dtype, torch.float32))
+        return self._by_distance(self.diffusion.prediction.clean(self.diffusion.process, z, wide, t), vectors)
+
+    def away(self, given: Estimate, dropped: Estimate, vectors: Float[Tensor, "V W"], *, scale: float) -> Estimate:
+        """Clean vectors moved."""
+        return self._by_distance(given.clean + scale * (given.clean - dropped.clean), vectors)
+
+    def reshaped(
+        self,
+        estimate: Estimate,
+        vectors: Float[Tensor, "V W"],
+        transform: Callable[[Float[Tensor, "M V"]], Float[Tensor, "M V"]],
+    ) -> Estimate:
+        """The estimate as it is: its vector was not made of probabilities."""
+        del vectors, transform
+        return estimate
+
+    def weighted_error(self, seen: Seen) -> Float[Tensor, "M W"]:
+        """Of the network's own words, as `LatentDiffusion.training_loss`: x̂ from noise has a pole at the end."""
+        diffusion = self.diffusion
+        wide = seen.said.to(torch.promote_types(seen.said.dtype, torch.float32))
+        missed = wide - diffusion.prediction.target(diffusion.process, seen.x, seen.t, noise=seen.noise)
+        own = diffusion.prediction.amplification(diffusion.process, seen.t)
+        weight = (diffusion.weighting(diffusion.process, seen.t) / own).to(missed.dtype)
+        return weight[:, None] * missed.square()
+
+    def trivial_loss(self, *, variance: float) -> Mapping[str, float]:
+        """Zero, and the best multiple of z_t."""
+        return {
+            "zero": self.diffusion.zero_loss(variance=variance),
+            "linear filter": self.diffusion.linear_loss(variance=variance),
+        }
+
+    def _by_distance(self, clean: Float[Tensor, "M W"], vectors: Float[Tensor, "V W"]) -> Estimate:
+        table = vectors.to(clean.dtype)
+        # ‖x̂‖² is the same for all tokens
+        return Estimate(log_p=self.spoken(clean @ table.T - 0.5 * table.square().sum(-1)), clean=clean)

@@ -1,0 +1,252 @@
+r"""Denoising a thought: Gaussian diffusion of the vectors of a response, given its question.
+
+With E a table of token vectors of mean square 1, x = E[token] at each place of a response and z_t = α_t x + σ_t ε,
+a network reads the question, z_t and t, and is trained to say which tokens those were,
+
+    E_{t, ε} [ −log p(token_i | z_t, t, question) ],        t = t_0 + (1 − t_0) u^κ,  u uniform,                 (1)
+
+the mean over places (CDCD, arXiv:2211.15089, equation 7). The cross-entropy keeps the table from collapsing, which a
+squared error would not. The estimate x̂ = Σ p E is the posterior mean where p is the posterior, and all that a sampler
+needs. As ablations the loss is a weighted squared error instead (`remask.objectives.gaussian`).
+
+Nothing here is a likelihood of text: at small t the places are shown almost as they are. What the network is judged by
+is (1) with u uniform and κ = 1, under a name of its own.
+
+Shape letters: B rows, L places of a row, A places of an answer, W features of a vector, V vocabulary, M places that are
+denoised.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, cast, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from remask.data.batch import Batch
+from remask.objectives.base import Assessment, Loss, Network, scatter_positions
+from remask.objectives.gaussian import LatentDiffusion, SkillByTime
+from remask.objectives.readouts import Estimate, Readout, Seen
+from remask.objectives.written_answers import WrittenAnswers
+from remask.randomness import batch_normal, batch_uniform
+from remask.schedules import stratified
+
+VARIANCE = 1.0
+"""Mean square of a coordinate of a token vector."""
+
+
+@runtime_checkable
+class TokenVectors(Protocol):
+    """What a network in two spaces knows of its tokens."""
+
+    @property
+    def width(self) -> int:
+        """W."""
+        ...
+
+    def vectors(self) -> Float[Tensor, "V W"]:
+        """A vector for every token."""
+        ...
+
+
+ThoughtLoss = Callable[[Readout, Seen], Float[Tensor, "M"]]
+"""What a network said, at M places, to the loss of each."""
+
+
+def cross_entropy(readout: Readout, seen: Seen) -> Float[Tensor, "M"]:
+    """−log p of the clean tokens, in nats: equation (1)."""
+    return -readout.estimate(seen).log_p.gather(-1, seen.ids[:, None]).squeeze(-1)
+
+
+def squared_error(readout: Readout, seen: Seen) -> Float[Tensor, "M"]:
+    """The weighted squared error of what the readout speaks of, the mean over a place's coordinates."""
+    return readout.weighted_error(seen).mean(-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThoughtDiffusion:
+    """Equation (1) as an objective.
+
+    Attributes:
+        diffusion: noise, times and, for a squared error, its weights.
+        loss: `cross_entropy` or `squared_error`.
+        readout: what the network's words amount to.
+        memory: share of the steps in which the network reads its own first estimate, made without a gradient
+            (self-conditioning, arXiv:2208.04202, section 3.2), in [0, 1].
+        answers: what of a response is also written from left to right behind its thought; None: nothing.
+        skill: by ranges of t, for the record.
+        remembering: whether this step is one in which the estimate is read.
+    """
+
+    diffusion: LatentDiffusion
+    loss: ThoughtLoss
+    readout: Readout
+    memory: float
+    answers: WrittenAnswers | None
+    skill: SkillByTime
+    remembering: bool = False
+
+    @property
+    def quantity(self) -> str:
+        """Equation (1) at uniform times."""
+        return "thought_nats_per_token"
+
+    @property
+    def exact(self) -> bool:
+        """There is no likelihood that could be exact."""
+        return False
+
+    @property
+    def trivial_loss(self) -> Mapping[str, float]:
+        """The training loss of who has learned nothing; none for the cross-entropy, which is judged as it is."""
+        return {} if self.loss is cross_entropy else self.readout.trivial_loss(variance=VARIANCE)
+
+    def at(self, step: int) -> "ThoughtDiffusion":
+        """The objective of a step: the first remembers, and as many of those after it as the share says."""
+        return replace(self, remembering=math.ceil(step * self.memory) > math.ceil((step - 1) * self.memory))
+
+    def __call__(self, network: Network, batch: Batch, *, generator: torch.Generator) -> Loss:
+        """The loss of the thought of every row at one time a row; noise is keyed by an example's place in the batch."""
+        t = self.diffusion.times(generator, batch)
+        vectors = codec_of(network).vectors()
+        noise = self._noise(generator, batch, like=vectors)
+        seen = self._look(network, batch, vectors, t=t, noise=noise, remembering=self.remembering)
+        loss = self.loss(self.readout, seen)
+        nats = scatter_positions(loss, batch.targets)
+        with torch.no_grad():
+            estimate = self.readout.estimate(seen)
+            terms = {
+                self.quantity: -estimate.log_p.gather(-1, seen.ids[:, None]).sum(),
+                **self.skill.terms(estimate.clean - seen.x, seen.t),
+            }
+        if self.answers is not None:
+            written = self._answer_nats(network, batch, vectors, generator=generator)
+            terms["answer_nats"] = written.detach().sum()
+            nats = nats + self.answers.weight * written
+        return Loss(nats, batch.targets.to(nats.dtype), terms)
+
+    def diagnostics(self, network: nn.Module, terms: Mapping[str, float]) -> dict[str, float]:
+        """Skill by ranges of t, for the record: see `SkillByTime.figures`."""
+        del network
+        return self.skill.figures(terms)
+
+    # ── what it is judged by ───────────────────────────────────────────────────────────────────────────────────
+
+    def assess(self, network: Network, batch: Batch, *, generator: torch.Generator, draws: int) -> Assessment:
+        """Cross-entropy at times uniform in [t_0, 1], stratified over a row's draws; the network remembers nothing."""
+        t_min, vectors = self.diffusion.t_min, codec_of(network).vectors()
+        times = t_min + (1.0 - t_min) * stratified(batch_uniform(generator, batch, draws))
+        rows = []
+        for t in times.unbind(-1):
+            noise = self._noise(generator, batch, like=vectors)
+            seen = self._look(network, batch, vectors, t=t, noise=noise, remembering=False)
+            rows.append(scatter_positions(cross_entropy(self.readout, seen), batch.targets).sum(1))
+        return Assessment(torch.stack(rows).sum(0), draws * batch.targets.sum(1).to(rows[0].dtype))
+
+    def trivial(self, batches: Sequence[Batch], text: Mapping[str, float]) -> Mapping[str, float]:
+        """Who looks at no noisy vector and at no neighbour: a uniform guess, and the frequencies of tokens."""
+        del batches
+        return {name: text[name] for name in ("uniform", "unigram") if name in text}
+
+    def rebuild(self, network: Network, batch: Batch, *, generator: torch.Generator) -> Int[Tensor, "B L"]:
+        """The rows with the likeliest token at each place of a thought, seen at one drawn time a row."""
+        vectors = codec_of(network).vectors()
+        t, noise = self.diffusion.times(generator, batch), self._noise(generator, batch, like=vectors)
+        seen = self._look(network, batch, vectors, t=t, noise=noise, remembering=False)
+        return batch.ids.masked_scatter(batch.targets, self.readout.estimate(seen).log_p.argmax(-1))
+
+    def likelihood_terms(
+        self, network: Network, batch: Batch, *, generator: torch.Generator, draws: int
+    ) -> dict[str, Float[Tensor, "B L"]]:
+        """Refused.
+
+        Raises:
+            ValueError: always.
+        """
+        del network, batch, generator, draws
+        raise ValueError("this objective shows a network noisy vectors of the text that it predicts: no likelihood")
+
+    # ── parts ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _noise(self, generator: torch.Generator, batch: Batch, *, like: Tensor) -> Float[Tensor, "B L W"]:
+        return batch_normal(generator, batch, batch.ids.shape[1], like.shape[1]).to(like.dtype)
+
+    def _look(
+        self,
+        network: Network,
+        batch: Batch,
+        vectors: Float[Tensor, "V W"],
+        *,
+        t: Float[Tensor, "B"],
+        noise: Float[Tensor, "B L W"],
+        remembering: bool,
+    ) -> Seen:
+        """What the network says of rows with noise on their targets, after a first look where it is remembering."""
+        x = functional.embedding(batch.ids, vectors)
+        z = self.diffusion.process.corrupt(x, t, noise=noise)
+        rows, where = batch.targets.nonzero(as_tuple=True)
+        call = cast(Any, network)
+        given = {"ids": batch.ids, "noisy": batch.targets, "segments": batch.segments, "positions": batch.targets}
+
+        def look(before: Tensor | None) -> Seen:
+            return Seen(
+                said=call(z, t, before=before, **given),
+                z=z[rows, where],
+                x=x[rows, where],
+                noise=noise[rows, where],
+                t=t[rows],
+                ids=batch.ids[rows, where],
+                vectors=vectors,
+            )
+
+        if not remembering:
+            return look(None)
+        with torch.no_grad():
+            first = self.readout.estimate(look(None))
+        return look(in_places(first, batch))
+
+    def _answer_nats(
+        self, network: Network, batch: Batch, vectors: Float[Tensor, "V W"], *, generator: torch.Generator
+    ) -> Float[Tensor, "B L"]:
+        """−log p of each token of the answers behind a thought with a little noise, at the token's place in the row."""
+        assert self.answers is not None
+        found = self.answers.find(batch)
+        t_min = self.diffusion.t_min
+        t = t_min + (self.answers.latest - t_min) * batch_uniform(generator, batch)
+        noise = self._noise(generator, batch, like=vectors)
+        z = self.diffusion.process.corrupt(functional.embedding(batch.ids, vectors), t, noise=noise)
+        logits = cast(Any, network)(
+            z,
+            t,
+            ids=batch.ids,
+            noisy=batch.targets,
+            segments=batch.segments,
+            positions=batch.targets,
+            answer=found.ids,
+            wanted=found.real,
+        )
+        log_p = self.readout.spoken(logits)
+        nats = -log_p.gather(-1, found.ids[found.real][:, None]).squeeze(-1)
+        return scatter_positions(nats, found.places)
+
+
+def in_places(estimate: Estimate, batch: Batch) -> Float[Tensor, "B L W"]:
+    """The estimates of the targets at their places, zero elsewhere."""
+    full = estimate.clean.new_zeros(*batch.ids.shape, estimate.clean.shape[-1])
+    full[batch.targets] = estimate.clean
+    return full
+
+
+def codec_of(network: object) -> TokenVectors:
+    """The table of a network; it may be wrapped."""
+    codec = getattr(getattr(network, "module", network), "codec", None)
+    assert isinstance(codec, TokenVectors), "the schema refuses a network without token vectors"
+    return codec
+
+
+def skill_of(diffusion: LatentDiffusion) -> SkillByTime:
+    """Skill of a diffusion of token vectors."""
+    return SkillByTime(diffusion=diffusion, variance=VARIANCE)

@@ -1,0 +1,70 @@
+"""The part of a response that is its answer: what stands behind a mark, or all of it.
+
+Shape letters: B rows, L places of a row, A places of an answer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from remask.data.batch import Batch
+from remask.data.given import close_up
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The answers of some rows.
+
+    Attributes:
+        ids: their tokens, the end of text included, packed to the left [B A].
+        real: what of `ids` is a token of an answer [B A].
+        places: where those tokens stand in the rows [B L].
+    """
+
+    ids: Int[Tensor, "B A"]
+    real: Bool[Tensor, "B A"]
+    places: Bool[Tensor, "B L"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenAnswers:
+    """Answers that are written from left to right behind their thought.
+
+    Attributes:
+        marks: token sequences, behind the last of which an answer stands; None: a response is all answer.
+        eos_id: ends an answer.
+        weight: of their nats in the loss.
+        latest: the largest time of the noise that lies on the thought, in (0, 1].
+    """
+
+    marks: Sequence[Sequence[int]] | None
+    eos_id: int
+    weight: float
+    latest: float
+
+    def find(self, batch: Batch) -> Found:
+        """The answers of clean rows, each up to its first end of text; a row without a mark has none."""
+        ids, targets = batch.ids, batch.targets
+        places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        start = torch.zeros_like(ids[:, 0]) if self.marks is None else self._behind_marks(ids, targets)
+        behind = targets & (places >= start[:, None])
+        ends = behind & (ids == self.eos_id)
+        chosen = behind & (ends.cumsum(-1) - ends.long() == 0)
+        closed = close_up(chosen)
+        return Found(ids=closed.gather(ids), real=closed.real, places=chosen)
+
+    def _behind_marks(self, ids: Int[Tensor, "B L"], targets: Bool[Tensor, "B L"]) -> Int[Tensor, "B"]:
+        """The place behind the last mark of each row, L where there is none."""
+        length = ids.shape[1]
+        best = torch.full_like(ids[:, 0], -1)
+        for mark in self.marks or ():
+            if not 0 < len(mark) <= length:
+                continue
+            windows = ids.unfold(1, len(mark), 1) == torch.tensor(list(mark), device=ids.device)
+            here = windows.all(-1) & targets[:, : windows.shape[1]]
+            ends = torch.arange(windows.shape[1], device=ids.device) + len(mark)
+            best = torch.maximum(best, torch.where(here, ends, -1).amax(-1))
+        return torch.where(best < 0, length, best)
