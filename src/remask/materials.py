@@ -35,8 +35,8 @@ from remask.model import Model
 from remask.networks.mask_bias import MaskBias
 from remask.objectives.concepts.prior import ConceptPrior
 from remask.objectives.prompt_dropout import unwrapped
-from remask.runs import Registry, runs_home
 from remask.objectives.thought import ThoughtDiffusion
+from remask.runs import Registry, runs_home
 from remask.runs.lineage import CONVERTED, ENCLOSED, INITIALISED
 
 

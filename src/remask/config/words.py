@@ -98,19 +98,19 @@ def own_figure_of(recipe: schema.Recipe) -> str | None:
     return _OWN_FIGURES.get(recipe.objective.kind)
 
 
-_OWN_FIGURES = {
-    "concept_masked": "hidden_nats_per_token",
 def draws_text(recipe: schema.Recipe) -> bool:
     """Whether text can be drawn from a recipe's model: it has a likelihood, or starts from noise."""
     return own_figure_of(recipe) is None or isinstance(recipe.objective, schema.ThoughtObjectiveSpec)
 
 
+_OWN_FIGURES = {
+    "concept_masked": "hidden_nats_per_token",
     "concept_tsdae": "reconstruction_nats_per_token",
     "concept_contrastive": "matching_nats",
     "concept_autoencoder": "reconstruction_nats_per_token",
+    "thought": "thought_nats_per_token",
 }
 
-    "thought": "thought_nats_per_token",
 
 def describe_noise(recipe: schema.Recipe) -> str | None:
     """The noise with all of its settings: `hybrid, uniform share 0.1, schedule cosine`; None where there is none."""
@@ -170,8 +170,6 @@ def _(objective: schema.ConceptPriorSpec) -> list[str]:
     return [f"{objective.prediction} of concepts", *weighted, *bent]
 
 
-def _reweighted(bound: schema.WeightedBoundSpec) -> list[str]:
-    found = [] if bound.weighting == "bound" else [f"{bound.weighting} weighting"]
 @_extra.register
 def _(objective: schema.ThoughtObjectiveSpec) -> list[str]:
     loss = [] if objective.loss == "cross_entropy" else [f"squared error of {objective.loss}"]
@@ -182,6 +180,8 @@ def _(objective: schema.ThoughtObjectiveSpec) -> list[str]:
     return [*loss, *weighted, *bent, *recalled, *answers]
 
 
+def _reweighted(bound: schema.WeightedBoundSpec) -> list[str]:
+    found = [] if bound.weighting == "bound" else [f"{bound.weighting} weighting"]
     return found + ([f"curriculum {bound.curriculum_ratio:g}"] if bound.curriculum_ratio else [])
 
 
