@@ -10,14 +10,14 @@ encodes the others and decodes the 64 places. Width, heads and layers (of the en
   full attention         the transformer, every token attends to every other, by torch's fused attention without a mask
 
 Each point, one way of reading N tokens in one kind of pass, is a process of its own. Weights and their gradients are
-there and a short row has warmed it up; then the pass runs for `--seconds` (once, if once takes longer) and the median
-is taken. A forward pass keeps no graph; forward and backward is a step of training without the optimiser. On a CPU the
-time is that of the processor, summed over threads, so that other work on the machine counts little; on a GPU it is that
-of the clock. On a CPU the C library is told to keep memory that a pass gives back for the next one: pages fetched anew
-would be most of the time of long rows. Memory is the most that the process (the GPU) has held, over what it held
-before. A point that takes longer than `--limit` or more than `--gigabytes` is left out and named, and with it the
-longer rows of the same way and pass. Slopes are those of least-squares lines through log time against log N at the last
-three lengths measured.
+there and a short row has warmed it up; then the pass runs for `--seconds`, three times at least, behind a first time
+that does not count (once in all, if once takes ten times as long), and the median is taken. A forward pass keeps no
+graph; forward and backward is a step of training without the optimiser. On a CPU the time is that of the processor,
+summed over threads, so that other work on the machine counts little; on a GPU it is that of the clock. On a CPU the C
+library is told to keep memory that a pass gives back for the next one: pages fetched anew would be most of the time of
+long rows. Memory is the most that the process (the GPU) has held, over what it held before. A point that takes longer
+than `--limit` or more than `--gigabytes` is left out and named, and with it the longer rows of the same way and pass.
+Slopes are those of least-squares lines through log time against log N at the last three lengths measured.
 
 Run: .venv/bin/python benchmarks/concept_scaling.py [--max-n 65536] [--width 256] [--layers 4] [--concepts 128]
      [--window 256] [--threads 1] [--limit 300] [--gigabytes 12] [--lines FILE.jsonl] [--figure FILE.svg]
@@ -48,6 +48,8 @@ from remask.machine import peak_memory_bytes
 SHORTEST = 256
 STEEPEST, LEAST_GAIN, GAIN_AT = 1.1, 20.0, 16_384
 """What the family promises: the slope at a fixed C, and by how much full attention is slower at so many tokens."""
+LONG = 10
+"""A first run of so many times `--seconds` is the only one."""
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 """For the GNU C library; others pass over it."""
 MEASURES = {"seconds": ("ms", 1e3), "memory_bytes": ("MB", 1e-6)}
@@ -115,16 +117,20 @@ def measure(task: Task) -> dict[str, Any]:
 
 
 def timed(run: Callable[[], None], device: torch.device, *, seconds: float, most: int = 50) -> list[float]:
-    """The time of each of at least three runs; only the first's, if that one alone took so many `seconds`."""
+    """The time of each of at least three runs behind a first one, which fetches memory; of that alone if it is long."""
     clock = clock_of(device)
-    times: list[float] = []
-    while len(times) <= most and (len(times) < 4 or sum(times) < seconds):
+
+    def once() -> float:
         began = clock()
         run()
-        times.append(clock() - began)
-        if times[0] >= seconds:
-            return times
-    return times[1:]
+        return clock() - began
+
+    first, times = once(), []
+    if first >= LONG * seconds:
+        return [first]
+    while len(times) < 3 or (sum(times) < seconds and len(times) < most):
+        times.append(once())
+    return times
 
 
 def clock_of(device: torch.device) -> Callable[[], float]:
