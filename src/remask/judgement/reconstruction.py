@@ -25,17 +25,26 @@ def check_reconstruction(model: Model, recipe: Recipe, text: JudgedText) -> None
 
 
 def check_likelihood(model: Model, recipe: Recipe) -> None:
-    """Refuses a model that gives text no likelihood, and so draws none.
+    """Refuses a model that gives text no likelihood.
 
     Raises:
-        UserError: naming the task that it can be judged by.
+        UserError: naming the tasks that it can be judged by.
     """
-    if draws_text(model.objective) and assessed(model.objective) is not None:
+    if assessed(model.objective) is not None and draws_text(model.objective):
         raise UserError(
             f"objective {recipe.objective.kind} shows its network noisy vectors of the text that it predicts, which is "
             "no likelihood. Valid: --task reconstruction, --task answers"
         )
-    if assessed(model.objective) is not None:
+    check_draws(model, recipe)
+
+
+def check_draws(model: Model, recipe: Recipe) -> None:
+    """Refuses a model that draws no text.
+
+    Raises:
+        UserError: naming the tasks that it can be judged by.
+    """
+    if not draws_text(model.objective):
         raise UserError(
             f"objective {recipe.objective.kind} shows its network an encoding of the text that it predicts, which "
             "is no likelihood and draws no text. Valid: --task reconstruction, --task concepts, or sentence tasks"

@@ -17,7 +17,12 @@ from remask.judgement.exact import ExactTask
 from remask.judgement.levels import check_levels, judge_levels
 from remask.judgement.likelihood import judge_likelihood
 from remask.judgement.readers import Reader
-from remask.judgement.reconstruction import check_likelihood, check_reconstruction, judge_reconstruction
+from remask.judgement.reconstruction import (
+    check_draws,
+    check_likelihood,
+    check_reconstruction,
+    judge_reconstruction,
+)
 from remask.judgement.samples import Yardstick, check_samples, draw_for_judging, open_yardstick
 from remask.judgement.text import JudgedText
 from remask.model import Model
@@ -65,12 +70,16 @@ def tasks(
         "likelihood": Task(check=_any_model, measure=judge_likelihood),
         "exact-likelihood": Task(check=exact.check, measure=exact.measure),
         "levels": Task(check=check_levels, measure=partial(judge_levels, levels=levels)),
+    }
+    of_samples = {
         "quality": Task(check=check_samples, measure=samples.quality),
         "answers": Task(check=check_answers, measure=judge_answers),
         "judged": Task(check=check_samples, measure=samples.judged),
         "mauve": Task(check=_check_mauve, measure=samples.mauve),
     }
-    return {name: replace(task, check=_with_likelihood(task.check)) for name, task in of_likelihoods.items()} | {
+    return {
+        **{name: replace(task, check=_behind(check_likelihood, task.check)) for name, task in of_likelihoods.items()},
+        **{name: replace(task, check=_behind(check_draws, task.check)) for name, task in of_samples.items()},
         "concepts": Task(check=concepts.check, measure=concepts.measure),
         "reconstruction": Task(check=check_reconstruction, measure=judge_reconstruction),
     }
@@ -111,11 +120,11 @@ class _Samples:
         return open_yardstick(model, recipe, text, judge=self.judge, features=self.features)
 
 
-def _with_likelihood(check: Check) -> Check:
-    """A check that first refuses a model without a likelihood."""
+def _behind(first: Callable[[Model, Recipe], None], check: Check) -> Check:
+    """A check that first refuses a model of the wrong kind."""
 
     def both(model: Model, recipe: Recipe, text: JudgedText) -> None:
-        check_likelihood(model, recipe)
+        first(model, recipe)
         check(model, recipe, text)
 
     return both
