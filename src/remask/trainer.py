@@ -333,8 +333,9 @@ class Run:
         if not draws_text(self.model.objective):
             with self.state.average.applied(self.model.network):
                 ids = rebuilt_text(self.model, self.materials.held_out[0], seed=self.recipe.seed)
-            text = self.model.tokenizer.decode(ids.numpy())
-            self._emit({"kind": "sample", "step": self.state.step, "what": RECONSTRUCTION, "text": text})
+            if ids is not None:
+                text = self.model.tokenizer.decode(ids.numpy())
+                self._emit({"kind": "sample", "step": self.state.step, "what": RECONSTRUCTION, "text": text})
             return
         (sample,) = self._draw(count=1).records
         self._emit({"kind": "sample", "step": self.state.step, "text": sample["text"]})

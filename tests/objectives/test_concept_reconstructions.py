@@ -25,7 +25,7 @@ from remask.objectives.concepts import (
     disjoint_views,
     dropped_views,
 )
-from remask.objectives.concepts.contrastive import doubled, matching_nats, pooled
+from remask.objectives.concepts.contrastive import doubled, heard_alone, matching_nats, pooled
 from remask.randomness import keyed_generator
 from remask.recipes import recipe_names
 from remask.tokenizers import CharacterTokenizer
@@ -190,6 +190,29 @@ def test_every_part_of_a_network_is_trained_and_padding_changes_nothing(objectiv
     rebuilt = objective.rebuild(network, batch, generator=noise())
     assert not (rebuilt[batch.segments > 0] == MASK).any()
     assert torch.equal(rebuilt[batch.segments == 0], batch.ids[batch.segments == 0])
+
+
+def test_at_no_weight_nothing_is_written_and_no_part_is_left_untrained() -> None:
+    """The network has no decoder and no vocabulary projection; the loss is matching alone, the same as with one."""
+    network, batch = reader(decoder="none", layers=2), rows(lengths=(8, 8, 6, 6))
+    assert not any(name.startswith(("decoder", "head")) for name, _ in network.named_parameters())
+    alone = replace(CONTRASTIVE, reconstruction_weight=0.0)
+    loss = alone(network, batch, generator=noise())
+    (loss.nats.sum() / loss.weight.sum()).backward()
+    assert [name for name, weight in network.named_parameters() if weight.grad is None] == []
+    assert alone.rebuild(network, batch, generator=noise()) is None
+    assert set(loss.terms) == {"matching_nats", "matching_nats_trivial", "contrastive_steps"}
+    found = alone.assess(network, batch, generator=noise(), draws=1)
+    assert float(found.nats.mean()) == pytest.approx(float((loss.nats.sum() / loss.weight.sum()).detach()), rel=1e-5)
+
+
+def test_texts_read_in_groups_of_one_length_have_the_concepts_of_texts_read_alone() -> None:
+    """In their order, whatever stands beside them."""
+    network, batch = reader(decoder="none"), rows(count=70, lengths=tuple(1 + k % 8 for k in range(70)))
+    found = heard_alone(network, batch.ids, left=batch.segments > 0, mask_id=MASK)
+    for k in (0, 7, 33, 69):
+        alone = network.encode(batch.ids[k : k + 1, : 1 + k % 8], real=torch.ones(1, 1 + k % 8, dtype=torch.bool))
+        torch.testing.assert_close(found.vectors[k], alone.vectors[0], atol=1e-6, rtol=1e-5)
 
 
 def test_numbers_out_of_range_are_refused() -> None:

@@ -46,7 +46,7 @@ def size(recipe: "Recipe") -> str:
     if network.kind == "concept":
         concepts = "a concept for every token" if network.slot_count is None else f"{network.slot_count} concepts"
         shape = (
-            f"{network.layers} encoder and {network.decoder_layers} decoder layers of width {network.width}, {concepts}"
+            f"{network.layers} encoder and {network.decoder_depth} decoder layers of width {network.width}, {concepts}"
         )
     if network.kind == "reversible":
         shape += f", {network.reversible_blocks} reversible"

@@ -3,7 +3,13 @@
 from collections.abc import Callable, Iterator
 
 from remask.config.clash import Contradiction, clash
-from remask.config.diversity_contradictions import enough_concepts, fitting_views, whole_batches, whole_texts
+from remask.config.diversity_contradictions import (
+    enough_concepts,
+    fitting_views,
+    wanted_decoder,
+    whole_batches,
+    whole_texts,
+)
 from remask.config.schema import ConceptBoundSpec, ConceptSpec, Recipe
 from remask.config.schema.text import TASKS
 
@@ -91,6 +97,7 @@ CONCEPT_CHECKS: tuple[Callable[[Recipe], Iterator[Contradiction]], ...] = (
     _given,
     whole_texts,
     fitting_views,
+    wanted_decoder,
     enough_concepts,
     whole_batches,
 )

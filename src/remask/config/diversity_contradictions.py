@@ -50,6 +50,33 @@ def fitting_views(recipe: Recipe) -> Iterator[Contradiction]:
         yield clash("objective.views", "objective.share", given=objective.share, but=but, give=give)
 
 
+def wanted_decoder(recipe: Recipe) -> Iterator[Contradiction]:
+    """A decoder is there exactly where a loss trains it, and then nothing else is there for it alone."""
+    objective, network = recipe.objective, recipe.network
+    if not isinstance(network, ConceptSpec):
+        return
+    weight = objective.reconstruction_weight if isinstance(objective, ConceptContrastiveSpec) else None
+    if network.decoder != "none":
+        if weight == 0:
+            but, give = "nothing would train the decoder", "network.decoder=none"
+            keys = ("objective.reconstruction_weight", "network.decoder")
+            yield clash(*keys, given=network.decoder, but=but, give=give)
+        return
+    if weight is None:
+        but = f"objective {objective.kind} reads what a decoder writes"
+        yield clash("objective.kind", "network.decoder", given="none", but=but, give="network.decoder=denoising")
+    elif weight:
+        but = "a network without a decoder writes nothing"
+        give = "objective.reconstruction_weight=0, or network.decoder=position_only"
+        yield clash("network.decoder", "objective.reconstruction_weight", given=weight, but=but, give=give)
+    if network.freeze_encoder:
+        but, give = "nothing would be left to train", "network.freeze_encoder=false"
+        yield clash("network.decoder", "network.freeze_encoder", given="true", but=but, give=give)
+    if network.latent_width is not None:
+        but, give = "it is the width between encoder and decoder, and there is none", "network.latent_width=null"
+        yield clash("network.decoder", "network.latent_width", given=network.latent_width, but=but, give=give)
+
+
 def enough_concepts(recipe: Recipe) -> Iterator[Contradiction]:
     """Objectives that choose among concepts, or push them apart, need a network that has some to learn."""
     objective, network = recipe.objective, recipe.network

@@ -79,6 +79,8 @@ def _describe_concepts(spec: schema.ConceptSpec) -> str:
     parts = [f"concept H{spec.width}", f"{frozen}{spec.encoder.replace('_', '-')} encoder{layers}{slots}"]
     parts += ["competing slots"] if spec.slots == "competing" else []
     parts += [] if spec.latent_width is None else [f"latent width {spec.latent_width}"]
+    if spec.decoder == "none":
+        return ", ".join([*parts, "no decoder"])
     return ", ".join([*parts, f"{spec.decoder.replace('_', '-')} decoder L{spec.decoder_layers}"])
 
 

@@ -161,8 +161,11 @@ class Assessed(Protocol):
         """
         ...
 
-    def rebuild(self, network: Network, batch: Batch, *, generator: torch.Generator) -> Int[Tensor, "B L"]:
-        """The rows with everything that was hidden or deleted written greedily, to be shown beside the rows."""
+    def rebuild(self, network: Network, batch: Batch, *, generator: torch.Generator) -> Int[Tensor, "B L"] | None:
+        """The rows with everything that was hidden or deleted written greedily, to be shown beside the rows.
+
+        None where the network writes nothing.
+        """
         ...
 
 

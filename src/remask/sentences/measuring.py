@@ -67,7 +67,7 @@ class Bench:
         several = _encoder(self.own).encode(["a"]).shape[1] > 1
         lacking = () if several else _OF_SEVERAL
         kept = tuple(head for head in heads if head not in lacking or head not in optional)
-        if isinstance(self.own.network, SourceNetwork):
+        if isinstance(self.own.network, SourceNetwork) and getattr(self.own.network, "decoder", True) is not None:
             return kept
         if "via_decoder" in kept and "via_decoder" not in optional:
             name = type(self.own.network).__name__

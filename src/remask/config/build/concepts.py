@@ -52,7 +52,7 @@ def build_concept_network(spec: schema.ConceptSpec, tokenizer: Tokenizer, *, len
         latent_width=spec.latent_width,
         source_embedding=nn.Embedding(tokenizer.vocab_size, spec.width) if spec.freeze_encoder else None,
     )
-    if spec.head == "tied":
+    if spec.head == "tied" and spec.decoder != "none":
         network.tie_head()
     network.initialise(keyed_generator(seed, "weights"))
     if spec.freeze_encoder:
@@ -94,11 +94,13 @@ def build_encoder(spec: schema.ConceptSpec) -> nn.Module:
             return RecursiveEncoder(width, spec.concepts, layer, norm=UnitRMS(), **depths, **slots)
 
 
-def build_decoder(spec: schema.ConceptSpec, *, length: int) -> nn.Module:
-    """The decoder of a concept network, for rows of `length` tokens at most."""
+def build_decoder(spec: schema.ConceptSpec, *, length: int) -> nn.Module | None:
+    """The decoder of a concept network, for rows of `length` tokens at most; None where it has none."""
     width, heads, hidden, dropout = spec.width, spec.heads, spec.hidden_width, spec.dropout
     memory = Memory(width, natural=spec.slot_count is None)
     match spec.decoder:
+        case "none":
+            return None
         case "denoising":
             block = partial(
                 DenoisingBlock,

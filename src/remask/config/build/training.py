@@ -57,7 +57,7 @@ def describe_shape(recipe: schema.Recipe) -> str:
             return f"D{spec.width}L{spec.layers}{reversible}" + (f"E{spec.experts}" if spec.experts else "")
         case schema.ConceptSpec() as spec:
             slots = spec.slot_count
-            return f"H{spec.width}L{spec.layers}" + ("" if slots is None else f"C{slots}") + f"D{spec.decoder_layers}"
+            return f"H{spec.width}L{spec.layers}" + ("" if slots is None else f"C{slots}") + f"D{spec.decoder_depth}"
         case schema.ConceptPriorNetworkSpec() as spec:
             return f"D{spec.width}L{spec.layers}"
         case schema.ThoughtSpec() as spec:

@@ -88,5 +88,8 @@ class ConceptContrastiveSpec(_Diverse):
     )
     temperature: float = Field(default=0.05, gt=0, le=10, description="what cosines are divided by")
     reconstruction_weight: float = Field(
-        default=0.1, gt=0, le=100, description="weight of writing the text from either view's concepts"
+        default=0.1,
+        ge=0,
+        le=100,
+        description="weight of writing the text from either view's concepts; 0: not at all (network.decoder=none)",
     )

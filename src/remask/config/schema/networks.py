@@ -129,10 +129,10 @@ class ConceptSpec(Section):
     latent_width: Whole | None = Field(
         default=None, ge=1, description="features of a concept between encoder and decoder; null: width"
     )
-    decoder: Literal["denoising", "perceiver", "position_only", "weighted"] = Field(
+    decoder: Literal["denoising", "perceiver", "position_only", "weighted", "none"] = Field(
         default="denoising",
         description="what a decoded place sees: noisy tokens, time and concepts; its own noisy token and concepts; "
-        "concepts alone; one fixed mixture of concepts",
+        "concepts alone; one fixed mixture of concepts; none: concepts are compared alone, and nothing is decoded",
     )
     decoder_layers: Whole = Field(default=2, ge=1, description="layers of the decoder")
     decoder_local_width: Whole = Field(
@@ -152,6 +152,11 @@ class ConceptSpec(Section):
     def attention(self) -> Literal["bidirectional"]:
         """What a decoded place may see of its text."""
         return "bidirectional"
+
+    @property
+    def decoder_depth(self) -> int:
+        """Layers of the decoder; 0 where there is none."""
+        return 0 if self.decoder == "none" else self.decoder_layers
 
     @property
     def slot_count(self) -> int | None:

@@ -58,7 +58,8 @@ class ConceptNetwork(nn.Module):
         vocab_size: V, every id with the mask.
         width: D.
         encoder: (embedded tokens, real) → vectors [B C D] and which are real (networks/concepts/encoders.py).
-        decoder: embedded noisy tokens and concepts → states [M D] (networks/concepts/decoders.py).
+        decoder: embedded noisy tokens and concepts → states [M D] (networks/concepts/decoders.py); None: nothing is
+            ever written from the concepts, so there is no vocabulary projection either.
         latent_width: W, of the vectors between the two; None: D, of root mean square 1.
         source_embedding: token vectors of the encoder alone; None: it shares those of the decoder.
 
@@ -71,7 +72,7 @@ class ConceptNetwork(nn.Module):
         vocab_size: int,
         width: int,
         encoder: nn.Module,
-        decoder: nn.Module,
+        decoder: nn.Module | None,
         latent_width: int | None = None,
         source_embedding: nn.Embedding | None = None,
     ) -> None:
@@ -84,7 +85,7 @@ class ConceptNetwork(nn.Module):
         self.narrow = UnitRMS() if latent_width is None else Narrowed(width, latent_width)
         self.widen = nn.Identity() if latent_width is None else nn.Linear(latent_width, width, bias=False)
         self.decoder = decoder
-        self.head = nn.Linear(width, vocab_size, bias=False)
+        self.head = None if decoder is None else nn.Linear(width, vocab_size, bias=False)
         self.head_scale: nn.Parameter | None = None
 
     @property
@@ -94,6 +95,7 @@ class ConceptNetwork(nn.Module):
 
     def tie_head(self) -> None:
         """Makes the vocabulary projection the embedding times one learned number."""
+        assert self.head is not None, "a network without a decoder has no vocabulary projection"
         self.head.weight = self.embedding.weight
         self.head_scale = nn.Parameter(torch.ones(1))
 
@@ -161,6 +163,9 @@ class ConceptNetwork(nn.Module):
         positions: Bool[Tensor, "B L"],
     ) -> Float[Tensor, "M V"]:
         """As `forward`, from concepts that are there already."""
+        if self.decoder is None or self.head is None:
+            assert not positions.any(), "a network without a decoder is asked for no token"
+            return concepts.vectors.new_zeros(0, self.embedding.num_embeddings)
         tokens, vectors = unit_rms(self.embedding(z)), self.widen(concepts.vectors)
         states = self.decoder(tokens, t, vectors, concepts.real, segments=segments, positions=positions)
         return self.head(states if self.head_scale is None else states * self.head_scale.to(states.dtype))
@@ -190,10 +195,10 @@ class ConceptNetwork(nn.Module):
                 if self.concepts is None:  # for `Attention.look_beside`
                     table.weight[:, 0] = 0.5 * SPREAD * math.sqrt(self.width)
         scale = SURE / (SPREAD * self.width)
-        if self.head_scale is None:
-            self.head.weight.copy_(scale * self.embedding.weight)
-        else:
+        if self.head_scale is not None:
             self.head_scale.fill_(scale)
+        elif self.head is not None:
+            self.head.weight.copy_(scale * self.embedding.weight)
         self._begin(generator)
 
     def _begin(self, generator: torch.Generator) -> None:

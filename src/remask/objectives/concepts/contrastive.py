@@ -9,7 +9,8 @@ InfoNCE (van den Oord et al., arXiv:1807.03748, equation 4) taken both ways, wit
 halves of the tokens, or two draws of deletion, or both sides of a pair; every view is closed up, so that places tell
 nothing.
 
-Beside it, at a weight, the decoder writes each text from either view's concepts (as in `ConceptTSDAE`).
+Beside it, at a weight, the decoder writes each text from either view's concepts (as in `ConceptTSDAE`). At weight 0
+there is no such part: the network has no decoder, and is asked for no token.
 
 Shape letters: B rows, R = 2B their views, L places of a row, D features a concept.
 """
@@ -17,6 +18,7 @@ Shape letters: B rows, R = 2B their views, L places of a row, D features a conce
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,14 +26,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from remask.data.batch import Batch
+from remask.data.given import close_up
 from remask.deletion import halves, remaining
 from remask.objectives.base import Assessment, Loss, Network
-from remask.objectives.concepts.contract import Concepts, Ear
+from remask.objectives.concepts.contract import Concepts, Ear, Sourced
 from remask.objectives.concepts.deleted import spread_nats, told
 from remask.objectives.concepts.diversity import NOTHING, Diversity
 from remask.objectives.concepts.without_likelihood import WithoutLikelihood, greedy
 from remask.processes import Masking
-from remask.randomness import batch_uniform
+from remask.randomness import batch_uniform, widest_float
 
 Views = Callable[[Batch, torch.Generator], tuple[Bool[Tensor, "B L"], Bool[Tensor, "B L"]]]
 """The tokens of a row's two views."""
@@ -66,7 +69,7 @@ class ConceptContrastive(WithoutLikelihood):
         process: masking noise, whose end is the row that the decoder starts from.
         views: draws the two views.
         temperature: τ, above 0.
-        reconstruction_weight: of the decoder's nats a token, above 0, so that the decoder is trained too.
+        reconstruction_weight: of the decoder's nats a token; 0 for a network without a decoder.
         diversity: what concepts are pushed to besides.
 
     Raises:
@@ -80,9 +83,10 @@ class ConceptContrastive(WithoutLikelihood):
     diversity: Diversity = NOTHING
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "reconstruction_weight"):
-            if not getattr(self, name) > 0.0:
-                raise ValueError(f"{name}: {getattr(self, name)} was given; give a number above 0")
+        if not self.temperature > 0.0:
+            raise ValueError(f"temperature: {self.temperature} was given; give a number above 0")
+        if not self.reconstruction_weight >= 0.0:
+            raise ValueError(f"reconstruction_weight: {self.reconstruction_weight} was given; give 0 or more")
 
     @property
     def quantity(self) -> str:
@@ -96,30 +100,29 @@ class ConceptContrastive(WithoutLikelihood):
 
     def __call__(self, network: Network, batch: Batch, *, generator: torch.Generator) -> Loss:
         """The mean of (1) over rows and the weighted reconstruction, spread evenly over the targets."""
-        ear, twice = Ear(), doubled(batch)
-        nats = spread_nats(self.process, network, twice, left=self._left(batch, generator), ear=ear)
-        nats = sum(nats.chunk(2)) / 2
-        assert isinstance(nats, Tensor)
-        matching = matching_nats(pooled(ear.heard), temperature=self.temperature)
-        weight = batch.targets.to(nats.dtype)
+        heard, nats = self._read(network, batch, left=self._left(batch, generator))
+        matching = matching_nats(pooled(heard), temperature=self.temperature)
+        weight = batch.targets.to(matching.dtype)
         tokens = weight.sum()
         terms = {
             "matching_nats": matching.detach().mean() * tokens,
             "matching_nats_trivial": math.log(len(batch)) * tokens,
-            "reconstruction_nats_per_token": nats.detach().sum(),
             "contrastive_steps": tokens,
         }
-        loss = Loss(self.reconstruction_weight * nats + matching.mean() * weight, weight, terms)
-        first = replace(ear.heard, vectors=ear.heard.vectors[: len(batch)], real=ear.heard.real[: len(batch)])
+        total = matching.mean() * weight
+        if nats is not None:
+            terms["reconstruction_nats_per_token"] = nats.detach().sum()
+            total = total + self.reconstruction_weight * nats
+        loss = Loss(total, weight, terms)
+        first = replace(heard, vectors=heard.vectors[: len(batch)], real=heard.real[: len(batch)])
         return self.diversity.added(loss, first, network)  # both views of a text are not to be pushed apart
 
     def assess(self, network: Network, batch: Batch, *, generator: torch.Generator, draws: int) -> Assessment:
         """(1) of each row among the rows of this batch."""
         rows = []
         for _ in range(draws):
-            ear = Ear()
-            told(self.process, network, doubled(batch), left=self._left(batch, generator), ear=ear)
-            rows.append(matching_nats(pooled(ear.heard), temperature=self.temperature))
+            heard, _ = self._read(network, batch, left=self._left(batch, generator))
+            rows.append(matching_nats(pooled(heard), temperature=self.temperature))
         nats = torch.stack(rows).sum(0)
         return Assessment(nats, torch.full_like(nats, draws))
 
@@ -129,8 +132,10 @@ class ConceptContrastive(WithoutLikelihood):
         sizes = [len(batch) for batch in batches]
         return {"equal guess": sum(n * math.log(n) for n in sizes) / max(sum(sizes), 1)}
 
-    def rebuild(self, network: Network, batch: Batch, *, generator: torch.Generator) -> Int[Tensor, "B L"]:
+    def rebuild(self, network: Network, batch: Batch, *, generator: torch.Generator) -> Int[Tensor, "B L"] | None:
         """The rows with the likeliest token at each target, told the concepts of the first view."""
+        if not self.reconstruction_weight:
+            return None
         left, _ = self.views(batch, generator)
         return greedy(told(self.process, network, batch, left=left, ear=Ear()), batch, batch.targets)
 
@@ -138,10 +143,51 @@ class ConceptContrastive(WithoutLikelihood):
         """Both parts of the loss, the first beside log n, and what the diversity terms say."""
         steps = terms.get("contrastive_steps", 0.0)
         names = ("matching_nats", "matching_nats_trivial", "reconstruction_nats_per_token") if steps else ()
-        return {name: terms[name] / steps for name in names} | self.diversity.diagnostics(network, terms)
+        told = {name: terms[name] / steps for name in names if name in terms}
+        return told | self.diversity.diagnostics(network, terms)
 
     def _left(self, batch: Batch, generator: torch.Generator) -> Bool[Tensor, "R L"]:
         return torch.cat(self.views(batch, generator))
+
+    def _read(
+        self, network: Network, batch: Batch, *, left: Bool[Tensor, "R L"]
+    ) -> tuple[Any, Float[Tensor, "B L"] | None]:
+        """Both views' concepts, and −log p of each target, the mean over both views; None where nothing is written."""
+        twice = doubled(batch)
+        if not self.reconstruction_weight:
+            return heard_alone(network, twice.ids, left=left, mask_id=self.process.mask_id), None
+        ear = Ear()
+        first, second = spread_nats(self.process, network, twice, left=left, ear=ear).chunk(2)
+        return ear.heard, (first + second) / 2
+
+
+TOGETHER = 64
+"""Texts that are read at once where nothing is written from them."""
+
+
+def heard_alone(network: Network, ids: Int[Tensor, "R L"], *, left: Bool[Tensor, "R L"], mask_id: int) -> Any:
+    """The concepts of what is left of each row, from a network that is asked for no token.
+
+    Texts of about one length are read together, since padding, which changes nothing, would be most of the work.
+
+    Args:
+        network: a concept reader.
+        ids: rows of tokens.
+        left: the tokens of each row that are read, closed up.
+        mask_id: what stands at the one place of each row that a forward pass must have.
+    """
+    order = left.sum(1).argsort(stable=True)
+    parts = []
+    for chosen in order.split(TOGETHER):
+        ear, closed = Ear(), close_up(left[chosen])
+        reading = Sourced(network=network, source=closed.gather(ids[chosen]), source_real=closed.real, hear=ear)
+        z = torch.full_like(ids[chosen, :1], mask_id)
+        end = torch.ones(len(z), dtype=widest_float(z.device), device=z.device)
+        reading(z, end, segments=torch.ones_like(z), positions=torch.zeros_like(z, dtype=torch.bool))
+        parts.append(ear.heard)
+    back = order.argsort()
+    vectors, real = (torch.cat([getattr(part, name) for part in parts])[back] for name in ("vectors", "real"))
+    return replace(parts[0], vectors=vectors, real=real)
 
 
 def doubled(batch: Batch) -> Batch:
