@@ -23,6 +23,7 @@ from remask.tokenizers.bpe import chunks
 
 TEXT = "The café sells naïve coffee; the tea, 東京 tea, is 3.50 🙂.\n\n\tdef tea(x):\n        return x\r\n" * 20
 BPE = train_bpe([TEXT], vocab_size=300)
+LOWER = train_bpe([TEXT], vocab_size=300, lowercase=True)
 LOSSLESS = [ByteTokenizer(), character_tokenizer([TEXT]), BPE]
 kinds = pytest.mark.parametrize("tokenizer", LOSSLESS, ids=lambda tokenizer: tokenizer.kind)
 
@@ -264,3 +265,20 @@ def test_a_vocabulary_without_all_bytes_is_refused():
 
     with pytest.raises(UserError, match="lacks some of the 256 bytes"):
         BPETokenizer(Backend(models.BPE(vocab={"a": 0, "b": 1}, merges=[])))
+
+
+def test_a_tokenizer_in_lower_case_keeps_the_bytes_of_the_text():
+    """Letters whose lower case has another size stay as they are, so that counts of bytes are the true text's."""
+    text = "Der Straße ÄÖ, İstanbul, \u1e9e and \u212a: ΟΔΟΣ DON'T"
+    found = LOWER.encode(text)
+    assert LOWER.decode(found.ids) == "der straße äö, İstanbul, \u1e9e and \u212a: οδοσ don't"
+    assert int(found.byte_lengths.sum()) == len(text.encode())
+    assert not LOWER.lossless
+
+
+def test_lower_case_is_kept_when_a_tokenizer_is_saved(tmp_path):
+    """And it is another tokenizer than one of the same merges that tells case apart."""
+    LOWER.save(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.decode(loaded.encode("THE Tea").ids) == "the tea"
+    assert loaded.fingerprint == LOWER.fingerprint != BPETokenizer(LOWER._backend).fingerprint

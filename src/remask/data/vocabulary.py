@@ -24,13 +24,16 @@ LEARNED_FROM = 64_000_000
 """UTF-8 bytes of the training split that byte pairs are learned from at most."""
 
 
-def corpus_bpe(corpus: Corpus, *, vocab_size: int, cache: Path, progress: Progress | None = None) -> Tokenizer:
+def corpus_bpe(
+    corpus: Corpus, *, vocab_size: int, cache: Path, lowercase: bool = False, progress: Progress | None = None
+) -> Tokenizer:
     """A byte-level BPE learned from the corpus' training split, from the cache or learned now.
 
     Args:
         corpus: the text.
         vocab_size: ids in all, end of text and mask included, at least 258.
         cache: the cache home.
+        lowercase: whether texts are read in lower case.
         progress: told of the bytes of text that were looked through, then of those that were learned from.
 
     Raises:
@@ -38,12 +41,13 @@ def corpus_bpe(corpus: Corpus, *, vocab_size: int, cache: Path, progress: Progre
         RunError: the disk is full.
     """
     key = f"{FORMAT} {corpus.fingerprint} {corpus.splits} {vocab_size} {LEARNED_FROM} {version('tokenizers')}"
+    key += " lowercase" if lowercase else ""
     folder = cache / "tokenizers" / f"bpe-{vocab_size}-{blake2b(key.encode(), digest_size=16).hexdigest()}"
     tell = progress or unwatched
 
     def build(target: Path) -> None:
         sample = keyed_sample(corpus, limit=LEARNED_FROM, progress=tell)
-        train_bpe(_handed_out(sample, tell), vocab_size=vocab_size).save(target)
+        train_bpe(_handed_out(sample, tell), vocab_size=vocab_size, lowercase=lowercase).save(target)
 
     return load_tokenizer(cached_folder(folder, build=build))
 

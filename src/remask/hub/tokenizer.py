@@ -3,11 +3,11 @@
 import tempfile
 from pathlib import Path
 
-from tokenizers import Regex, decoders, models, pre_tokenizers, processors
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Backend
 from transformers import PreTrainedTokenizerFast
 
-from remask.tokenizers import ByteTokenizer, Tokenizer
+from remask.tokenizers import BPETokenizer, ByteTokenizer, Tokenizer
 from remask.tokenizers.base import BACKEND_FILE
 from remask.tokenizers.bpe import byte_characters
 from remask.tokenizers.huggingface import ADDED_EOS, ADDED_MASK
@@ -18,7 +18,8 @@ def transformers_tokenizer(tokenizer: Tokenizer, *, length: int) -> PreTrainedTo
     """A tokenizer that transformers saves, loads and streams with, on its own.
 
     It gives the ids that remask gives, but for special tokens written out in a text: here `<|mask|>` is the mask, so
-    that a prompt can hold gaps. Padding is on the left, as `generate` wants it.
+    that a prompt can hold gaps; and but for the few letters (İ, ẞ) that `lowered` leaves as they are. Padding is on the
+    left, as `generate` wants it.
 
     Args:
         tokenizer: remask's.
@@ -51,7 +52,10 @@ def _backend(tokenizer: Tokenizer) -> Backend:
         return _character_backend(tokenizer.alphabet)
     with tempfile.TemporaryDirectory() as folder:  # the other kinds are saved with a backend
         tokenizer.save(folder)
-        return Backend.from_file(str(Path(folder) / BACKEND_FILE))
+        backend = Backend.from_file(str(Path(folder) / BACKEND_FILE))
+    if isinstance(tokenizer, BPETokenizer) and tokenizer.lowercase:
+        backend.normalizer = normalizers.Lowercase()
+    return backend
 
 
 def _byte_backend() -> Backend:

@@ -1,10 +1,11 @@
-"""Byte-pair encoding over bytes, trained on the corpus; every text comes back exactly.
+"""Byte-pair encoding over bytes, trained on the corpus; every text comes back exactly, or all of it in lower case.
 
 Sennrich, Haddow and Birch 2016 (arXiv:1508.07909), over bytes as in GPT-2 (Radford et al. 2019).
 """
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -40,6 +41,7 @@ class BPETokenizer(Tokenizer):
 
     Args:
         backend: a tokenizer of the `tokenizers` library made by `train_bpe` (or its saved JSON).
+        lowercase: whether texts are read in lower case (`lowered`), so that they come back so.
 
     Raises:
         UserError: the backend is not a byte-level BPE over all 256 bytes.
@@ -47,13 +49,13 @@ class BPETokenizer(Tokenizer):
 
     kind: ClassVar[str] = "bpe"
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, backend: Backend, *, lowercase: bool = False) -> None:
+        self._backend, self.lowercase = backend, lowercase
         self._json = backend.to_str()
         size = backend.get_vocab_size(with_added_tokens=True)
         self.eos_id, self.mask_id, self.vocab_size = size, size + 1, size + 2
-        self.fingerprint = fingerprint_of(self.kind, self._json)
-        self.lossless = True
+        self.fingerprint = fingerprint_of(self.kind, self._json, *(["lowercase"] if lowercase else []))
+        self.lossless = not lowercase
         pieces = [_piece(backend, token) for token in range(size)]
         if len({piece for piece in pieces if len(piece) == 1}) != 256:
             raise UserError("this BPE vocabulary lacks some of the 256 bytes, so it cannot encode every text")
@@ -80,6 +82,8 @@ class BPETokenizer(Tokenizer):
         """
         for text in texts:
             utf8(text)
+        if self.lowercase:
+            texts = [lowered(text) for text in texts]
         rows: list[list[np.ndarray]] = [[np.zeros(0, dtype=np.int32)] for _ in texts]
         for group in _groups((number, part) for number, text in enumerate(texts) for part in chunks(text)):
             words = [_WORDS.findall(part) for _, part in group]
@@ -119,18 +123,33 @@ class BPETokenizer(Tokenizer):
         return self._table.token_text(token)
 
     def _config(self) -> dict[str, Any]:
-        return {}
+        return {"lowercase": True} if self.lowercase else {}
 
     def _backend_json(self) -> str:
         return self._json
 
 
-def train_bpe(documents: Iterable[str], *, vocab_size: int) -> BPETokenizer:
+def lowered(text: str) -> str:
+    """`text` in lower case, byte for byte: the few letters whose lower case has another size in UTF-8 stay as they are.
+
+    So the bytes of a text's tokens add up to the text's own, and every character stands for itself.
+    """
+    return text.lower() if text.isascii() else "".join(map(_lowered, text))
+
+
+@cache
+def _lowered(character: str) -> str:
+    lower = character.lower()
+    return lower if len(utf8(lower)) == len(utf8(character)) else character
+
+
+def train_bpe(documents: Iterable[str], *, vocab_size: int, lowercase: bool = False) -> BPETokenizer:
     """Learns byte-pair merges from `documents` (pass the training split only), always the same from the same.
 
     Args:
         documents: the texts to learn from.
         vocab_size: ids in all, end of text and mask included, at least 258. A small text may yield fewer.
+        lowercase: whether it learns and reads everything in lower case.
 
     Raises:
         UserError: `vocab_size` is below 258, or there is no text.
@@ -156,12 +175,12 @@ def train_bpe(documents: Iterable[str], *, vocab_size: int) -> BPETokenizer:
         for document in documents:
             utf8(document)
             seen += len(document)
-            yield from chunks(document)
+            yield from chunks(lowered(document) if lowercase else document)
 
     backend.train_from_iterator(parts(), trainer=trainer)
     if not seen:
         raise UserError("there is no text to train a BPE tokenizer on")
-    return BPETokenizer(backend)
+    return BPETokenizer(backend, lowercase=lowercase)
 
 
 def chunks(text: str, *, size: int = CHUNK) -> Iterator[str]:

@@ -39,7 +39,7 @@ def _build(config: dict[str, Any], source: Path) -> Tokenizer:
     if kind == "character":
         return CharacterTokenizer(config["alphabet"])
     if kind == "bpe":
-        return BPETokenizer(_backend(source / BACKEND_FILE))
+        return BPETokenizer(_backend(source / BACKEND_FILE), lowercase=bool(config.get("lowercase")))
     if kind == "huggingface":
         backend = _backend(source / BACKEND_FILE)
         return HuggingFaceTokenizer(backend, eos_id=config["eos_id"], mask_id=config["mask_id"])

@@ -132,6 +132,7 @@ def build_tokenizer(
         case schema.CharacterTokenizerSpec():
             return corpus_characters(corpus, cache=cache, progress=progress)
         case schema.BPETokenizerSpec():
-            return corpus_bpe(corpus, vocab_size=spec.vocab_size, cache=cache, progress=progress)
+            learned = {"vocab_size": spec.vocab_size, "lowercase": spec.lowercase}
+            return corpus_bpe(corpus, **learned, cache=cache, progress=progress)
         case schema.HuggingFaceTokenizerSpec():
             return huggingface_tokenizer(spec.name)

@@ -149,6 +149,7 @@ class BPETokenizerSpec(Section):
 
     kind: Literal["bpe"] = Field(default="bpe", description="byte-level BPE trained on the training split")
     vocab_size: Whole = Field(default=1024, ge=258, description="ids, with end of text and mask among them")
+    lowercase: bool = Field(default=False, description="read texts in lower case; they are written so, too")
 
 
 class HuggingFaceTokenizerSpec(Section):
