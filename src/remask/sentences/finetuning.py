@@ -86,7 +86,7 @@ def fine_tuned(
 
     Args:
         subject: the model.
-        head: cls, via_decoder, pooled or pair.
+        head: cls, via_decoder, pooled, pair or match.
         data: the task.
         parts: numbers of the training examples to fit on, and of those to choose on.
         metric: what chooses; higher is better.

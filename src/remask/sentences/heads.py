@@ -18,7 +18,12 @@ from torch.nn import functional
 from remask.continuation import SourceNetwork
 from remask.sentences.encoders import Encoded, Ids, Read, Wording, before_projection, padded
 from remask.sentences.splits import Labelled
+from remask.sentences.tasks import COMPARING
 
+STRESS = 5.0
+"""What plain cosines are multiplied by, so that a weight of ordinary size gives them their say."""
+SHARPNESS = 10.0
+"""β of `MatchHead` at the start: the nearest vector counts most, and others are not out of reach."""
 DECODED_PLACES = 16
 """Masked places that the decoder answers at for the head `via_decoder`."""
 
@@ -75,14 +80,90 @@ class PooledHead(_Reading):
         return self.answer(self.encoded(network, [row for (row,) in batch]).pooled)
 
 
-class PairHead(_Reading):
-    """The two sentences by themselves: [u; v; |u−v|; u·v] of their mean vectors."""
+class _Comparing(_Reading):
+    """What heads have that compare two sentences: a few plain cosines go to the outputs beside the feature.
+
+    A cosine is one number among hundreds, which the normalisation of a feature would drown.
+
+    Args:
+        cosines: how many there are.
+        read: as for the other heads, and so are `fill`, `width`, `outputs` and `generator`.
+    """
+
+    def __init__(
+        self, *, cosines: int, read: Read, fill: int, width: int, outputs: int, generator: torch.Generator
+    ) -> None:
+        super().__init__(read=read, fill=fill, width=width, outputs=outputs, generator=generator)
+        self.direct = nn.Linear(cosines, outputs, bias=False)
+        nn.init.zeros_(self.direct.weight)
+
+    def sides(self, network: nn.Module, batch: Sequence[Tokens]) -> tuple[Encoded, Encoded]:
+        """The vectors of the first sentences, and of the second ones."""
+        both = self.encoded(network, [rows[side] for side in (0, 1) for rows in batch])
+        n = len(batch)
+        return (
+            Encoded(vectors=both.vectors[:n], real=both.real[:n]),
+            Encoded(vectors=both.vectors[n:], real=both.real[n:]),
+        )
+
+    def compared(self, feature: Float[Tensor, "B F"], near: Float[Tensor, "B M"]) -> Float[Tensor, "B K"]:
+        """The outputs of a feature and of some cosines."""
+        return self.answer(feature) + self.direct(STRESS * near)
+
+
+class PairHead(_Comparing):
+    """The two sentences by themselves: [u; v; |u−v|; u·v] and the cosine of their mean vectors."""
 
     def forward(self, network: nn.Module, batch: Sequence[Tokens]) -> Float[Tensor, "B K"]:
         """As `Head`."""
-        both = self.encoded(network, [rows[side] for side in (0, 1) for rows in batch]).pooled
-        u, v = both.chunk(2)
-        return self.answer(torch.cat([u, v, (u - v).abs(), u * v], -1))
+        u, v = (side.pooled for side in self.sides(network, batch))
+        near = functional.cosine_similarity(u, v, dim=-1)
+        return self.compared(torch.cat([u, v, (u - v).abs(), u * v], -1), near[:, None])
+
+
+class MatchHead(_Comparing):
+    r"""Each vector of a sentence beside what it finds in the other (decomposable attention, arXiv:1606.01933).
+
+        û_i = Σ_j softmax_j(β cos(u_i, v_j)) v_j,   m_u = mean_i gelu(W [u_i; û_i; |u_i−û_i|; u_i·û_i]),         (1)
+
+    the same of v, and the answer is read off [m_u; m_v] (equations 2 to 5 there). Beside it go the cosine of the mean
+    vectors and how well each sentence is covered by the other, mean_i max_j cos(u_i, v_j).
+
+    Args:
+        width: D.
+        read: as for the other heads, and so are `fill`, `outputs` and `generator`.
+    """
+
+    def __init__(self, *, read: Read, fill: int, width: int, outputs: int, generator: torch.Generator) -> None:
+        hidden = min(width, 256)
+        super().__init__(cosines=3, read=read, fill=fill, width=2 * hidden, outputs=outputs, generator=generator)
+        self.sharpness = nn.Parameter(torch.tensor(SHARPNESS))
+        self.compare = nn.Linear(4 * width, hidden)
+        with torch.no_grad():
+            nn.init.normal_(self.compare.weight, std=(4 * width) ** -0.5, generator=generator)
+            nn.init.zeros_(self.compare.bias)
+
+    def forward(self, network: nn.Module, batch: Sequence[Tokens]) -> Float[Tensor, "B K"]:
+        """As `Head`."""
+        u, v = self.sides(network, batch)
+        near = functional.normalize(u.vectors, dim=-1) @ functional.normalize(v.vectors, dim=-1).mT
+        first, covered = self.matched(u, v, near)
+        second, covers = self.matched(v, u, near.mT)
+        whole = functional.cosine_similarity(u.pooled, v.pooled, dim=-1)
+        return self.compared(torch.cat([first, second], -1), torch.stack([whole, covered, covers], -1))
+
+    def matched(
+        self, u: Encoded, v: Encoded, near: Float[Tensor, "B C M"]
+    ) -> tuple[Float[Tensor, "B H"], Float[Tensor, "B"]]:
+        """m_u of (1), and how well u is covered by v."""
+        near = near.masked_fill(~v.real[:, None], -1.0)
+        weights = (self.sharpness * near).masked_fill(~v.real[:, None], -1e4).softmax(-1)
+        found = weights @ v.vectors
+        x = u.vectors
+        compared = functional.gelu(self.compare(torch.cat([x, found, (x - found).abs(), x * found], -1)))
+        mean = Encoded(vectors=compared, real=u.real).pooled
+        best = Encoded(vectors=near.amax(-1, keepdim=True), real=u.real).pooled
+        return mean, best.squeeze(-1)
 
 
 class QueryHead(_Reading):
@@ -157,7 +238,7 @@ def make_head(
     """A head with fresh weights, on the network's device.
 
     Args:
-        name: one of cls, via_decoder, pooled, pair.
+        name: one of cls, via_decoder, pooled, pair, match.
         network: what it will read; its vectors' width is found by reading one token.
         read: how.
         wording: its end of text fills up rows, its mask stands in the decoder's places.
@@ -177,7 +258,8 @@ def make_head(
     heads: dict[str, Callable[[], nn.Module]] = {
         "cls": lambda: QueryHead(width=width, **common),
         "pooled": lambda: PooledHead(width=width, **common),
-        "pair": lambda: PairHead(width=4 * width, **common),
+        "pair": lambda: PairHead(width=4 * width, cosines=1, **common),
+        "match": lambda: MatchHead(width=width, **common),
         "via_decoder": lambda: DecoderHead(width=width, mask_id=mask_id, **common),
     }
     return heads[name]().to(device)
@@ -188,6 +270,6 @@ def tokens_for(name: str, examples: Labelled, wording: Wording) -> list[Tokens]:
     if len(examples.texts) == 1:
         return [(row,) for row in wording.alone(examples.texts[0])]
     first, second = examples.texts
-    if name == "pair":
+    if name in COMPARING:
         return list(zip(wording.alone(first), wording.alone(second), strict=True))
     return [(row,) for row in wording.joined(first, second)]

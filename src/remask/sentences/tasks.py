@@ -113,14 +113,15 @@ HEADS: Mapping[str, str] = {
     "via_decoder": TUNED,
     "pooled": TUNED,
     "pair": TUNED,
+    "match": TUNED,
 }
 """Head → how much of the model and of the head is trained for it: nothing, the head, or both."""
 USUAL_HEADS = ("cosine", "whitened", "probe")
-_COMPARING = frozenset({"pair", "slot_probe"})
-"""Heads that compare two vectors."""
+COMPARING = frozenset({"pair", "match", "slot_probe"})
+"""Heads that read both sentences of a pair by themselves, and compare them."""
 
 
 def heads_for(task: SentenceTask, wanted: tuple[str, ...]) -> tuple[str, ...]:
     """Those of the wanted heads that fit a task: cosines give degrees, and comparing takes two sentences."""
     fits = [head for head in wanted if task.graded or HEADS[head] != ZERO_SHOT]
-    return tuple(head for head in fits if task.sentences == 2 or head not in _COMPARING)
+    return tuple(head for head in fits if task.sentences == 2 or head not in COMPARING)

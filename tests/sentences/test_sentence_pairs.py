@@ -1,0 +1,40 @@
+"""Training pairs out of a folder of sentence tasks (benchmarks/sentence_pairs.py)."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "sentence_pairs.py"
+
+
+def write(path: Path, header: str, rows: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+
+
+def test_positive_training_pairs_are_written_but_for_those_that_stand_in_another_split(tmp_path):
+    """Whatever their order, case and spaces there; negative pairs and long sentences are left out too."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    pairs, scores = "sentence1\tsentence2\tlabel", "sentence1\tsentence2\tscore"
+    same = [f"question {k} here\tthe {k}th question\t1" for k in range(600)]
+    held = ["A cat sat\ta dog  ran\t1", "never\tthe same\t0"]
+    write(data / "qqp" / "dev.tsv", pairs, [*same, *held, f"short\t{'long ' * 50}\t1"])
+    write(data / "qqp" / "test.tsv", pairs, ["a dog ran\ta CAT sat\t0"])
+    write(data / "stsb" / "train.tsv", scores, ["up\thigh\t4.2", "up\tdown\t3.8"])
+    write(data / "stsb" / "test.tsv", scores, ["x\ty\t5"])
+    done = subprocess.run([sys.executable, SCRIPT, data, out], capture_output=True, text=True, check=True)
+    counts = json.loads(done.stdout)
+    assert counts == {
+        "qqp": 600,
+        "stsb": 1,
+        "left out: in another split": 1,
+        "left out: too long": 1,
+        "train": 101,
+        "valid": 500,
+    }
+    rows = [json.loads(line) for name in ("train", "valid") for line in (out / f"{name}.jsonl").open(encoding="utf-8")]
+    assert {frozenset(row.values()) for row in rows} == {
+        *(frozenset(pair.split("\t")[:2]) for pair in same),
+        frozenset(("up", "high")),
+    }
