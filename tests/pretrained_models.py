@@ -80,3 +80,33 @@ def write_tokenizer(folder: Path) -> None:
     backend.save(str(folder / "tokenizer.json"))
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+# ── mixtures of experts whose layers fill blocks of 64, as four bits want them ─────────────────────────────────────
+
+WIDTH = 64
+_WIDE: dict[str, Any] = {**_COMMON, "hidden_size": WIDTH, "intermediate_size": 64, "num_experts_per_tok": 2}
+MIXTURES = {
+    "qwen2-moe": lambda: transformers.Qwen2MoeConfig(
+        **_WIDE, num_experts=4, moe_intermediate_size=64, shared_expert_intermediate_size=128
+    ),
+    "qwen3-moe": lambda: transformers.Qwen3MoeConfig(**_WIDE, head_dim=32, num_experts=4, moe_intermediate_size=64),
+    "mixtral": lambda: transformers.MixtralConfig(**_WIDE, num_local_experts=4),
+    "olmoe": lambda: transformers.OlmoeConfig(**_WIDE, num_experts=4),
+}
+
+
+def tiny_mixture(kind: str = "qwen2-moe", *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
+    """A random mixture of experts of that kind, as the library makes it, its weights rounded to a dtype."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return transformers.AutoModelForCausalLM.from_config(MIXTURES[kind](), dtype=dtype).eval()
+
+
+def write_mixture(
+    folder: Path, kind: str = "qwen2-moe", *, seed: int = 0, dtype: torch.dtype = torch.float32, shard: str = "50GB"
+) -> Path:
+    """A folder with a mixture and its tokenizer; `shard` is the size of a file at most."""
+    tiny_mixture(kind, seed=seed, dtype=dtype).save_pretrained(folder, max_shard_size=shard)
+    write_tokenizer(folder)
+    return folder

@@ -24,6 +24,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "evaluation.measurement": set(),
     "health": {"errors"},
     "networks": set(),
+    "backbones": {"errors", "networks"},
     "parallel": {"errors"},
     "sharding": {"parallel"},
     "tensor_files": {"sharding"},

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from remask.data.batch import Batch
-from remask.model import Model
+from remask.model import Model, weights_in
 from remask.networks import Transformer
 from remask.networks.blocks import GatedMLP, ModulatedFinal
 from remask.networks.couplings import Affine
@@ -302,12 +302,12 @@ def active_parameters(network: nn.Module) -> int:
     Args:
         network: of remask, or around a pretrained model that says how many experts it has and uses.
     """
-    total = sum(parameter.numel() for parameter in network.parameters())
+    total = sum(weights_in(parameter) for parameter in network.parameters())
     ours = [part for part in network.modules() if isinstance(part, Experts)]
     if ours:
         return total - sum(parameter.numel() for part in ours for parameter in part.unused())
     chosen, number = _pretrained_experts(network)
-    inside = sum(p.numel() for name, p in network.named_parameters() if ".experts." in name)
+    inside = sum(weights_in(p) for name, p in network.named_parameters() if ".experts." in name)
     return total - inside * (number - chosen) // number
 
 

@@ -227,9 +227,16 @@ def _unbiased(network: nn.Module) -> nn.Module:
 def check_processes(recipe: Recipe, processes: int) -> None:
     """Refuses several processes where an objective compares all rows of a step, of which each has its own.
 
+    So it does where a table stays on the CPU, which processes on GPUs do not share out.
+
     Raises:
-        UserError: naming what compares them.
+        UserError: naming what compares them, or stays.
     """
+    if processes > 1 and getattr(recipe.network, "embeddings", "device") == "cpu":
+        raise UserError(
+            f"network.embeddings=cpu is for one process, and {processes} were started. Start one, or give "
+            "network.embeddings=device"
+        )
     reason = compares_rows(recipe)
     if processes > 1 and reason is not None:
         raise UserError(

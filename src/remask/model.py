@@ -51,8 +51,8 @@ class Model(Generic[P]):
 
     @property
     def parameters(self) -> int:
-        """The number of trained numbers, shared ones counted once."""
-        return sum(parameter.numel() for parameter in self.network.parameters())
+        """The number of weights, shared ones counted once."""
+        return sum(weights_in(parameter) for parameter in self.network.parameters())
 
     def logits(
         self, z: Int[Tensor, "B L"], t: Float[Tensor, "B"], *, positions: Bool[Tensor, "B L"]
@@ -179,3 +179,9 @@ class CachedReading:
             cache=self.cache,
             known=read,
         )
+
+
+def weights_in(parameter: Tensor) -> int:
+    """How many weights a parameter stands for: one in 4 bits packs two into each byte."""
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else state.shape.numel()

@@ -181,13 +181,6 @@ def test_four_bits_are_frozen_trained_through_and_saved_as_the_weights_they_stan
     torch.testing.assert_close(logits(again), logits(network), rtol=1e-3, atol=1e-3)
 
 
-def test_experts_that_four_bits_would_pass_over_in_silence_are_refused(tmp_path):
-    pytest.importorskip("bitsandbytes")
-    folder = write_model(tmp_path / "moe", "qwen2-moe")
-    with pytest.raises(UserError, match="would stay whole"):
-        opened(folder, adaptation="lora", quantisation="nf4")
-
-
 # ── mistakes ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 

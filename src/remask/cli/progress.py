@@ -92,7 +92,8 @@ class PlainWatcher:
             self.say(line)
 
     def prepared(self, run: "Run") -> None:
-        """Says what is about to be trained, and what trivial predictors get."""
+        """Says what is about to be trained, where its parts lie, and what trivial predictors get."""
+        from remask.backbones.placement import device_lines
         from remask.drawing import answers_prompts
 
         trivial = run.materials.headline_trivial
@@ -104,6 +105,8 @@ class PlainWatcher:
             f"run {run.record.id} on {run.record.device}: {run.model.parameters:,} parameters, {spec.steps:,} steps"
         )
         self.say(f"folder {run.folder.path}")
+        for line in device_lines(run.model.network):
+            self.say(line)
         self.say(f"trivial predictors, {'bits/byte' if own is None else OWN_FIGURES[own]}: {listing(trivial)}")
 
     def logged(self, record: Mapping[str, Any]) -> None:

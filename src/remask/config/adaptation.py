@@ -6,14 +6,18 @@ LoRA (arXiv:2106.09685) adds (alpha / rank)·B A to a frozen matrix; QLoRA (arXi
 
 import importlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from remask.errors import UserError, did_you_mean
+from remask.backbones.layouts import LAYOUTS
+from remask.backbones.quantised import compute_dtype
+from remask.backbones.targets import adapted_layers
+from remask.errors import UserError
 from remask.networks.pretrained import Backbone
+from remask.networks.pretrained_experts import PROJECTIONS, InFloat32, UnfusedExperts
 from remask.randomness import derive_seed
 
 LARGEST_FLOAT_SHARE = 0.02
@@ -39,7 +43,7 @@ def add_lora(backbone: nn.Module, *, rank: int, alpha: float, targets: Sequence[
         backbone: changed in place.
         rank: of each update.
         alpha: an update is scaled by alpha / rank.
-        targets: last parts of the names of layers that get one; None: every linear layer but the vocabulary projection.
+        targets: as `adapted_layers` takes them.
         seed: decides the updates' A matrices (their B matrices are zero).
 
     Raises:
@@ -48,35 +52,24 @@ def add_lora(backbone: nn.Module, *, rank: int, alpha: float, targets: Sequence[
     require("peft", extra="adapters", for_what="network.adaptation=lora")
     from peft import LoraConfig, inject_adapter_in_model
 
-    valid = linear_names(backbone)
-    for target in targets or ():
-        if target not in valid:
-            raise UserError(f"network.lora_targets: no linear layer is named {target}; {did_you_mean(target, valid)}")
     # named one by one: peft's own "all-linear" takes in routers and fused experts of some architectures only
-    chosen = sorted(targets or valid)
+    chosen = adapted_layers(backbone, targets)
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=chosen)  # pyright: ignore[reportArgumentType]
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # peft draws A from torch's global generator, and warns that it treats GPT-2's transposed layers as such
         torch.manual_seed(derive_seed(seed, "weights"))
         warnings.filterwarnings("ignore", message="fan_in_fan_out")
         inject_adapter_in_model(config, backbone)
-
-
-def linear_names(backbone: nn.Module) -> set[str]:
-    """The last parts of the names of linear layers, the vocabulary projection left out."""
-    from transformers.pytorch_utils import Conv1D
-
-    assert isinstance(backbone, Backbone)
-    head = backbone.get_output_embeddings()
-    modules = backbone.named_modules()
-    return {name.rpartition(".")[2] for name, m in modules if isinstance(m, nn.Linear | Conv1D) and m is not head}
+    due = {f"{name}.lora_{side}.default.weight" for name in chosen for side in "AB"}
+    trained = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
+    assert trained == due, f"other weights are trained than was asked for: {sorted(trained ^ due)[:3]}"
 
 
 def nf4_config(device: torch.device) -> Any:
     """How the library is told to hold linear layers in 4-bit NormalFloat with doubly quantised scales.
 
-    Products are made in bfloat16 where the device has it, else in float32: activations of large models overflow
-    float16.
+    Args:
+        device: decides what products are made in; see `compute_dtype`.
 
     Raises:
         UserError: when bitsandbytes is missing.
@@ -84,12 +77,11 @@ def nf4_config(device: torch.device) -> Any:
     require("bitsandbytes", extra="quantisation", for_what="network.quantisation=nf4")
     from transformers import BitsAndBytesConfig
 
-    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16 if native else torch.float32,
+        bnb_4bit_compute_dtype=compute_dtype(device),
     )
 
 
@@ -108,28 +100,46 @@ def check_quantised(backbone: nn.Module, *, name: str) -> None:
     if whole > LARGEST_FLOAT_SHARE * (whole + packed):
         raise UserError(
             f"network.quantisation=nf4: {whole / (whole + packed):.0%} of the weights of {name} would stay whole "
-            "(fused experts are no linear layers). Set network.quantisation=none, or name a model without them"
+            "(fused experts are no linear layers). Set network.quantisation=none, or name a model without them or of "
+            f"a known kind: {', '.join(LAYOUTS)}"
         )
 
 
 @torch.no_grad()
 def plain_tensors(network: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a network as one without adapters and in full precision names and holds them."""
-    tensors = {name: parameter.detach() for name, parameter in network.named_parameters()}
+    """The tensors of a network as the library's model names and holds them: no adapters, no 4 bits, experts fused."""
+    tensors = dict(plain_items(network))
+    for owner, module in network.named_modules():
+        if isinstance(module, InFloat32):
+            for name, _ in module.inner.named_parameters():
+                tensors[f"{owner}.{name}"] = tensors.pop(f"{owner}.inner.{name}")
+        if isinstance(module, UnfusedExperts):
+            parts = {
+                part: torch.stack([tensors.pop(f"{owner}.{number}.{part}.weight") for number in range(len(module))])
+                for part in PROJECTIONS
+            }
+            tensors[f"{owner}.gate_up_proj"] = torch.cat([parts["gate_proj"], parts["up_proj"]], 1)
+            tensors[f"{owner}.down_proj"] = parts["down_proj"]
+    return tensors
+
+
+@torch.no_grad()
+def plain_items(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Name and tensor of each parameter, one at a time, low-rank updates added and 4 bits as what they stand for."""
+    inside: set[str] = set()
     for name, layer in network.named_modules():
         if hasattr(layer, "get_delta_weight"):
-            for key in [key for key in tensors if key.startswith(f"{name}.")]:
-                del tensors[key]
             base: Any = layer.get_base_layer()  # pyright: ignore[reportCallIssue]
             weight = dense(base.weight)
             update = layer.get_delta_weight("default")  # pyright: ignore[reportCallIssue]
-            tensors[f"{name}.weight"] = weight + update.to(weight.dtype)
+            yield f"{name}.weight", weight + update.to(weight.dtype)
             if base.bias is not None:
-                tensors[f"{name}.bias"] = base.bias.detach()
+                yield f"{name}.bias", dense(base.bias)
+            inside |= {f"{name}.{own}" for own, _ in layer.named_parameters()}
     for name, parameter in network.named_parameters():
-        if name in tensors and hasattr(parameter, "quant_state"):
-            tensors[name] = dense(parameter)
-    return tensors
+        if name not in inside:
+            held = parameter.dtype in (torch.float16, torch.bfloat16) and not parameter.requires_grad
+            yield name, dense(parameter).float() if held else dense(parameter)
 
 
 def dense(weight: Tensor) -> Tensor:

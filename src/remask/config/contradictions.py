@@ -268,6 +268,14 @@ def _pretrained(recipe: Recipe) -> Iterator[Contradiction]:
         but = "weights held in 4 bits are frozen"
         give = "network.adaptation=lora, or network.quantisation=none"
         yield _clash("network.adaptation", "network.quantisation", given=network.quantisation, but=but, give=give)
+    if network.embeddings == "cpu" and network.adaptation != "lora":
+        but = "a table that stays on the CPU is frozen"
+        give = "network.adaptation=lora, or network.embeddings=device"
+        yield _clash("network.adaptation", "network.embeddings", given=network.embeddings, but=but, give=give)
+    if network.saved == "adapters" and network.adaptation != "lora":
+        but = "every weight is trained"
+        give = "network.adaptation=lora, or network.saved=merged"
+        yield _clash("network.adaptation", "network.saved", given=network.saved, but=but, give=give)
     if not isinstance(network, PretrainedSpec):
         return
     if network.attention == "block_causal" and recipe.process is not None and recipe.process.kind != "masking":

@@ -10,12 +10,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from remask.config.adaptation import add_lora, check_quantised, nf4_config
-from remask.config.schema import PretrainedSpec
+from remask.backbones.files import folder_of
+from remask.backbones.layouts import layout_of
+from remask.backbones.placement import check_placement
+from remask.backbones.quantised import keep_packing, open_in_four_bits
+from remask.config.adaptation import add_lora, check_quantised, nf4_config, require
+from remask.config.schema import AdaptedSpec, PretrainedSpec
 from remask.errors import UserError
 from remask.networks.pretrained import PretrainedDenoiser
+from remask.networks.pretrained_tables import StayingEmbedding, WideEmbedding
 from remask.networks.reading import Reading, read_both_ways, read_causally, read_in_blocks
 from remask.networks.sight import attention_fault, habit_fault
+from remask.networks.thought.trunks import PretrainedTrunk
 from remask.tokenizers import Tokenizer
 from remask.tokenizers.huggingface import looks_like_path
 
@@ -36,7 +42,7 @@ def build_pretrained(
     """The network of a recipe, its weights those of the model that the recipe names.
 
     Weights are float32 whatever they were saved in, unless they are held in 4 bits; `training.precision` decides the
-    arithmetic.
+    arithmetic. All of them lie on the device, but for embeddings that the spec keeps on the CPU.
 
     Args:
         spec: which model, and how it is adapted.
@@ -52,19 +58,66 @@ def build_pretrained(
             or the device, or cannot be adapted as asked.
     """
     with quiet():
-        backbone = open_backbone(spec, device=device)
-        fit_vocabulary(backbone, tokenizer, name=spec.name)
-        check_places(backbone, places=length + (spec.attention != "causal"), length=length, name=spec.name)
-        backbone.eval()
-        size = tokenizer.vocab_size
+        places, size = length + (spec.attention != "causal"), tokenizer.vocab_size
+        backbone = prepare_backbone(spec, tokenizer, places=places, length=length, device=device)
         fault = habit_fault(backbone, device=_device_of(backbone), vocab_size=size)
         network = _network(spec, backbone, tokenizer, block_length=block_length, steps=steps).to(device)
         fault = fault or attention_fault(network, vocab_size=size)
     if fault is not None:
         raise UserError(f"network.name={spec.name} ({backbone.config.model_type}) cannot be used: {fault}")
+    adapt_backbone(backbone, spec, seed=seed)
+    check_placement(network, device=device)
+    return network.train()
+
+
+def prepare_backbone(spec: AdaptedSpec, tokenizer: Tokenizer, *, places: int, length: int, device: torch.device) -> Any:
+    """The library's model with the tokenizer's ids, its parts where the spec wants them, in evaluation mode.
+
+    Weights that are not in 4 bits are still on the CPU; send the network that holds the model to the device.
+
+    Args:
+        spec: as in `build_pretrained`.
+        tokenizer: as in `build_pretrained`.
+        places: that a row takes of the model.
+        length: tokens of a row.
+        device: where 4-bit weights go.
+
+    Raises:
+        UserError: as `build_pretrained`.
+    """
+    backbone = open_backbone(spec, device=device)
+    fit_vocabulary(backbone, tokenizer, name=spec.name)
+    check_places(backbone, places=places, length=length, name=spec.name)
+    if spec.embeddings == "cpu":
+        keep_embeddings(backbone)
+    return backbone.eval()
+
+
+def adapt_backbone(backbone: Any, spec: AdaptedSpec, *, seed: int) -> None:
+    """Freezes what a spec does not train, in place: with lora all but the low-rank updates it adds.
+
+    Args:
+        backbone: as `prepare_backbone` gives it.
+        spec: as in `build_pretrained`.
+        seed: decides the low-rank updates.
+
+    Raises:
+        UserError: as `build_pretrained`.
+    """
     if spec.adaptation == "lora":
         add_lora(backbone, rank=spec.lora_rank, alpha=spec.lora_alpha, targets=spec.lora_targets, seed=seed)
-    return network.train()
+
+
+def keep_embeddings(backbone: Any) -> None:
+    """Keeps a model's embeddings on the CPU from now on, wherever the model is sent; a shared head gets a copy."""
+    words, head = backbone.get_input_embeddings(), backbone.get_output_embeddings()
+    if isinstance(words, StayingEmbedding):
+        return
+    table = words.weight.detach()
+    if head.weight is words.weight:
+        head.weight = nn.Parameter(table.clone(), requires_grad=False)
+        backbone.config.tie_word_embeddings = False
+    backbone.set_input_embeddings(StayingEmbedding(table.cpu()))
 
 
 def rebuild_pretrained(
@@ -87,6 +140,19 @@ def rebuild_pretrained(
         device: where the network goes.
 
     Raises:
+        UserError: as `rebuild_backbone`.
+    """
+    backbone = rebuild_backbone(architecture)
+    return _network(spec, backbone, tokenizer, block_length=block_length, steps=steps).to(device)
+
+
+def rebuild_backbone(architecture: Mapping[str, Any]) -> Any:
+    """The library's model of a saved one, with weights still to be put in, on the CPU.
+
+    Args:
+        architecture: what `architecture_of` gave.
+
+    Raises:
         UserError: when this version of transformers does not know the architecture.
     """
     from transformers import AutoModelForCausalLM
@@ -97,17 +163,17 @@ def rebuild_pretrained(
         config = CONFIG_MAPPING[values.pop("model_type")].from_dict(values)
         # the library draws weights from torch's global generator
         with quiet(), torch.random.fork_rng(devices=[]):
-            backbone = AutoModelForCausalLM.from_config(
+            return AutoModelForCausalLM.from_config(
                 config, attn_implementation=attention_kind(config), dtype=torch.float32
             )
     except (KeyError, ValueError, ImportError) as error:
         raise UserError(f"this version of transformers cannot rebuild the saved model: {_first_line(error)}") from None
-    return _network(spec, backbone, tokenizer, block_length=block_length, steps=steps).to(device)
 
 
 def architecture_of(network: nn.Module) -> dict[str, Any] | None:
     """The library's configuration of the pretrained model within a network, as JSON values; None if there is none."""
-    found = next((module for module in network.modules() if isinstance(module, PretrainedDenoiser)), None)
+    kinds = (PretrainedDenoiser, PretrainedTrunk)
+    found = next((module for module in network.modules() if isinstance(module, kinds)), None)
     if found is None:
         return None
     values = json.loads(found.backbone.config.to_json_string(use_diff=False))
@@ -154,7 +220,7 @@ def attention_kind(config: Any) -> str:
 # ── opening ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def open_backbone(spec: PretrainedSpec, *, device: torch.device) -> Any:
+def open_backbone(spec: AdaptedSpec, *, device: torch.device) -> Any:
     """The library's model, in float32 on the CPU, or in 4 bits on the device.
 
     Raises:
@@ -163,6 +229,15 @@ def open_backbone(spec: PretrainedSpec, *, device: torch.device) -> Any:
     from transformers import AutoModelForCausalLM
 
     source, config = find_model(spec.name)
+    if spec.quantisation == "nf4" and layout_of(config) is not None:
+        require("bitsandbytes", extra="quantisation", for_what="network.quantisation=nf4")
+        return open_in_four_bits(
+            config,
+            folder_of(source),
+            device=device,
+            embeddings=spec.embeddings,
+            attention=attention_kind(config),
+        )
     options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": attention_kind(config)}
     if spec.quantisation == "nf4":
         options |= {"quantization_config": nf4_config(device), "device_map": {"": str(device)}}
@@ -177,6 +252,7 @@ def open_backbone(spec: PretrainedSpec, *, device: torch.device) -> Any:
         ) from None
     if spec.quantisation == "nf4":
         check_quantised(backbone, name=spec.name)
+        keep_packing(backbone)
     return backbone
 
 
@@ -241,6 +317,11 @@ def fit_vocabulary(backbone: Any, tokenizer: Tokenizer, *, name: str) -> None:
         )
     if size == rows:
         return
+    if isinstance(words := backbone.get_input_embeddings(), WideEmbedding):
+        words.resize(size)
+        backbone.get_output_embeddings().resize(size)
+        backbone.config.vocab_size = size
+        return
     kept = min(rows, size)
     with torch.random.fork_rng(devices=[]):
         backbone.resize_token_embeddings(size, mean_resizing=False)
@@ -275,7 +356,8 @@ def check_places(backbone: Any, *, places: int, length: int, name: str) -> None:
 
 
 def _device_of(backbone: Any) -> torch.device:
-    return next(backbone.parameters()).device
+    """Where a model computes: its embeddings may lie elsewhere."""
+    return backbone.get_output_embeddings().weight.device
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from remask.checkpoints import put_weights
+from remask.backbones.files import fingerprint, folder_of
+from remask.checkpoints import network_tensors, put_weights
 from remask.config.adaptation import plain_tensors
 from remask.config.build import build_model
 from remask.config.pretrained import architecture_of
@@ -31,8 +32,9 @@ FORMAT = 1
 def save_model(model: Model, recipe: Recipe, folder: Path, *, world: World = ALONE) -> None:
     """Writes a model beside its final place and renames it there, replacing an older one.
 
-    Low-rank adapters are added to the weights beside them and weights in 4 bits become float32, so that a saved model
-    needs neither their packages nor the model it was adapted from. Sharded weights are put together.
+    Where the recipe names a base (`network.saved`), what was trained is saved alone, with the base's name and
+    fingerprint. Else low-rank adapters are added to the weights beside them and weights in 4 bits become float32, so
+    that a saved model needs neither their packages nor the model it was adapted from. Sharded weights are put together.
 
     Args:
         model: its weights are saved as they are.
@@ -43,14 +45,20 @@ def save_model(model: Model, recipe: Recipe, folder: Path, *, world: World = ALO
     Raises:
         RunError: on all of them, when the disk refuses; an older model stays.
     """
-    tensors = _whole_tensors(model.network, keep=world.is_main)
+    own = network_tensors if saved_base(recipe) is not None else plain_tensors
+    tensors = _whole_tensors(own(model.network), keep=world.is_main)
     world.on_main(lambda: _write_model(model, tensors, recipe, folder))
 
 
-def _whole_tensors(network: nn.Module, *, keep: bool) -> dict[str, Tensor]:
-    """A network's plain tensors, put together one at a time where they are sharded; kept by one process alone."""
+def saved_base(recipe: Recipe) -> str | None:
+    """The model beside which a recipe's finished one is found; None where it holds all weights itself."""
+    return getattr(recipe.network, "saved_base", None)
+
+
+def _whole_tensors(own: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+    """Tensors put together one at a time where they are sharded; kept by one process alone."""
     tensors = {}
-    for name, value in plain_tensors(network).items():
+    for name, value in own.items():
         together = whole(value)
         if keep:
             tensors[name] = together.cpu() if is_sharded(value) else together
@@ -71,6 +79,7 @@ def _write_model(model: Model, tensors: Mapping[str, Tensor], recipe: Recipe, fo
             "tokenizer": model.tokenizer.fingerprint,
             "recipe": recipe.model_dump(mode="json"),
             "architecture": _architecture(model.network),
+            "base": _base(saved_base(recipe)),
         }
         record["seal"] = _seal(record)
         (temporary / "config.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -90,9 +99,28 @@ def _architecture(network: nn.Module) -> dict[str, Any] | None:
     return architecture_of(network)
 
 
+def _base(name: str | None) -> dict[str, str] | None:
+    """By which the model that is not saved is found and recognised."""
+    return None if name is None else {"name": name, "fingerprint": fingerprint(folder_of(name))}
+
+
+def _check_base(base: Mapping[str, str], *, source: Path) -> None:
+    """Refuses a base other than the one that was adapted: adapters fit any model of its shape, and fail on all others.
+
+    Raises:
+        UserError: when it is another, or is not there.
+    """
+    if fingerprint(folder_of(base["name"])) != base["fingerprint"]:
+        raise UserError(
+            f"{source} holds what was trained beside {base['name']}, and that model is not the one it was trained "
+            "beside any more. Restore it"
+        )
+
+
 def _seal(record: Mapping[str, Any]) -> str:
     """Digest of what nothing else vouches for: a bit that flips in the recipe would give other figures in silence."""
-    text = json.dumps([record["recipe"], record["architecture"]], sort_keys=True)
+    said = [record["recipe"], record["architecture"], *([record["base"]] if record.get("base") else [])]
+    text = json.dumps(said, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
@@ -100,7 +128,7 @@ def load_model(folder: Path, *, device: torch.device) -> tuple[Model, Recipe]:
     """Reads what `save_model` wrote.
 
     Raises:
-        UserError: when the folder holds no model, or one that is damaged.
+        UserError: when the folder holds no model, or one that is damaged, or the model it was trained beside is gone.
     """
     if not (folder / "config.json").is_file():
         raise UserError(
@@ -122,7 +150,11 @@ def load_model(folder: Path, *, device: torch.device) -> tuple[Model, Recipe]:
     tokenizer = load_tokenizer(folder / "tokenizer")
     if tokenizer.fingerprint != tokenizer_hash:
         raise UserError(f"the tokenizer in {folder} is not the one the model was trained with. Restore the folder")
-    model = build_model(recipe, tokenizer, device=device, architecture=record.get("architecture"))
+    base = record.get("base")
+    if base is not None:
+        _check_base(base, source=folder)
+    architecture = record.get("architecture") if base is None else None
+    model = build_model(recipe, tokenizer, device=device, architecture=architecture)
     put_weights(model.network, weights, source=folder)
     model.network.eval()
     return model, recipe

@@ -175,11 +175,27 @@ class AdaptedSpec(Section):
     lora_rank: Whole = Field(default=16, ge=1, description="rank of the low-rank updates")
     lora_alpha: float = Field(default=32.0, gt=0, description="the updates are scaled by lora_alpha / lora_rank")
     lora_targets: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] | None = Field(
-        default=None, description="names of the layers that get updates; null: every linear layer of the blocks"
+        default=None,
+        description="names of the layers that get updates, or of what they are part of; null: every linear layer of "
+        "the blocks but gates and routed experts (which `experts` adds)",
     )
     quantisation: Literal["none", "nf4"] = Field(
-        default="none", description="nf4: hold the frozen weights in 4 bits (lora on a CUDA device)"
+        default="none", description="nf4: hold the frozen weights in 4 bits, experts included (lora; slow on a CPU)"
     )
+    embeddings: Literal["device", "cpu"] = Field(
+        default="device", description="where the frozen table of embeddings lies; cpu: looked up there (lora)"
+    )
+    saved: Literal["merged", "adapters"] | None = Field(
+        default=None,
+        description="what a finished model holds: all weights, updates added; or what was trained (lora), and the "
+        "name of the rest; null: adapters where weights are in 4 bits, else merged",
+    )
+
+    @property
+    def saved_base(self) -> str | None:
+        """The model that a finished one is to be found beside; None where it holds all weights itself."""
+        own = "adapters" if self.quantisation != "none" else "merged"
+        return self.name if (self.saved or own) == "adapters" else None
 
 
 class PretrainedSpec(AdaptedSpec):
