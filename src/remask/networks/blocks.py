@@ -66,7 +66,7 @@ class Attention(nn.Module):
         self,
         x: Float[Tensor, "B L D"],
         *,
-        rotation: Float[Tensor, "L F 2"],
+        rotation: Float[Tensor, "*rows L F 2"],
         mask: Bool[Tensor, "B 1 L N"] | None,
         attach: Attach = alone,
     ) -> Float[Tensor, "B L D"]:

@@ -123,15 +123,17 @@ class ThoughtDiffusion:
                 **self.skill.terms(estimate.clean - seen.x, seen.t),
             }
         if self.answers is not None:
-            written = self._answer_nats(network, batch, vectors, generator=generator)
-            terms["answer_nats"] = written.detach().sum()
+            written, count = self._answer_nats(network, batch, vectors, generator=generator)
+            terms |= {"answer_nats": written.detach().sum(), "answer_tokens": count}
             nats = nats + self.answers.weight * written
         return Loss(nats, batch.targets.to(nats.dtype), terms)
 
     def diagnostics(self, network: nn.Module, terms: Mapping[str, float]) -> dict[str, float]:
-        """Skill by ranges of t, for the record: see `SkillByTime.figures`."""
+        """Skill by ranges of t (see `SkillByTime.figures`), and nats a token of written answers, for the record."""
         del network
-        return self.skill.figures(terms)
+        count = terms.get("answer_tokens", 0.0)
+        written = {"answer_nats_per_token": terms["answer_nats"] / count} if count else {}
+        return {**self.skill.figures(terms), **written}
 
     # ── what it is judged by ───────────────────────────────────────────────────────────────────────────────────
 
@@ -210,27 +212,31 @@ class ThoughtDiffusion:
 
     def _answer_nats(
         self, network: Network, batch: Batch, vectors: Float[Tensor, "V W"], *, generator: torch.Generator
-    ) -> Float[Tensor, "B L"]:
-        """−log p of each token of the answers behind a thought with a little noise, at the token's place in the row."""
+    ) -> tuple[Float[Tensor, "B L"], Float[Tensor, ""]]:
+        """−log p of the tokens of some rows' answers behind a noisy thought, in the tokens' places; and how many."""
         assert self.answers is not None
-        found = self.answers.find(batch)
         t_min = self.diffusion.t_min
         t = t_min + (self.answers.latest - t_min) * batch_uniform(generator, batch)
         noise = self._noise(generator, batch, like=vectors)
-        z = self.diffusion.process.corrupt(functional.embedding(batch.ids, vectors), t, noise=noise)
-        logits = cast(Any, network)(
-            z,
-            t,
-            ids=batch.ids,
-            noisy=batch.targets,
-            segments=batch.segments,
-            positions=batch.targets,
-            answer=found.ids,
-            wanted=found.real,
-        )
-        log_p = self.readout.spoken(logits)
-        nats = -log_p.gather(-1, found.ids[found.real][:, None]).squeeze(-1)
-        return scatter_positions(nats, found.places)
+        chosen = self.answers.rows(batch)
+        found = self.answers.find(batch)
+        wanted = found.real & chosen[:, None]
+        nats = torch.zeros(batch.ids.shape, dtype=vectors.dtype, device=batch.ids.device)
+        if bool(wanted.any()):
+            z = self.diffusion.process.corrupt(functional.embedding(batch.ids, vectors), t, noise=noise)
+            logits = cast(Any, network)(
+                z[chosen],
+                t[chosen],
+                ids=batch.ids[chosen],
+                noisy=batch.targets[chosen],
+                segments=batch.segments[chosen],
+                positions=batch.targets[chosen],
+                answer=found.ids[chosen],
+                wanted=wanted[chosen],
+            )
+            log_p = self.readout.spoken(logits).gather(-1, found.ids[wanted][:, None])
+            nats = scatter_positions(-log_p.squeeze(-1), found.places & chosen[:, None])
+        return nats, wanted.sum().to(nats.dtype)
 
 
 def in_places(estimate: Estimate, batch: Batch) -> Float[Tensor, "B L W"]:

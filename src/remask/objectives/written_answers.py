@@ -37,13 +37,20 @@ class WrittenAnswers:
         marks: token sequences, behind the last of which an answer stands; None: a response is all answer.
         eos_id: ends an answer.
         weight: of their nats in the loss.
+        share: of the rows, whose answers are written in a step, in (0, 1].
         latest: the largest time of the noise that lies on the thought, in (0, 1].
     """
 
     marks: Sequence[Sequence[int]] | None
     eos_id: int
     weight: float
+    share: float
     latest: float
+
+    def rows(self, batch: Batch) -> Bool[Tensor, "B"]:
+        """The rows whose answers are written: as many as the share says, spread evenly over the global batch."""
+        before, behind = (batch.rows * self.share).floor(), ((batch.rows + 1) * self.share).floor()
+        return behind > before
 
     def find(self, batch: Batch) -> Found:
         """The answers of clean rows, each up to its first end of text; a row without a mark has none."""

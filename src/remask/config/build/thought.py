@@ -76,6 +76,7 @@ def build_answers(spec: schema.ThoughtObjectiveSpec, tokenizer: Tokenizer) -> Wr
         marks=None if spec.answer_mark is None else spellings(spec.answer_mark, tokenizer),
         eos_id=tokenizer.eos_id,
         weight=spec.answer_weight,
+        share=spec.answer_share,
         latest=spec.answer_noise,
     )
 

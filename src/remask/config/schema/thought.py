@@ -40,6 +40,9 @@ class ThoughtObjectiveSpec(Section):
     answer_weight: float = Field(
         default=0.0, ge=0, le=100, description="weight of writing the answer from left to right behind the thought"
     )
+    answer_share: float = Field(
+        default=0.25, gt=0, le=1, description="share of the rows of a step whose answers are written"
+    )
     answer_mark: str | None = Field(
         default="####", min_length=1, description="what the answer stands behind; null: the whole response is answer"
     )
