@@ -30,8 +30,9 @@ def test_the_named_mixture_fits_a_card_of_16_gb_and_nothing_is_fetched(monkeypat
         assert f"\n{part} " in result.stdout
 
 
-def test_what_does_not_fit_ends_with_1_and_what_to_change():
-    result = run(QWEN, "--memory", "8GB", "--embeddings", "device", "--no-gradient-checkpointing")
+def test_what_does_not_fit_ends_with_1_and_what_to_change(tmp_path):
+    folder = write_mixture(tmp_path / "tiny")
+    result = run(str(folder), "--memory", "1MB", "--embeddings", "device", "--no-gradient-checkpointing")
     assert result.exit_code == 1
     assert "does not fit" in result.stdout
     assert "-> training.gradient_checkpointing=true saves" in result.stdout

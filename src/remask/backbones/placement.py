@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from remask.backbones.quantised import held_bytes
-from remask.networks.pretrained_experts import UnfusedExperts
-from remask.networks.pretrained_tables import HeldHead, StayingEmbedding
+from remask.networks.pretrained import Backbone
+from remask.networks.pretrained_experts import InFloat32, UnfusedExperts
+from remask.networks.pretrained_tables import StayingEmbedding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,22 +92,29 @@ def _scales(tensor: Tensor) -> list[Tensor]:
 
 
 def _tensors(network: nn.Module) -> Iterator[tuple[str, str, Tensor]]:
-    """Name, component and tensor of all parameters and buffers."""
-    owners = {}
+    """Name, component and tensor of all parameters and buffers, shared ones once."""
+    owners: dict[int, str] = {}
     for module in network.modules():
-        component = None
-        if isinstance(module, UnfusedExperts):
-            component = "experts"
-        elif isinstance(module, nn.Embedding):
-            component = "embeddings"
-        elif isinstance(module, HeldHead):
-            component = "head"
-        if component is not None:
-            owners |= {id(tensor): component for tensor in chain(module.parameters(), module.buffers())}
+        for part, component in _parts(module):
+            owners |= {id(tensor): component for tensor in chain(part.parameters(), part.buffers())}
     for name, tensor in chain(network.named_parameters(), network.named_buffers()):
-        rest = "norms, gates and biases" if not hasattr(tensor, "quant_state") else "other linear layers"
-        if ".lora_" in name:
-            yield name, "adapters", tensor
+        if tensor.requires_grad:
+            yield name, "adapters" if ".lora_" in name else "trained in full", tensor
         else:
-            own = owners.get(id(tensor), rest if not tensor.requires_grad else "trained in full")
-            yield name, own, tensor
+            matrix = tensor.ndim > 1 or hasattr(tensor, "quant_state")
+            yield name, owners.get(id(tensor), "other linear layers" if matrix else _SMALL), tensor
+
+
+_SMALL = "norms, gates and biases"
+
+
+def _parts(module: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    """Modules of which every tensor belongs to one component."""
+    if isinstance(module, UnfusedExperts):
+        yield module, "experts"
+    elif isinstance(module, InFloat32):
+        yield module, _SMALL
+    elif isinstance(module, nn.Embedding):
+        yield module, "embeddings"
+    elif isinstance(module, Backbone) and isinstance(head := module.get_output_embeddings(), nn.Module):
+        yield head, "head"

@@ -56,29 +56,48 @@ def stored_dtype(config: Any) -> torch.dtype:
 def open_in_four_bits(
     config: Any, folder: Path, *, device: torch.device, embeddings: Place, attention: str = "sdpa"
 ) -> Any:
-    """A mixture of experts with its weights, frozen, in 4 bits on `device`.
+    """A mixture of experts with the weights of a folder, frozen, in 4 bits on `device`.
 
     Args:
         config: the library's, of an architecture that has a layout.
         folder: of its safetensors files.
+        device: as in `held_in_four_bits`.
+        embeddings: as in `held_in_four_bits`.
+        attention: as in `held_in_four_bits`.
+
+    Raises:
+        UserError: when files are missing, damaged, or laid out in another way.
+    """
+    with opened_weights(folder) as files:
+        return held_in_four_bits(config, files, device=device, embeddings=embeddings, attention=attention)
+
+
+@torch.no_grad()
+def held_in_four_bits(
+    config: Any, files: WeightFiles, *, device: torch.device, embeddings: Place, attention: str = "sdpa"
+) -> Any:
+    """A mixture of experts with the weights that `files` gives, frozen, in 4 bits on `device`.
+
+    Args:
+        config: as in `open_in_four_bits`.
+        files: read one tensor at a time.
         device: where it goes.
         embeddings: `device`, or `cpu` to leave the table there.
         attention: the library's attention.
 
     Raises:
-        UserError: when files are missing, damaged, or laid out in another way.
+        UserError: as `open_in_four_bits`.
     """
     layout = layout_of(config)
     assert layout is not None, f"{config.model_type} has no layout"
     model, compute = skeleton(config, attention=attention), compute_dtype(device)
     plan = {h.name: h for h in holdings(model, compute=compute, tables=stored_dtype(config), embeddings=embeddings)}
-    with opened_weights(folder) as files, torch.no_grad():
-        _check_names(model, files, layout)
-        _fill_tables(model, files, plan, layout, device=device)
-        _fill_layers(model, files, layout, device=device, compute=compute)
-        _fill_rest(model, files, plan, layout, device=device)
+    _check_names(model, files, layout)
+    _fill_tables(model, files, plan, layout, device=device)
+    _fill_layers(model, files, layout, device=device, compute=compute)
+    _fill_rest(model, files, plan, layout, device=device)
     model.config.tie_word_embeddings = False  # each has a copy of its own, which is trained by nobody
-    check_experts(model, name=str(folder))
+    check_experts(model, name=str(files.folder))
     return model
 
 
