@@ -64,23 +64,23 @@ def _loss(recipe: Recipe) -> Iterator[Contradiction]:
     if spec.loss != "cross_entropy" and network.latent == "learned":
         but = f"a squared error (objective.loss={spec.loss}) is least where all tokens have one vector"
         yield clash("objective.loss", "network.latent", given="learned", but=but, give="network.latent=random (or own)")
-    if spec.loss == "cross_entropy" and network.readout == "vectors":
+    if spec.loss == "cross_entropy" and network.readout != "tokens":
         but = "objective.loss=cross_entropy is of tokens"
         give = "network.readout=tokens, or objective.loss=clean (or velocity, noise)"
-        yield clash("objective.loss", "network.readout", given="vectors", but=but, give=give)
+        yield clash("objective.loss", "network.readout", given=network.readout, but=but, give=give)
     if spec.loss == "cross_entropy" and spec.weighting != "own":
         but = "only squared errors are weighted by time"
         yield clash(
             "objective.loss", "objective.weighting", given=spec.weighting, but=but, give="objective.weighting=own"
         )
-    if spec.answer_noise <= spec.t_min:
+    if spec.answer_weight and spec.answer_noise <= spec.t_min:
         but = f"it must lie above objective.t_min={spec.t_min:g}"
         keys = ("objective.t_min", "objective.answer_noise")
         yield clash(*keys, given=f"{spec.answer_noise:g}", but=but, give="objective.answer_noise=0.3")
-    if network.readout == "vectors":
+    if network.readout != "tokens":
         for key in ("temperature", "top_p"):
             if (given := getattr(recipe.sampling, key)) != 1.0:
-                but = "network.readout=vectors has no probabilities to reshape"
+                but = f"network.readout={network.readout} has no probabilities to reshape"
                 yield clash("network.readout", f"sampling.{key}", given=f"{given:g}", but=but, give=f"sampling.{key}=1")
 
 
@@ -94,4 +94,27 @@ def _table(recipe: Recipe) -> Iterator[Contradiction]:
     yield clash("network.latent", "network.latent_width", given=network.latent_width, but=but, give=give)
 
 
-THOUGHT_CHECKS: tuple[Callable[[Recipe], Iterator[Contradiction]], ...] = (_pair, _sampler, _question, _loss, _table)
+def _hidden(recipe: Recipe) -> Iterator[Contradiction]:
+    """What a network that reads no question cannot be asked."""
+    network = recipe.network
+    if not isinstance(network, LatentTableSpec) or network.question == "shown":
+        return
+    values = {
+        "training.prompt_dropout": recipe.training.prompt_dropout,
+        "sampling.guidance": recipe.sampling.guidance,
+    }
+    for key, given in values.items():
+        if given:
+            but = "network.question=hidden has no question to read"
+            give = f"{key}=0, or network.question=shown"
+            yield clash("network.question", key, given=f"{given:g}", but=but, give=give)
+
+
+THOUGHT_CHECKS: tuple[Callable[[Recipe], Iterator[Contradiction]], ...] = (
+    _pair,
+    _sampler,
+    _question,
+    _loss,
+    _table,
+    _hidden,
+)

@@ -68,7 +68,9 @@ def _latent(spec: schema.LatentTableSpec) -> list[str]:
     """`16 latent features`, and what is unusual."""
     parts = ["own embedding as latent"] if spec.latent == "own" else [f"{spec.table_width} latent features"]
     parts += ["random table"] if spec.latent == "random" else []
-    return parts + (["vectors out"] if spec.readout == "vectors" else [])
+    parts += {"tokens": [], "vectors": ["vectors out"], "logit_columns": ["logit columns out"]}[spec.readout]
+    parts += ["no time"] if spec.time == "none" else []
+    return parts + (["no question"] if spec.question == "hidden" else [])
 
 
 def _describe_concepts(spec: schema.ConceptSpec) -> str:

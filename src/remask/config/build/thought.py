@@ -13,7 +13,7 @@ from remask.errors import UserError
 from remask.networks.blocks import GatedMLP
 from remask.networks.experts import Experts
 from remask.networks.thought import LearnedTable, OwnTable, ScratchTrunk, ThoughtNetwork, Trunk
-from remask.networks.thought.network import BIDIRECTIONAL, CAUSAL
+from remask.networks.thought.network import BIDIRECTIONAL, CAUSAL, hidden, shown
 from remask.objectives.gaussian import LatentDiffusion, Weighting, min_snr, own_error, towards_noise, unwarped
 from remask.objectives.readouts import TokenReadout, VectorReadout
 from remask.objectives.thought import ThoughtDiffusion, cross_entropy, skill_of, squared_error
@@ -55,7 +55,8 @@ def build_thought(
         t_min=spec.t_min,
         warp=unwarped if spec.time_exponent == 1.0 else towards_noise(spec.time_exponent),
     )
-    readout = {"tokens": TokenReadout, "vectors": VectorReadout}[recipe.network.readout]
+    readouts = {"tokens": TokenReadout, "vectors": VectorReadout, "logit_columns": VectorReadout}
+    readout = readouts[recipe.network.readout]
     return ThoughtDiffusion(
         diffusion=diffusion,
         loss=cross_entropy if spec.loss == "cross_entropy" else squared_error,
@@ -127,7 +128,11 @@ def around(
     *,
     start_id: int,
 ) -> ThoughtNetwork:
-    """A trunk with all that makes it a network of thoughts, weights drawn from the seed, on the CPU."""
+    """A trunk with all that makes it a network of thoughts, weights drawn from the seed, on the CPU.
+
+    Raises:
+        UserError: when the vocabulary has fewer logits than a vector has features that are to be taken from them.
+    """
     assert isinstance(recipe.objective, schema.ThoughtObjectiveSpec), "the schema refuses another objective"
     generator = keyed_generator(recipe.seed, "thought")
     if spec.latent == "own":
@@ -138,6 +143,12 @@ def around(
         codec.requires_grad_(spec.latent == "learned")
     assert isinstance(codec, LearnedTable | OwnTable)
     speaks = codec.width if spec.readout == "vectors" else None
+    if spec.readout == "logit_columns" and codec.width > tokenizer.vocab_size:
+        raise UserError(
+            f"network.readout=logit_columns takes {codec.width} logits, as many as a token's vector has features, for "
+            f"a vector, and the vocabulary has {tokenizer.vocab_size}. Give a larger tokenizer (tokenizer.kind=byte), "
+            "or a narrower latent"
+        )
     network = ThoughtNetwork(
         trunk,
         codec,
@@ -145,6 +156,9 @@ def around(
         start_id=start_id,
         remembers=recipe.objective.self_conditioning > 0,
         speaks=speaks,
+        columns=codec.width if spec.readout == "logit_columns" else None,
+        given=shown if spec.question == "shown" else hidden(tokenizer.mask_id),
+        timed=spec.time == "shown",
     )
     network.initialise(generator)
     if speaks is not None and not writes(recipe):

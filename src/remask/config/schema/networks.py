@@ -118,7 +118,9 @@ class ConceptSpec(Section):
     min_depth: Whole | None = Field(
         default=None, ge=1, description="recursive: fewest passes that a training step makes; null: always all"
     )
-    concepts: Whole = Field(default=16, ge=1, description="C, concept vectors a text")
+    concepts: Whole = Field(
+        default=16, ge=1, description="C, concept vectors a text; not read by encoders tokens, mean and none"
+    )
     slots: Literal["reading", "competing"] = Field(
         default="reading", description="how latents share tokens: each reads for itself, or they compete for each token"
     )
@@ -223,8 +225,16 @@ class LatentTableSpec(Section):
     latent_width: Whole | None = Field(
         default=None, ge=1, description="features of a token's vector; null: 16, or what the own embedding has"
     )
-    readout: Literal["tokens", "vectors"] = Field(
-        default="tokens", description="what the network says: tokens, whose mean vector is the estimate, or a vector"
+    readout: Literal["tokens", "vectors", "logit_columns"] = Field(
+        default="tokens",
+        description="what the network says: tokens, whose mean vector is the estimate; a vector; or a vector that is "
+        "the first logits of the vocabulary (an ablation that does not learn)",
+    )
+    time: Literal["shown", "none"] = Field(
+        default="shown", description="whether the network knows the time; none: an ablation"
+    )
+    question: Literal["shown", "hidden"] = Field(
+        default="shown", description="whether it reads the question; hidden: masks in its place, an ablation"
     )
     attention: Literal["bidirectional", "causal"] = Field(
         default="bidirectional", description="what a place sees of question and thought: all, or what is left of it"

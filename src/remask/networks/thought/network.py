@@ -16,11 +16,16 @@ with γ and β zero at first (DiT, arXiv:2212.09748, section 3.2: AdaLN, of the 
 An answer can be written behind the row from left to right: its tokens see the question, the thought and each other's
 past; no place of the row sees them.
 
+Three things can be taken away, to see what they are worth: the time (no c, γ and β), the question (a mask stands for
+each of its tokens), and an output of the network's own (the first logits of the vocabulary are taken for a vector, as
+by a system that calls the output of a language model its prediction of the noise).
+
 Shape letters: B batch, L places of a row, A places of an answer, N = L + A, W features of a vector, D width, V
 vocabulary, M positions at which logits are wanted.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -39,6 +44,19 @@ Sight = Callable[[Int[Tensor, "B L"]], Bool[Tensor, "B 1 L L"]]
 BIDIRECTIONAL: Sight = segment_mask
 CAUSAL: Sight = causal_mask
 
+Given = Callable[[Int[Tensor, "B L"]], Int[Tensor, "B L"]]
+"""The tokens of a question → what the network reads in their places: `shown` or `hidden`."""
+
+
+def shown(ids: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+    """The question as it is."""
+    return ids
+
+
+def hidden(mask_id: int) -> Given:
+    """A mask for each token: how long the question is can be known, and nothing else of it."""
+    return partial(torch.full_like, fill_value=mask_id)
+
 
 class ThoughtNetwork(nn.Module):
     """Equations (1) and (2).
@@ -51,6 +69,9 @@ class ThoughtNetwork(nn.Module):
         remembers: whether it reads its last estimate; else R is not there.
         speaks: what the network says at each place: `None` for logits over tokens, or W for vectors of so many
             features, by a linear layer in the place of the trunk's head.
+        columns: so many logits, the first, are what it says instead of all of them; None: all.
+        given: how it reads its question, `shown` or `hidden`.
+        timed: whether it knows the time; else nothing of c, γ and β is there.
 
     Weights but the trunk's and the codec's hold nothing meaningful until `initialise` is called.
     """
@@ -64,14 +85,18 @@ class ThoughtNetwork(nn.Module):
         start_id: int,
         remembers: bool,
         speaks: int | None = None,
+        columns: int | None = None,
+        given: Given = shown,
+        timed: bool = True,
     ) -> None:
         super().__init__()
         width = trunk.width
         self.trunk, self.codec, self.sight, self.start_id = trunk, codec, sight, start_id
         self.read = nn.Linear(codec.width, width)
         self.recall = nn.Linear(codec.width, width, bias=False) if remembers else None
-        self.time = TimeEmbedding(width)
-        self.modulation = nn.Linear(width, 2 * width)
+        self.columns, self.given = columns, given
+        self.time = TimeEmbedding(width) if timed else None
+        self.modulation = nn.Linear(width, 2 * width) if timed else None
         self.say = None if speaks is None else nn.Linear(width, speaks, bias=False)
 
     def forward(
@@ -101,42 +126,49 @@ class ThoughtNetwork(nn.Module):
                 those at `positions`. Padding stands behind a row's last wanted token.
             wanted: tokens of the answer that are predicted; given with `answer`.
         """
-        condition = self.time(t)
+        condition = None if self.time is None else self.time(t)
         x = self._read(z, condition, ids=ids, noisy=noisy, before=before)
         mask, real = self.sight(segments), segments != 0
         places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         if answer is None or wanted is None:
             rows, where = positions.nonzero(as_tuple=True)
             hidden = self.trunk.run(x, mask=mask, places=places, real=real)[rows, where]
-            hidden = self._modulated(hidden, condition[rows])
-            return self.trunk.project(hidden) if self.say is None else self.say(hidden)
+            hidden = self._modulated(hidden, condition, rows)
+            return self.trunk.project(hidden)[:, : self.columns] if self.say is None else self.say(hidden)
         shifted = torch.cat([torch.full_like(answer[:, :1], self.start_id), answer[:, :-1]], 1)
         x = torch.cat([x, self.trunk.embed(shifted).to(x.dtype)], 1)
         more = ids.shape[1] + torch.arange(answer.shape[1], device=ids.device).expand_as(answer)
         real, places = torch.cat([real, wanted], 1), torch.cat([places, more], 1)
         hidden = self.trunk.run(x, mask=answering_mask(mask, segments, answer=answer), places=places, real=real)
         rows, where = wanted.nonzero(as_tuple=True)
-        return self.trunk.project(self._modulated(hidden[rows, ids.shape[1] + where], condition[rows]))
+        return self.trunk.project(self._modulated(hidden[rows, ids.shape[1] + where], condition, rows))
 
     def _read(
         self,
         z: Float[Tensor, "B L W"],
-        condition: Float[Tensor, "B D"],
+        condition: Float[Tensor, "B D"] | None,
         *,
         ids: Int[Tensor, "B L"],
         noisy: Bool[Tensor, "B L"],
         before: Float[Tensor, "B L W"] | None,
     ) -> Float[Tensor, "B L D"]:
         """Equation (1), and the question's embeddings."""
-        question = self.trunk.embed(ids)
-        thought = self.read(z.to(self.read.weight.dtype)) + condition[:, None]
+        question = self.trunk.embed(self.given(ids))
+        thought = self.read(z.to(self.read.weight.dtype))
+        if condition is not None:
+            thought = thought + condition[:, None]
         if self.recall is not None:
             # of nothing, zero: so that its weights take part in every step, as copies on several processes want
             thought = thought + self.recall((torch.zeros_like(z) if before is None else before).to(thought.dtype))
         return torch.where(noisy[..., None], thought.to(question.dtype), question)
 
-    def _modulated(self, hidden: Float[Tensor, "M D"], condition: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
-        shift, scale = self.modulation(functional.silu(unit_rms(condition).to(hidden.dtype))).chunk(2, -1)
+    def _modulated(
+        self, hidden: Float[Tensor, "M D"], condition: Float[Tensor, "B D"] | None, rows: Int[Tensor, "M"]
+    ) -> Float[Tensor, "M D"]:
+        """The factors in front of the head of equation (2), by the row of each place; nothing without a time."""
+        if condition is None or self.modulation is None:
+            return hidden
+        shift, scale = self.modulation(functional.silu(unit_rms(condition[rows]).to(hidden.dtype))).chunk(2, -1)
         return hidden * (1.0 + scale) + shift
 
     @torch.no_grad()
@@ -151,12 +183,13 @@ class ThoughtNetwork(nn.Module):
         self.read.bias.copy_(table.mean(0))
         if self.recall is not None:
             nn.init.zeros_(self.recall.weight)
-        first, last = self.time.mlp[0], self.time.mlp[2]
-        for layer, scale in ((first, 1.0), (last, spread)):
-            nn.init.normal_(layer.weight, std=scale * layer.in_features**-0.5, generator=generator)
-            nn.init.zeros_(layer.bias)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
+        if self.time is not None and self.modulation is not None:
+            first, last = self.time.mlp[0], self.time.mlp[2]
+            for layer, scale in ((first, 1.0), (last, spread)):
+                nn.init.normal_(layer.weight, std=scale * layer.in_features**-0.5, generator=generator)
+                nn.init.zeros_(layer.bias)
+            nn.init.zeros_(self.modulation.weight)
+            nn.init.zeros_(self.modulation.bias)
         if self.say is not None:
             nn.init.normal_(self.say.weight, std=0.1 * self.say.in_features**-0.5, generator=generator)
 
