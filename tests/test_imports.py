@@ -84,6 +84,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "hub": {"*"},
     "harness": {"*"},
     "sentences": {"*"},
+    "reasoning_tasks": {"*"},
     "cli": {"*"},
     "__main__": {"cli"},
 }
@@ -101,6 +102,7 @@ BELOW_THE_CLI = {
     "harness",
     "laboratory",
     "sentences",
+    "reasoning_tasks",
 }
 
 

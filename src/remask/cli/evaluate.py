@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remask.cli import options as option
+from remask.cli import reasoning
 from remask.cli.sentences import OPTIONS, Plan, measure_sentences, plan_sentences, sentence_cautions
+from remask.reasoning_tasks.names import REASONING_TASKS
 from remask.sentences.tasks import SENTENCE_TASKS
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ TASKS = (
     "mauve",
     "reconstruction",
 )
-_NAMES = (*TASKS, *SENTENCE_TASKS)
+_NAMES = (*TASKS, *REASONING_TASKS, *SENTENCE_TASKS)
 COUNTS = {
     "likelihood": None,
     "exact-likelihood": None,
@@ -50,7 +52,8 @@ COUNTS = {
 }
 """Texts that a task draws where --count is not given."""
 LEVELS = 10
-_DRAWING = frozenset({"quality", "answers", "judged", "mauve"})
+_COUNTED = frozenset({"quality", "answers", "judged", "mauve"})
+_DRAWING = _COUNTED | frozenset(REASONING_TASKS)
 _EXACT = "exact-likelihood"
 _OWN = "reconstruction"
 """The task of models without a likelihood, each judged by a figure of its own."""
@@ -62,10 +65,11 @@ _READ_BY = {
     "none": frozenset({"concepts"}),
     "full": frozenset({"concepts"}),
     "levels": frozenset({"levels"}),
-    "count": _DRAWING,
+    "count": _COUNTED,
     "sampling.reveal": _DRAWING | {_EXACT},
     **{key: _DRAWING | {_EXACT} for key in _OF_EXACT},
     **dict.fromkeys(OPTIONS, frozenset(SENTENCE_TASKS)),
+    **dict.fromkeys(reasoning.OPTIONS, frozenset(REASONING_TASKS)),
 }
 """The tasks that read an option; others of sampling are read by all that draw, and others still by all."""
 
@@ -95,6 +99,7 @@ FullContext = Annotated[
 
 
 @option.with_options("sentence_options", OPTIONS)
+@option.with_options("reasoning_options", reasoning.OPTIONS)
 @option.with_sampling_options
 def evaluate(
     run: option.RunReference = "last",
@@ -103,7 +108,7 @@ def evaluate(
         typer.Option(
             help="likelihood, exact-likelihood, levels, concepts, quality, answers, judged, mauve or reconstruction; "
             "may be given again [default: likelihood and quality, for pairs likelihood and answers, for models without "
-            "a likelihood reconstruction]. Sentence tasks: "
+            f"a likelihood reconstruction]. Reasoning tasks: {', '.join(REASONING_TASKS)}. Sentence tasks: "
             f"{', '.join(SENTENCE_TASKS)}."
         ),
     ] = None,
@@ -125,6 +130,7 @@ def evaluate(
     *,
     sampling: "Mapping[str, Any]",
     sentence_options: "Mapping[str, Any]",
+    reasoning_options: "Mapping[str, Any]",
 ) -> None:
     """Judge a finished run on held-out text, every figure beside what trivial predictors get."""
     from remask.runs import Registry, runs_home
@@ -140,19 +146,27 @@ def evaluate(
         "seed": seed,
     }
     wanted = wanted_tasks(task, judge=judge, features=features, folder=folder)
-    refuse_unread(wanted, {**options, "levels": levels, "count": count, "none": none, "full": full, **sentence_options})
-    recipes = {
-        name: task_recipe(name, wanted, folder, options, count=count) for name in wanted if name not in SENTENCE_TASKS
-    }
+    given = {"levels": levels, "count": count, "none": none, "full": full, **sentence_options, **reasoning_options}
+    refuse_unread(wanted, {**options, **given})
+    recipes = {name: task_recipe(name, wanted, folder, options, count=count) for name in wanted if name in TASKS}
     own = option.changed_recipe(folder, {"evaluation.split": split, "seed": seed})
     on_sentences = [name for name in wanted if name in SENTENCE_TASKS]
     plan = plan_sentences(on_sentences, sentence_options, split=split, seed=own.seed)
+    exams = reasoning.plan_reasoning(
+        [name for name in wanted if name in REASONING_TASKS],
+        reasoning_options,
+        split=split,
+        seed=own.seed,
+        registry=registry,
+        record=record,
+    )
     models = {"--judge": judge, "--features": features, "--none": none, "--full": full}
     found = _found(
         registry,
         record,
         recipes,
         plan=plan,
+        exams=exams,
         own=own,
         models=models,
         levels=levels or LEVELS,
@@ -173,13 +187,14 @@ def _found(
     recipes: "Mapping[str, Recipe]",
     *,
     plan: "Plan | None",
+    exams: "reasoning.Plan | None",
     own: "Recipe",
     models: "Mapping[str, str | None]",
     levels: int,
     device: str,
     sampling: "Mapping[str, Any]",
 ) -> "Iterator[list[Measurement]]":
-    """The figures of all tasks, those on sentences last; `models` holds other models by the option that names them."""
+    """The figures of all tasks in order; `models` holds other models by the option that names them."""
     from remask.config.build import resolve_device
     from remask.judgement.tasks import tasks
 
@@ -194,11 +209,16 @@ def _found(
         full=_comparator(registry, "--full", models["--full"], device=on),
     )
     found = _measured(registry, record, recipes, known=known, device=on, steps=sampling["sampling.steps"])
-    if plan is None:
-        return found
-    recorded = partial(_recorded, registry, record.id, device=on)
-    weights = registry.folder_of(record).model_path
-    return chain(found, measure_sentences(plan, weights, own, device=on, recorded=recorded))
+    if exams is not None:
+        drawing = {**sampling, "seed": own.seed}
+        recorded = partial(_recorded, registry, device=on)
+        asked = reasoning.measure_reasoning(exams, registry, record, options=drawing, device=on, recorded=recorded)
+        found = chain(found, asked)
+    if plan is not None:
+        recorded = partial(_recorded, registry, record.id, device=on)
+        weights = registry.folder_of(record).model_path
+        found = chain(found, measure_sentences(plan, weights, own, device=on, recorded=recorded))
+    return found
 
 
 def _measured(
@@ -270,7 +290,7 @@ def in_tables(wanted: "Sequence[str]") -> list[list[str]]:
 def wanted_tasks(
     given: "Sequence[str] | None", *, judge: str | None, features: str | None, folder: "RunFolder"
 ) -> list[str]:
-    """The tasks to run, in the order in which they were named, each once, those on sentences last.
+    """The tasks to run, in the order in which they were named, each once; reasoning and sentence tasks last.
 
     Raises:
         UserError: when a task is unknown, or a model that a task needs is missing, or none needs one that is given.
@@ -296,7 +316,7 @@ def wanted_tasks(
             raise UserError(f"--task {name} needs {wish} with a causal language model")
         if name not in chosen and reference is not None:
             raise UserError(f"{flag} {reference} is given, and no task needs it: add --task {name}")
-    return sorted(chosen, key=lambda name: name in SENTENCE_TASKS)
+    return sorted(chosen, key=lambda name: (name in SENTENCE_TASKS, name in REASONING_TASKS))
 
 
 def refuse_unread(tasks: "Sequence[str]", options: "Mapping[str, Any]") -> None:
@@ -318,7 +338,8 @@ def refuse_unread(tasks: "Sequence[str]", options: "Mapping[str, Any]") -> None:
             readers = _DRAWING
         if value is not None and readers is not None and not readers & set(tasks):
             flag = "--" + key.rpartition(".")[2].replace("_", "-")
-            named = ", ".join(name for name in _NAMES if name in readers)
+            shown = [name for name in (*TASKS, *SENTENCE_TASKS) if name in readers]
+            named = ", ".join([*shown, *(["reasoning tasks"] if readers & set(REASONING_TASKS) else [])])
             raise UserError(
                 f"{flag} is given, and of the tasks {', '.join(tasks)} none reads it. Tasks that do: {named}"
             )
@@ -430,7 +451,8 @@ def report(measurements: "Sequence[Measurement]", *, as_json: bool) -> None:
             typer.echo(json.dumps(measurement.to_json()))
     else:
         table = level_table if all(measurement.name == NAME for measurement in measurements) else measurement_table
-        typer.echo((concept_table if any(map(is_of_concepts, measurements)) else table)(measurements))
+        told = reasoning.in_ways(measurements)
+        typer.echo((concept_table if any(map(is_of_concepts, measurements)) else table)(told))
     for caution in cautions(measurements):
         typer.echo(caution, err=as_json)
 
@@ -446,4 +468,5 @@ def cautions(measurements: "Sequence[Measurement]") -> list[str]:
     said = level_warnings([measurement for measurement in measurements if measurement.name == NAME])
     said += geometry_warnings(measurements) + gap_sentences(measurements)
     said += sampler_in_words(measurements) + sentence_cautions(measurements)
+    said += reasoning.reasoning_cautions(measurements)
     return said + [words for m in measurements if m.name == "mauve" and (words := mauve_caution(m)) is not None]

@@ -53,6 +53,11 @@ WAYS: Mapping[str, str] = {
     "sentences_cut": "sentences that were cut",
     "tokens_at_most": "tokens that are read at most",
     "random_encoder": "the random encoder",
+    "shots": "examples before each question",
+    "wording": "how questions are put",
+    "answer": "where the answer is read",
+    "sample_length": "tokens a sample",
+    "questions_trained_on": "questions that are in the training text",
 }
 """Keys of a protocol that say how a figure was come by, in words: they are flagged where they differ."""
 
@@ -78,7 +83,7 @@ _WORDS: Mapping[str, str] = {
 }
 _EXACT_TASK = "exact-likelihood"
 """Its figures are probabilities under a sampler: each order of revealing is another law, and no way to one figure."""
-_WITHOUT_TOKENS = frozenset({"answers_right", "answers_equal", "answers_ended"})
+_WITHOUT_TOKENS = frozenset({"answers_right", "answers_equal", "answers_ended", "accuracy_strict", "accuracy_flexible"})
 """Figures of answers, whatever they are written in. Samples of so many tokens are longer or shorter texts."""
 _HASH = re.compile(r"[0-9a-f]{16,}")
 _SHOWN_OF_HASH = 12

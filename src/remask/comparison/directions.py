@@ -17,7 +17,7 @@ _LOWER = frozenset(
 )
 _HIGHER = frozenset(
     {
-        *("answers_right", "answers_equal"),
+        *("answers_right", "answers_equal", "accuracy_strict", "accuracy_flexible"),
         *("mauve", "tokens_per_second", "samples_per_second"),
     }
 )

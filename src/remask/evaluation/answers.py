@@ -66,22 +66,46 @@ def answer_measurements(
     if not answers:
         raise ValueError("there is no answer to judge")
     identity = identity_of("prompts", [[answer.prompt, answer.reference] for answer in answers])
-
-    def share(name: str, judge: Right, *, others: bool) -> Measurement:
-        values = np.array([a.response is not None and judge(a.prompt, a.response, a.reference) for a in answers])
-        beside = {
-            who: float(np.mean([np.mean([judge(a.prompt, text, a.reference) for text in say(a)]) for a in answers]))
-            for who, say in trivial.items()
-            if others
-        }
-        return _share(name, values.astype(np.float64), trivial=beside, protocol=protocol, identity=identity)
-
-    ended = np.array([answer.ended for answer in answers], dtype=np.float64)
+    facts = {"protocol": protocol, "identity": identity}
     return [
-        share("answers_right", right, others=True),
-        share("answers_equal", _equal, others=True),
-        _share("answers_ended", ended, trivial={"every text of the data": 1.0}, protocol=protocol, identity=identity),
+        share_right("answers_right", answers, right=right, trivial=trivial, **facts),
+        share_right("answers_equal", answers, right=_equal, trivial=trivial, **facts),
+        share_ended(answers, **facts),
     ]
+
+
+def share_right(
+    name: str,
+    answers: Sequence[Answer],
+    *,
+    right: Right,
+    trivial: Mapping[str, Callable[[Answer], Sequence[str]]],
+    protocol: Mapping[str, Any],
+    identity: str,
+) -> Measurement:
+    """The share of answers that a checker calls right.
+
+    Args:
+        name: of the figure.
+        answers: one for each prompt, at least one; one without a response is wrong.
+        right: the checker.
+        trivial: responses of predictors without a network to one prompt, whose mean stands beside the share.
+        protocol: what decides whether two figures compare.
+        identity: which prompts these are.
+    """
+    values = np.array([a.response is not None and right(a.prompt, a.response, a.reference) for a in answers])
+    beside = {
+        who: float(np.mean([np.mean([right(a.prompt, text, a.reference) for text in say(a)]) for a in answers]))
+        for who, say in trivial.items()
+    }
+    return _share(name, values.astype(np.float64), trivial=beside, protocol=protocol, identity=identity)
+
+
+def share_ended(answers: Sequence[Answer], *, protocol: Mapping[str, Any], identity: str) -> Measurement:
+    """The share of answers that came to an end, `answers_ended`."""
+    values = np.array([answer.ended for answer in answers], dtype=np.float64)
+    trivial = {"every text of the data": 1.0}
+    return _share("answers_ended", values, trivial=trivial, protocol=protocol, identity=identity)
 
 
 def share_error(count: float, n: int) -> float:
