@@ -17,7 +17,8 @@ from remask.recipes import recipe_names
 PRETRAINED = [name for name in recipe_names() if name.startswith(("convert-", "sft-"))]
 TASKS = [name for name in recipe_names() if name.startswith(("sudoku-", "countdown-"))]
 CONCEPTS = ("concept-weighted", "concept-perceiver", "concept-posonly", "concept-tsdae", "concept-contrastive")
-OWN_FIGURES = [name for name in recipe_names() if name.startswith(CONCEPTS)]
+PAIRS = ("concept-sentences",)
+OWN_FIGURES = [name for name in recipe_names() if name.startswith((*CONCEPTS, *PAIRS))]
 LATENT = ("concept-autoencoder", "concept-prior")  # the second stands on the first: test_latent_recipes.py
 SCRATCH = [name for name in recipe_names() if name not in (*PRETRAINED, *TASKS, *OWN_FIGURES, *LATENT)]
 LARGE = [name for name in SCRATCH if "-h512" in name]
@@ -57,9 +58,14 @@ def test_a_recipe_trains_saves_loads_samples_and_is_judged(home, text, name):
 
 
 @pytest.mark.parametrize("name", OWN_FIGURES)
-def test_a_recipe_without_a_likelihood_trains_saves_loads_and_is_judged_by_its_own_figure(home, text, name):
+def test_a_recipe_without_a_likelihood_trains_saves_loads_and_is_judged_by_its_own_figure(home, text, tmp_path, name):
     small = [part for part in SMALL if not part.startswith("training.micro_batch_size")]
-    succeeds("train", name, *small, "tokenizer.kind=byte", f"data.source={text}")
+    if name in PAIRS:
+        sides = [{"a": f"Up {k}", "b": f"on {k}"} for k in range(60)]
+        text = tmp_path / "pairs.jsonl"
+        text.write_text("\n".join(map(json.dumps, sides)))
+    tokenizer = "tokenizer.vocab_size=270" if name in PAIRS else "tokenizer.kind=byte"
+    succeeds("train", name, *small, tokenizer, f"data.source={text}")
     record, folder = newest(home)
     assert (record.status, record.step) == ("finished", 3)
     (figure,) = succeeds("evaluate", "last", "--json").objects

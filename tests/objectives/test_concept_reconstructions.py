@@ -24,6 +24,7 @@ from remask.objectives.concepts import (
     both_sides,
     disjoint_views,
     dropped_views,
+    thinned_sides,
 )
 from remask.objectives.concepts.contrastive import doubled, heard_alone, matching_nats, pooled
 from remask.randomness import keyed_generator
@@ -57,8 +58,10 @@ def test_it_has_a_figure_of_its_own_and_refuses_a_likelihood(objective) -> None:
 @pytest.mark.parametrize("name", [name for name in recipe_names() if name.startswith("concept-")])
 def test_recipes_know_which_figure_their_objective_is_judged_by(name) -> None:
     """What commands refuse before torch is imported is what the objective says."""
-    codec = ["network.codec=other"] if name == "concept-prior" else []
-    recipe = load_recipe(name, ["tokenizer.kind=byte", "training.precision=float32", *codec])
+    left_open = {"concept-prior": ["network.codec=other"], "concept-sentences": ["data.source=pairs.jsonl"]}.get(
+        name, []
+    )
+    recipe = load_recipe(name, ["tokenizer.kind=byte", "training.precision=float32", *left_open])
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"length": 8})})
     if recipe.network.kind != "concept":
         assert own_figure_of(recipe) is None
@@ -132,6 +135,19 @@ def test_the_sides_of_a_pair_are_views_of_their_own() -> None:
     real = batch.segments > 0
     assert sources[:4] == [ids[there & ~behind].tolist() for ids, there in zip(batch.ids, real, strict=True)]
     assert sources[4:] == [ids[there & behind].tolist() for ids, there in zip(batch.ids, real, strict=True)]
+
+
+def test_sides_are_thinned_each_by_itself_and_none_is_left_empty() -> None:
+    """About the share is deleted of either side, and nothing of one stands in the other."""
+    batch = rows(count=400, length=12)
+    behind = torch.arange(12) >= 2
+    batch = replace(batch, targets=batch.targets & behind)
+    first, second = thinned_sides(0.7)(batch, noise())
+    assert not (first & behind).any()
+    assert not (second & ~behind).any()
+    assert first.any(1).all()
+    assert second.any(1).all()
+    assert float(second.sum() / (400 * 10)) == pytest.approx(0.3, abs=0.03)
 
 
 def test_texts_that_nothing_tells_apart_cost_the_logarithm_of_their_number() -> None:

@@ -9,7 +9,7 @@ import pytest
 from toy_sentences import SINGLE, same_letter, toy_data
 
 from remask.sentences.baselines import CHARACTERS, WORDS, all_positive, constant, tfidf_cosines, tfidf_probe
-from remask.sentences.features import Whitening, cosines, features
+from remask.sentences.features import COSINES, Whitening, cosines, features, with_cosines
 from remask.sentences.metrics import accuracy, f1_of, matthews, metric_of, pearson, spearman, standard_error
 from remask.sentences.probes import probe
 from remask.sentences.splits import Labelled, folder_splits, parted, task_data
@@ -167,3 +167,21 @@ def test_tf_idf_reaches_on_sts_b_what_is_known_of_it():
     letters, words = (spearman(tfidf_cosines(data, kind), data.reported.labels) for kind in (CHARACTERS, WORDS))
     assert 0.68 < letters < 0.72
     assert 0.62 < words < letters
+
+
+def test_the_probe_of_a_pair_is_told_cosines_that_a_penalty_leaves_their_say():
+    """Among a thousand columns of noise, two sentences that are alike are found by their cosine."""
+    draw = np.random.default_rng(3)
+    u = draw.normal(size=(400, 1, 250)).astype(np.float32)
+    alike = draw.random(400) < 0.5
+    v = np.where(alike[:, None, None], u, 0) + 8 * draw.normal(size=u.shape).astype(np.float32)
+    whiten = Whitening.fitted(np.concatenate([u, v]))
+    columns = with_cosines([u, v], whiten)
+    assert columns.shape == (400, 4 * 250 + COSINES)
+    assert with_cosines([u], whiten).shape == (400, 250)
+    seen, labels = columns[:300], alike.astype(np.int64)
+    told = {"parts": parted(300, seed=0), "metric": accuracy, "graded": False}
+    scores = [
+        accuracy(probe(seen, labels[:300], columns[300:], **told, plain=k).predictions, labels[300:]) for k in (0, 2)
+    ]
+    assert scores[1] > max(0.8, scores[0] + 0.05)

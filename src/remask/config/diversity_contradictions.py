@@ -42,10 +42,10 @@ def fitting_views(recipe: Recipe) -> Iterator[Contradiction]:
     if objective.views != "sides" and gives:
         but = "what is given would stand whole in both views"
         yield clash(*keys, given=objective.views, but=but, give="objective.views=sides, or text without given tokens")
-    if objective.share is not None and objective.views != "dropped":
+    if objective.share is not None and objective.views == "halves":
         but, give = (
             f"views of kind {objective.views} delete nothing",
-            "objective.share=null, or objective.views=dropped",
+            "objective.share=null, or objective.views=dropped (or sides)",
         )
         yield clash("objective.views", "objective.share", given=objective.share, but=but, give=give)
 

@@ -42,6 +42,25 @@ def features(columns: Sequence[Vectors]) -> Numbers:
     return np.concatenate([u, v, np.abs(u - v), u * v], axis=2).mean(1)
 
 
+def with_cosines(columns: Sequence[Vectors], whiten: "Whitening") -> Numbers:
+    """`features`, and of pairs `COSINES` numbers behind them: the cosine of the mean vectors, as they are and whitened.
+
+    TF-IDF's probe is told its cosines too.
+
+    Args:
+        columns: as for `features`.
+        whiten: fitted on mean vectors of training sentences.
+    """
+    if len(columns) == 1:
+        return features(columns)
+    means = [pooled(column) for column in columns]
+    near = [cosines(*means), cosines(*(whiten(mean) for mean in means))]
+    return np.concatenate([features(columns), np.stack(near, axis=1)], axis=1)
+
+
+COSINES = 2
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Whitening:
     """Sentence vectors made uncorrelated with unit variance (arXiv:2103.15316, equations 6 and 7).

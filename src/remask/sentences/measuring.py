@@ -19,7 +19,7 @@ from remask.model import Model
 from remask.randomness import derive_seed
 from remask.sentences.baselines import CHARACTERS, WORDS, all_positive, constant, tfidf_cosines, tfidf_probe
 from remask.sentences.encoders import SentenceEncoder, Vectors, Wording, embedding_of, read_embeddings, reader_of
-from remask.sentences.features import Whitening, cosines, features, pooled
+from remask.sentences.features import COSINES, Whitening, cosines, pooled, with_cosines
 from remask.sentences.finetuning import Subject, Tuning, fine_tuned
 from remask.sentences.metrics import Metric, Numbers, metric_of, standard_error, unit_of
 from remask.sentences.probes import probe
@@ -177,6 +177,10 @@ class TaskJudge:
             self._vectors[key] = [encoder.encode(column) for column in texts]
         return self._vectors[key]
 
+    def _whitening(self, name: str, subject: Subject) -> Whitening:
+        """Of the mean vectors of the training sentences, whose labels are not read."""
+        return Whitening.fitted(np.concatenate([pooled(column) for column in self._encoded(name, subject, "train")]))
+
     def _zero_shot(self, head: str) -> Judged:
         def predicted(name: str, subject: Subject) -> Predictions:
             columns = self._encoded(name, subject, "reported")
@@ -184,8 +188,7 @@ class TaskJudge:
                 return [cosines(*columns)]
             means = [pooled(column) for column in columns]
             if head == "whitened":
-                seen = np.concatenate([pooled(column) for column in self._encoded(name, subject, "train")])
-                whiten = Whitening.fitted(seen)
+                whiten = self._whitening(name, subject)
                 means = [whiten(column) for column in means]
             return [cosines(*means)]
 
@@ -205,15 +208,17 @@ class TaskJudge:
 
         def predicted(name: str, subject: Subject) -> Predictions:
             train, reported = (self._encoded(name, subject, part) for part in ("train", "reported"))
+            whiten = self._whitening(name, subject)
             if head == "probe":
                 train, reported = [pooled(each) for each in train], [pooled(each) for each in reported]
             found = probe(
-                features(train),
+                with_cosines(train, whiten),
                 self.data.train.labels,
-                features(reported),
+                with_cosines(reported, whiten),
                 parts=self._parts,
                 metric=self._chooser,
                 graded=self.data.task.graded,
+                plain=COSINES if self.data.task.sentences == 2 else 0,
             )
             strengths[name] = found.strength
             return [found.predictions]

@@ -19,6 +19,7 @@ PENALTIES = (1.0, 10.0, 100.0, 1000.0)
 """α of the ridge regression, of standardised features."""
 SPARSE_PENALTIES = (0.1, 0.3, 1.0, 3.0)
 ITERATIONS = 300
+STRESS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,6 +43,7 @@ def probe(
     parts: tuple[Any, Any],
     metric: Metric,
     graded: bool,
+    plain: int = 0,
 ) -> Probed:
     """Fits with each strength on a part of the training examples, chooses on the rest, and fits again on all.
 
@@ -52,13 +54,15 @@ def probe(
         parts: numbers of the examples to fit on, and of those to choose on.
         metric: higher is better.
         graded: whether labels are degrees.
+        plain: how many of the last features are plain cosines: few among many, they are multiplied by `STRESS` once
+            they are standardised, so that the penalty leaves them their say. TF-IDF weights come with their own.
     """
     sparse = not isinstance(train, np.ndarray)
     grid = (SPARSE_PENALTIES if graded else SPARSE_STRENGTHS) if sparse else (PENALTIES if graded else STRENGTHS)
     fit, choose = parts
 
     def fitted(strength: float, rows: Any) -> Any:
-        model = _model(strength, graded=graded, sparse=sparse)
+        model = _model(strength, graded=graded, sparse=sparse, plain=plain)
         return model.fit(train[rows], labels[rows])
 
     scores = [metric(fitted(each, fit).predict(train[choose]), labels[choose]) for each in grid]
@@ -67,10 +71,18 @@ def probe(
     return Probed(predictions=whole.predict(reported), strength=best)
 
 
-def _model(strength: float, *, graded: bool, sparse: bool) -> Any:
+def _model(strength: float, *, graded: bool, sparse: bool, plain: int) -> Any:
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+    from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
     model: Any = Ridge(alpha=strength) if graded else LogisticRegression(C=strength, max_iter=ITERATIONS, tol=1e-3)
-    return model if sparse else make_pipeline(StandardScaler(), model)
+    if sparse:
+        return model
+
+    def stressed(features: Any) -> Any:
+        weight = np.ones(features.shape[1])
+        weight[len(weight) - plain :] = STRESS
+        return features * weight
+
+    return make_pipeline(StandardScaler(), FunctionTransformer(stressed), model)

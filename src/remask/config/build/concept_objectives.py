@@ -18,6 +18,7 @@ from remask.objectives.concepts import (
     dropped_views,
     fixed,
     learned,
+    thinned_sides,
 )
 from remask.objectives.likelihood import LikelihoodBound
 
@@ -51,7 +52,8 @@ def build_concept_objective(
             return ConceptTSDAE(process=process, share=spec.share, diversity=diversity)
         case schema.ConceptContrastiveSpec():
             dropped = dropped_views(0.6 if spec.share is None else spec.share)
-            views = {"halves": disjoint_views, "dropped": dropped, "sides": both_sides}
+            sides = both_sides if spec.share is None else thinned_sides(spec.share)
+            views = {"halves": disjoint_views, "dropped": dropped, "sides": sides}
             return ConceptContrastive(
                 process=process,
                 views=views[spec.views],

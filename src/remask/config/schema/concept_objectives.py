@@ -84,7 +84,10 @@ class ConceptContrastiveSpec(_Diverse):
         description="two disjoint halves of the tokens, two draws of deletion, or both sides of a pair",
     )
     share: float | None = Field(
-        default=None, gt=0, lt=1, description="views=dropped: share of tokens that are deleted; null: 0.6"
+        default=None,
+        gt=0,
+        lt=1,
+        description="share of tokens that are deleted; null: views=dropped 0.6, views=sides none",
     )
     temperature: float = Field(default=0.05, gt=0, le=10, description="what cosines are divided by")
     reconstruction_weight: float = Field(

@@ -7,6 +7,7 @@ from remask.objectives.concepts.contrastive import (
     both_sides,
     disjoint_views,
     dropped_views,
+    thinned_sides,
 )
 from remask.objectives.concepts.deleted import ConceptTSDAE
 from remask.objectives.concepts.diversity import NOTHING, TERMS, Diversity, fixed, learned
@@ -28,4 +29,5 @@ __all__ = [
     "dropped_views",
     "fixed",
     "learned",
+    "thinned_sides",
 ]

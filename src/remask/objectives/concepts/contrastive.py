@@ -61,6 +61,18 @@ def both_sides(batch: Batch, generator: torch.Generator) -> tuple[Bool[Tensor, "
     return ~batch.targets & (batch.segments > 0), batch.targets
 
 
+def thinned_sides(share: float) -> Views:
+    """Both sides of a pair, of each what a draw of deletion of a share of its tokens leaves."""
+
+    def draw(batch: Batch, generator: torch.Generator) -> tuple[Bool[Tensor, "B L"], Bool[Tensor, "B L"]]:
+        u = batch_uniform(generator, batch, batch.ids.shape[1])
+        given, targets = both_sides(batch, generator)
+        first, second = (replace(batch, targets=side, segments=batch.segments * side) for side in (given, targets))
+        return remaining(first, u, share=share), remaining(second, u, share=share)
+
+    return draw
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConceptContrastive(WithoutLikelihood):
     """Equation (1) as an objective; judged by the nats of finding a text's other view among those of the batch.
