@@ -244,10 +244,11 @@ WRONG = [
         "tokenizer.kind=bte",
         "tokenizer.kind: 'bte' given; did you mean 'byte'? Valid: bpe, byte, character, huggingface.",
     ),
-    ("process.kind=3", "process.kind: 3 given; valid: hybrid, masking, uniform."),
+    ("process.kind=3", "process.kind: 3 given; valid: gaussian, hybrid, masking, uniform."),
     (
         "network.kind=mlp",
-        "network.kind: 'mlp' given; valid: concept, concept_prior, pretrained, reversible, transformer.",
+        "network.kind: 'mlp' given; valid: concept, concept_prior, pretrained, reversible, thought, "
+        "thought_pretrained, transformer.",
     ),
     (
         "process.schedule.kind=sqrt",

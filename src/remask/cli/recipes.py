@@ -37,10 +37,12 @@ def recipes(
 
 def size(recipe: "Recipe") -> str:
     """How large a recipe's network and training are, in words."""
+    from remask.config.schema import AdaptedSpec
+
     network, training = recipe.network, recipe.training
     shape = (
         f"{'all' if network.adaptation == 'full' else 'low-rank updates'} of {network.name}"
-        if network.kind == "pretrained"
+        if isinstance(network, AdaptedSpec)
         else f"{network.layers} layers of width {network.width}"
     )
     if network.kind == "concept":
@@ -60,12 +62,14 @@ def size(recipe: "Recipe") -> str:
 def _as_json(recipe: "Recipe", **more: Any) -> str:
     from json import dumps
 
+    from remask.config.schema import AdaptedSpec
+
     training, network = recipe.training, recipe.network
     record: dict[str, Any] = {
         "name": recipe.name,
         "description": recipe.description,
-        "layers": None if network.kind == "pretrained" else network.layers,
-        "width": None if network.kind == "pretrained" else network.width,
+        "layers": None if isinstance(network, AdaptedSpec) else network.layers,
+        "width": None if isinstance(network, AdaptedSpec) else network.width,
         "steps": training.steps,
         "tokens": training.steps * training.batch_size * recipe.data.length,
     }

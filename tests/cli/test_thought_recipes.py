@@ -1,0 +1,115 @@
+"""Recipes of thoughts through the commands: train, stop and resume, save, draw, judge, refuse."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from command import TINY, newest, refused, remask, succeeds
+from safetensors.torch import load_file
+
+from pretrained_models import write_model
+from remask.cli.progress import PlainWatcher
+from remask.config.build import build_thinker, valid_samplers
+from remask.finished import open_model
+from remask.generation import encode_prompts
+from remask.networks.thought import PretrainedTrunk
+from remask.randomness import keyed_generator
+from remask.reasoning import write_answers
+from remask.recipes import recipe_names
+from remask.samplers.base import silent
+
+NAMES = [name for name in recipe_names() if name.startswith("thought-")]
+SMALL = [part for part in TINY if not part.startswith(("data.length", "evaluation.rows"))]
+SMALL += ["data.max_documents=40", "evaluation.rows=4"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_trains_saves_loads_thinks_and_is_judged_by_its_own_figure(home, name):
+    succeeds("train", name, *SMALL)
+    record, folder = newest(home)
+    assert (record.status, record.step) == ("finished", 3)
+    found = {line["name"]: line for line in succeeds("evaluate", "last", "--count", "4", "--json").objects}
+    assert {"thought_nats_per_token", "answers_right"} <= set(found)
+    assert set(found["thought_nats_per_token"]["trivial"]) == {"uniform", "unigram"}
+    lines = [line for line in folder.metrics() if line["kind"] in ("train", "validation", "trivial")]
+    assert not any("bits_per_byte" in line or "nats_per_token" in line for line in lines)
+    assert any("worst_skill" in line for line in lines)
+    model, _ = open_model("last", device=torch.device("cpu"))
+    for sampler in valid_samplers(model):
+        (line,) = succeeds("sample", "last", "--prompt", "1+2+3?", "--sampler", sampler, "--json").objects
+        assert line["sampler"] == sampler
+        assert line["text"].startswith("1+2+3?")
+        assert model.mask_id not in line["ids"]
+
+
+def test_answers_are_written_behind_the_thoughts_of_a_finished_model(home):
+    succeeds("train", "thought-arithmetic", *SMALL, "objective.answer_share=1")
+    _, folder = newest(home)
+    assert any("answer_nats_per_token" in line for line in folder.metrics())
+    model, recipe = open_model("last", device=torch.device("cpu"))
+    prompt = encode_prompts(["1+2+3?", "10-2*4?"], model.tokenizer, length=model.length)
+    thought = build_thinker(recipe.sampling, model)(prompt, keyed_generator(1), silent)
+    answers = write_answers(model, prompt, thought, length=4)
+    assert answers.shape[0] == 2
+    assert model.mask_id not in answers
+
+
+def test_a_thought_is_shown_as_it_forms(home):
+    succeeds("train", "thought-cpu", *SMALL)
+    done = succeeds("sample", "last", "--prompt", "1+2+3?", "--live", "--steps", "3")
+    assert "step 0/3  t = 1.000" in done.err
+    assert "step 3/3  t = 0.000" in done.err
+    course = json.loads(newest(home)[1].trajectory_path.read_text())
+    assert course["steps"] == 3
+    assert None not in course["tokens"]
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(home, monkeypatch):
+    often = ["training.steps=4", "training.checkpoint_every=1", "training.log_every=1"]
+    arguments = ["thought-arithmetic", *SMALL, *often]
+    succeeds("train", *arguments)
+    whole = newest(home)[1]
+    logged = PlainWatcher.logged
+
+    def stop(self, record):
+        logged(self, record)
+        if record["kind"] == "train" and record["step"] == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PlainWatcher, "logged", stop)
+        assert remask("train", *arguments).code == 130
+    succeeds("train", "--resume", "last")
+    ends = [json.loads((f.model_path / "config.json").read_text())["weights"] for f in (whole, newest(home)[1])]
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("adaptation", ["full", "lora"])
+def test_a_thought_on_a_language_model_trains_saves_and_thinks_without_it(home, tmp_path, adaptation):
+    backbone = write_model(tmp_path / "backbone", "qwen3")
+    pairs = [{"prompt": f"{a}+{b}=", "response": f"<<{a}+{b}>> #### {a + b}"} for a in range(8) for b in range(8)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    network = ["network.kind=thought_pretrained", f"network.name={backbone}", f"network.adaptation={adaptation}"]
+    small = [part for part in SMALL if not part.startswith(("network.", "data."))]
+    source = ["data.source=pairs.jsonl", "data.prompt_key=prompt", "data.response_key=response", "data.length=24"]
+    tokens = ["tokenizer.kind=huggingface", f"tokenizer.name={backbone}"]
+    more = ["training.prompt_dropout=0.3", "objective.answer_share=1", "evaluation.split=validation"]
+    kept = ["network.saved=merged"] if adaptation == "lora" else []
+    succeeds("train", "thought-arithmetic", *small, *source, *network, *tokens, *more, *kept)
+    _, folder = newest(home)
+    names = set(load_file(folder.model_path / "model.safetensors"))
+    assert not any("lora" in name for name in names)
+    backbone.rename(tmp_path / "elsewhere")  # the saved model needs nothing but its own folder
+    (line,) = succeeds("sample", "last", "--prompt", "3+4=", "--guidance", "1", "--json").objects
+    assert line["text"].startswith("3+4=")
+    model, _ = open_model("last", device=torch.device("cpu"))
+    assert isinstance(model.network.trunk, PretrainedTrunk)
+
+
+def test_what_a_thought_has_not_is_refused_in_one_line(home):
+    succeeds("train", "thought-cpu", *SMALL)
+    assert "no likelihood" in refused("evaluate", "last", "--task", "likelihood")
+    assert "no likelihood" in refused("evaluate", "last", "--task", "levels")
+    assert "a thought is drawn as vectors" in refused("sample", "last", "--prompt", "1+2+3?", "--sampler", "ancestral")
