@@ -22,6 +22,7 @@ RECIPES = {
     "mlm": [],
     "proofread": [],
     "sedd-absorb": [],
+    "thought-arithmetic": ["data.prefix=4", "data.pad=none", "objective.answer_mark=null", "sampling.guidance=1"],
     "udlm": ["sampling.sampler=predictor_corrector"],
 }
 """A recipe for each objective, noise and kind of network → what else is set."""

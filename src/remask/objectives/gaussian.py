@@ -192,10 +192,11 @@ class SkillByTime:
             error: x̂ − x.
             t: in [t_min, 1].
         """
-        squared = error.detach().double().square().flatten(1).mean(-1)
-        floor = CLEAN.linear_floor(self.diffusion.process, t.double(), variance=self.variance)
+        wide = widest_float(error.device)
+        squared = error.detach().to(wide).square().flatten(1).mean(-1)
+        floor = CLEAN.linear_floor(self.diffusion.process, t.to(wide), variance=self.variance)
         place = ((t - self.diffusion.t_min) / (1.0 - self.diffusion.t_min) * self.ranges).long()
-        here = torch.nn.functional.one_hot(place.clamp(0, self.ranges - 1), self.ranges).double()
+        here = torch.nn.functional.one_hot(place.clamp(0, self.ranges - 1), self.ranges).to(wide)
         ratio, zero = squared / floor, self.variance / floor
         values = {"error": ratio, "zero": zero, "count": torch.ones_like(ratio)}
         return {
