@@ -355,6 +355,23 @@ def test_a_folder_without_safetensors_and_a_damaged_file_are_one_line(tmp_path):
         pass
 
 
+def test_a_model_of_the_hub_is_taken_from_its_cache_unless_a_download_broke_off(folder, tmp_path, monkeypatch):
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-1.safetensors"}}')
+    asked, cache = [], []
+
+    def snapshot_download(name, *, allow_patterns, local_files_only=False):
+        asked.append(local_files_only)
+        assert name == "someone/mixture"
+        return str(cache[-1] if local_files_only else folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    for cached, due in ((folder, [True]), (tmp_path, [True, False])):
+        asked.clear()
+        cache.append(cached)
+        assert folder_of("someone/mixture") == folder
+        assert asked == due
+
+
 def test_names_on_disk_are_the_published_ones(written):
     kind, folder = written
     model = skeleton(MIXTURES[kind]())

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,10 +62,10 @@ def folder_of(source: str) -> Path:
 def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    try:
-        return Path(snapshot_download(name, allow_patterns=_WANTED, local_files_only=True))
-    except Exception:  # not there in full, whatever the client calls that
-        pass
+    with suppress(Exception):  # not there, whatever the client calls that
+        folder = Path(snapshot_download(name, allow_patterns=_WANTED, local_files_only=True))
+        if (files := _files(folder)) and all(path.is_file() for path in files):  # a download that broke off is not
+            return folder
     try:
         return Path(snapshot_download(name, allow_patterns=_WANTED))
     except Exception as error:  # the client has exceptions of its own, and the network's
