@@ -50,6 +50,7 @@ def start(recipe: Recipe, *, home: Path, cache: Path, watch: Watcher) -> RunReco
         watch = watch if world.is_main else Unwatched()
         materials = gather(recipe, cache=cache, device=device, processes=world.size, watch=watch)
         say_left_out(materials, watch)
+        say_not_taken(materials, watch)
         run_id = make_run_id(recipe.name, shape=describe_shape(recipe), moment=datetime.now(UTC))
         folder = RunFolder(world.on_main(lambda: str(RunFolder.create(home, run_id).path)))
         with _locked(world, folder):
@@ -140,6 +141,16 @@ def say_left_out(materials: Materials, watch: Watcher) -> None:
             total = left_out + (kept or 0)
             watch.said(
                 f"{left_out} of {total} {split} pairs are longer than data.length={rows.length} tokens and are left out"
+            )
+
+
+def say_not_taken(materials: Materials, watch: Watcher) -> None:
+    """Tells of the part of a network that training begins without, where all others are another run's."""
+    for origin in materials.origins:
+        if "but" in origin:
+            watch.said(
+                f"{origin['from']} has another {origin['but']} than this recipe: its other weights are taken, and this "
+                f"{origin['but']} begins as it is drawn"
             )
 
 

@@ -32,6 +32,7 @@ from remask.evaluation.likelihood import evaluation_batches
 from remask.evaluation.trivial import fit_trivial
 from remask.generation import check_length
 from remask.model import Model
+from remask.networks.concepts import ConceptNetwork
 from remask.networks.mask_bias import MaskBias
 from remask.objectives.concepts.prior import ConceptPrior
 from remask.objectives.prompt_dropout import unwrapped
@@ -120,7 +121,7 @@ def gather(
         origins.append({"how": CONVERTED, "from": recipe.network.name})
     if recipe.training.start_from is not None:
         start_from = lasting_name(recipe.training.start_from)
-        origins.append({"how": INITIALISED, "from": take_weights(model, start_from)})
+        origins.append({"how": INITIALISED, **take_weights(model, start_from)})
         recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"start_from": start_from})})
     build_sampler(recipe.sampling, model, seed=recipe.seed)
     check_length(recipe.sampling.length or recipe.data.length, model)
@@ -190,18 +191,22 @@ def lasting_name(reference: str) -> str:
     return str(registry.folder_of(record).path) if lies_elsewhere else record.id
 
 
-def take_weights(model: Model, reference: str) -> str:
+def take_weights(model: Model, reference: str) -> dict[str, str]:
     """Puts the weights of another run's model into an untrained one.
+
+    Where both read through concepts and their encoders are not the same, each keeps its own encoder: whoever decodes
+    has learned the language, and needs not learn it again to be told of a text in another way.
 
     Args:
         model: changed in place.
         reference: a run id, a unique prefix, `last`, a run's folder, or a model folder.
 
     Returns:
-        the model by a name that stays true: `RUN/model`, or the folder.
+        `from`, the model by a name that stays true: `RUN/model`, or the folder; and `but`, the part whose weights were
+        not taken, if any.
 
     Raises:
-        UserError: when there is no such model, or its network or vocabulary is another.
+        UserError: when there is no such model, or its vocabulary or the rest of its network is another.
     """
     folder = Path(reference)
     name = str(folder.resolve())
@@ -215,8 +220,19 @@ def take_weights(model: Model, reference: str) -> str:
             f"training.start_from={reference}: that model reads text with another tokenizer. Give the text or the "
             "tokenizer it was trained with"
         )
-    put_weights(_unbiased(model.network), network_tensors(_unbiased(other.network)), source=folder)
-    return name
+    network, found = _unbiased(model.network), network_tensors(_unbiased(other.network))
+    own, taken = network_tensors(network), {}
+    another = isinstance(network, ConceptNetwork) and _encoder_shapes(own) != _encoder_shapes(found)
+    if another:
+        taken = {each: value for each, value in own.items() if each.startswith(ConceptNetwork.READERS)}
+        found = {each: value for each, value in found.items() if not each.startswith(ConceptNetwork.READERS)}
+    put_weights(network, {**found, **taken}, source=folder)
+    return {"from": name, **({"but": "encoder"} if another else {})}
+
+
+def _encoder_shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    """What an encoder of concepts consists of."""
+    return {name: value.shape for name, value in tensors.items() if name.startswith(ConceptNetwork.READERS)}
 
 
 def _unbiased(network: nn.Module) -> nn.Module:

@@ -3,9 +3,14 @@
 import shutil
 
 import pytest
+import torch
 from command import BYTES, newest, refused, succeeds
 
+from remask.finished import open_model
+from remask.networks.concepts import ConceptNetwork
+from remask.report.costs import lineage_of
 from remask.runs import Registry
+from remask.runs.lineage import in_words
 
 PREFIX = [*BYTES, "data.prefix=8", "data.stride=4", "evaluation.rows=8", "training.evaluate_rows=8"]
 SMALL = [*PREFIX, "network.concepts=3", "network.decoder_layers=1", "network.scratch=2", "network.mlp_width=32"]
@@ -80,6 +85,26 @@ def test_a_training_tells_of_its_concepts_and_the_log_has_their_rank(run):
     assert "effective_rank" not in record.headline
     headline = Registry(run).find("concepts").headline
     assert 0 < headline["effective_rank"] <= 7
+
+
+def test_a_run_that_starts_from_one_with_another_encoder_takes_all_but_that(run, text):
+    still = [*SMALL, "objective.nested_share=0", f"data.source={text}", "training.start_from=concepts"]
+    still += ["training.learning_rate=1e-12", "training.muon_learning_rate=1e-12", "name=mean", "network.encoder=mean"]
+    first = Registry(run).find("concepts")
+    assert (
+        f"{first.id}/model has another encoder than this recipe" in succeeds("train", "concept-diffusion", *still).err
+    )
+    record, _ = newest(run)
+    assert record.lineage == [{"how": "initialised", "from": f"{first.id}/model", "but": "encoder"}]
+    assert in_words(record.lineage) == f"initialised from {first.id}/model (all but its encoder)"
+    assert lineage_of({"id": record.id, "lineage": record.lineage}) == [in_words(record.lineage)]
+    theirs, ours = (
+        dict(open_model(of.id, device=torch.device("cpu"))[0].network.named_parameters()) for of in (first, record)
+    )
+    assert not {name for name in ours if name.startswith(ConceptNetwork.READERS)}  # a mean has no weights
+    for name, weight in ours.items():
+        torch.testing.assert_close(weight, theirs[name], atol=1e-6, rtol=0.0)
+    assert "weights of another network" in refused("train", "concept-diffusion", *still, "network.decoder_layers=2")
 
 
 def test_a_network_without_concepts_is_told_so(run):

@@ -159,7 +159,8 @@ def _ancestor(step: object, *, own: str | None) -> str:
     same = checkpoint is not None and own is not None and checkpoint["run"].rpartition("/")[2] == own
     how = text_or_none(entry.get("how")) or ("resumed" if same else "initialised")
     if checkpoint is None:
-        return f"{how} from {source}"
+        but = text_or_none(entry.get("but"))
+        return f"{how} from {source}" + (f" (all but its {but})" if but else "")
     if same:
         return f"{how} at step {checkpoint['step']}"
     return f"{how} from step {checkpoint['step']} of {checkpoint['run'] or 'a run'}"

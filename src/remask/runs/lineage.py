@@ -13,7 +13,8 @@ _CHECKPOINTS = "/checkpoints/step-"
 def understand(entries: Sequence[Any], *, run_id: str) -> list[dict[str, str]]:
     """A lineage as `{"how", "from"}` entries, oldest first, of entries that may be plain strings of an older remask.
 
-    An entry may also hold `git_commit` and `machine`, where the run went on with others than its record names.
+    An entry may also hold `git_commit` and `machine`, where the run went on with others than its record names, and
+    `but`, the part of a network whose weights were not taken.
 
     A plain string that names a checkpoint of the run itself was a resume, any other a start from other weights.
 
@@ -45,12 +46,13 @@ def resumed(run_id: str, *, step: int, recorded: object, here: Mapping[str, Any]
 
 def in_words(lineage: Sequence[Mapping[str, str]]) -> str:
     """A lineage as a phrase, e.g. `initialised from A/model, resumed from B/checkpoints/step-200`."""
-    return ", ".join(f"{entry['how']} from {entry['from']}{_elsewhere(entry)}" for entry in lineage)
+    return ", ".join(f"{entry['how']} from {entry['from']}{_aside(entry)}" for entry in lineage)
 
 
-def _elsewhere(entry: Mapping[str, str]) -> str:
-    """On what code and machine the run went on, where an entry says that they were others than its record's."""
-    told = [f"by commit {entry['git_commit'][:7]}"] if entry.get("git_commit") else []
+def _aside(entry: Mapping[str, str]) -> str:
+    """What was not taken, and on what code and machine a run went on, where they were others than its record's."""
+    told = [f"all but its {entry['but']}"] if entry.get("but") else []
+    told += [f"by commit {entry['git_commit'][:7]}"] if entry.get("git_commit") else []
     told += [f"on {entry['machine']}"] if entry.get("machine") else []
     return f" ({' '.join(told)})" if told else ""
 

@@ -66,6 +66,9 @@ class ConceptNetwork(nn.Module):
     Weights hold nothing meaningful until `initialise` is called.
     """
 
+    READERS = ("encoder.", "source_embedding.", "narrow.")
+    """What the names of those weights begin with that only reading a text needs; the others decode."""
+
     def __init__(
         self,
         *,
