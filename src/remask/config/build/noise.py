@@ -45,9 +45,7 @@ def build_schedule(spec: schema.ScheduleSpec) -> schedules.Schedule:
             return schedules.LogLinear(spec.epsilon)
 
 
-def build_process(
-    spec: schema.ProcessSpec, tokenizer: Tokenizer
-) -> processes.CategoricalProcess | GaussianProcess:
+def build_process(spec: schema.ProcessSpec, tokenizer: Tokenizer) -> processes.CategoricalProcess | GaussianProcess:
     """The noise that a spec names, over the tokenizer's ids or the vectors that stand for them."""
     if isinstance(spec, schema.GaussianSpec):
         return build_gaussian(spec.noise)
