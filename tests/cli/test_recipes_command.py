@@ -42,7 +42,7 @@ def test_the_list_as_json_is_one_object_a_line():
 def test_a_printed_recipe_can_be_saved_and_run(name, tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(run(name).stdout)
-    changes = ["data.source=FILE"] if name.endswith("-file") or name.startswith("sft-") else []
+    changes = ["data.source=FILE"] if name.endswith(("-file", "-sentences")) or name.startswith("sft-") else []
     changes += ["network.codec=RUN"] if name == "concept-prior" else []
     assert load_recipe(str(file)) == load_recipe(name, changes)
 

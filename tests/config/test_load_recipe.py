@@ -106,7 +106,7 @@ def test_another_kind_keeps_the_keys_that_fit():
 
 def test_keys_of_the_new_kind_may_come_before_it():
     recipe = load_recipe("quickstart", ["tokenizer.vocab_size=300", "tokenizer.kind=bpe"])
-    assert recipe.tokenizer.model_dump() == {"kind": "bpe", "vocab_size": 300}
+    assert recipe.tokenizer.model_dump() == {"kind": "bpe", "vocab_size": 300, "lowercase": False}
 
 
 def test_keys_given_for_the_wrong_kind_are_not_dropped_in_silence():
