@@ -12,7 +12,7 @@ from remask.errors import UserError
 from remask.evaluation.measurement import identity_of
 from remask.reasoning_tasks.exams import Exam
 from remask.reasoning_tasks.measuring import Examinee, differences, measure, questions_trained_on
-from remask.reasoning_tasks.responses import respond, ways_of
+from remask.reasoning_tasks.responses import Response, respond, ways_of
 from remask.reasoning_tasks.tasks import reasoning_task
 from remask.reasoning_tasks.wording import wording_of
 from remask.tokenizers import ByteTokenizer
@@ -46,15 +46,13 @@ def model():
 
 
 def saying(answer):
-    """A way of responding: what `answer` makes of a question, and an end of text."""
+    """A way of responding: what `answer` makes of a question."""
 
     def way(prompt, seed):
         del seed
-        rows = []
-        for row, fixed in zip(prompt.ids.tolist(), prompt.fixed.tolist(), strict=True):
-            asked = [token for token, given in zip(row, fixed, strict=True) if given]
-            rows.append([*asked, *BYTES.encode(answer(BYTES.decode(asked))).ids.tolist(), BYTES.eos_id])
-        return torch.tensor([[*row, *[BYTES.eos_id] * (prompt.ids.shape[1] - len(row))] for row in rows])
+        rows = zip(prompt.ids.tolist(), prompt.fixed.sum(1).tolist(), strict=True)
+        asked = [BYTES.decode(row[:size]) for row, size in rows]
+        return [Response(text=answer(question), ended=True) for question in asked]
 
     return way
 
@@ -142,6 +140,28 @@ def test_any_model_is_asked_through_its_own_sampler_with_the_same_noise_every_ti
     drawn = [respond(model, prompts, ways["text"], length=12, seed=4, watch=lambda *done: None) for _ in range(2)]
     assert drawn[0] == drawn[1]
     assert drawn[0] != respond(model, prompts, ways["text"], length=12, seed=5, watch=lambda *done: None)
+
+
+def test_a_thought_is_read_and_answers_are_written_behind_it_behind_noise_and_behind_another():
+    thinking = {
+        "process": {"kind": "gaussian"},
+        "network": {"kind": "thought", "width": 16, "layers": 1, "heads": 2, "latent_width": 8},
+        "data": {"source": "arithmetic", "length": 24, "pad": "end"},
+        "sampling": {"sampler": "ddim", "steps": 2},
+    }
+    prompts, nobody = [pair.prompt for pair in QUESTIONS[:3]], lambda *done: None
+    for weight, names in ((0, ["trace"]), (1, ["trace", "decoded", "decoded behind noise"])):
+        objective = {"kind": "thought", **({"answer_weight": weight, "answer_mark": "####"} if weight else {})}
+        own = Recipe.model_validate({"name": "tiny", "objective": objective, **thinking})
+        thinker = build_model(own, BYTES, device=torch.device("cpu"))
+        ways = ways_of(thinker, own)
+        assert list(ways)[:3] == names
+        for name, way in ways.items():
+            found = [respond(thinker, prompts, way, length=24, seed=4, watch=nobody) for _ in range(2)]
+            assert found[0] == found[1], name
+            if name != "trace":
+                assert all(response.text.startswith("####") for response in found[0])
+    assert list(ways)[3] == "decoded behind another thought"
 
 
 def test_the_difference_of_two_models_is_paired_over_questions(model):
