@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from remask.health.evidence import Evidence, Record, gather
 from remask.health.findings import DETECTORS, SAID_BY_FIGURE, Finding, raised
 from remask.health.judging import HEADS, LEVELS, Level, judge, trivial_gap
+from remask.health.thoughts import THOUGHT_DETECTORS
 
 __all__ = ["Level", "Verdict", "trivial_gap", "verdict"]
 
@@ -46,7 +47,7 @@ def verdict(metrics: Iterable[Record], *, evaluations: Iterable[Record] = ()) ->
         level, sentence and findings; never raises for missing or non-finite values.
     """
     evidence = gather(list(metrics), list(evaluations))
-    found = [finding for detect in DETECTORS for finding in detect(evidence)]
+    found = [finding for detect in (*DETECTORS, *THOUGHT_DETECTORS) for finding in detect(evidence)]
     shown = {finding.name for finding in found}
     found += [finding for finding in raised(evidence) if finding.name not in shown]
     found.sort(key=lambda finding: -LEVELS.index(finding.level))
@@ -62,4 +63,4 @@ def _combined(level: Level, sentence: str, found: Sequence[Finding], evidence: E
         figure = f" ({evidence.figure})" if evidence.figure else ""
         sentence = f"{HEADS[level]}: {others[0].name}, {others[0].evidence}{figure}"
         others = others[1:]
-    return level, "; ".join([sentence, *(finding.name for finding in others)])
+    return level, "; ".join([sentence, *(finding.told or finding.name for finding in others)])

@@ -33,6 +33,8 @@ SPOKEN = {
     "byte 3-gram": "the byte trigram",
     "random guess": "a random guess",
     "equal guess": "an equal guess",
+    "zero": "predicting zero",
+    "linear filter": "the linear filter",
 }
 """Trivial predictors in words; others are `the NAME`."""
 
@@ -73,8 +75,10 @@ class Evidence:
     `comparable` says whether training losses compare over steps. One without bits per byte estimates no likelihood (a
     curriculum, a reweighting): it may rise while the model learns, and only the validations tell. `alarms` are the
     lines that the watch over the training wrote. `skills` are the skills of training lines, by range of noise,
-    where a network denoises vectors. `concepts` are effective rank and varying share at the last validation.
-    `unmeasured` says that the newest evaluation of the likelihood came to no finite number.
+    where a network denoises vectors; `levels` are the figures of the last thought evaluation that have a range of time,
+    and `loss_trivial` what predictors that have learned nothing get for the training loss. `concepts` are effective
+    rank and varying share at the last validation. `unmeasured` says that the newest evaluation of the likelihood came
+    to no finite number.
     """
 
     losses: Sequence[tuple[int, float]]
@@ -88,6 +92,8 @@ class Evidence:
     figure: Figure | None
     alarms: Sequence[Record] = ()
     skills: Sequence[Mapping[str, float]] = ()
+    levels: Sequence[Record] = ()
+    loss_trivial: Mapping[str, float] = field(default_factory=dict)
     concepts: Mapping[str, float] = field(default_factory=dict)
     unmeasured: bool = False
 
@@ -129,6 +135,8 @@ def gather(metrics: Sequence[Record], evaluations: Sequence[Record]) -> Evidence
         figure=_figure(metrics, evaluations, trivial),
         alarms=[r for r in metrics if r.get("kind") == "alarm"],
         skills=[_skills(r) for r in metrics if r.get("kind") == "train" and "worst_skill" in r],
+        levels=_levels(evaluations),
+        loss_trivial={k: v for k, each in (trivial.get("loss") or {}).items() if not math.isnan(v := number(each))},
         concepts=next((_concepts(r) for r in reversed(metrics) if "effective_rank" in r), {}),
         unmeasured=any(math.isnan(number(r.get("value"))) for r in _named(evaluations, own or "bits_per_byte")[-1:]),
     )
@@ -194,6 +202,13 @@ def _concepts(record: Record) -> dict[str, float]:
     if number(record.get("rows", _ROWS_FOR_RANK)) < _ROWS_FOR_RANK:
         return {}
     return {key: number(record.get(key)) for key in ("effective_rank", "input_share")}
+
+
+def _levels(evaluations: Sequence[Record]) -> list[Record]:
+    """The figures of the last thought evaluation that are given for ranges of time."""
+    own = [r for r in evaluations if r.get("task") == "thought"]
+    key = "evaluation" if own and own[-1].get("evaluation") is not None else "created"
+    return [r for r in own if r.get(key) == own[-1].get(key) and "t_low" in (r.get("protocol") or {})]
 
 
 def _skills(record: Record) -> dict[str, float]:

@@ -17,13 +17,14 @@ _NEAR_ZERO = 1e-3  # bits/byte or nats/token that no text has
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Something noticed; the run is at least as bad as `level`."""
+    """Something noticed; the run is at least as bad as `level`. The verdict's sentence says `told`, else the name."""
 
     level: Level
     name: str
     evidence: str
     cause: str
     remedy: str
+    told: str = ""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.evidence}. Usual cause: {self.cause}. Try: {self.remedy}."
@@ -232,7 +233,7 @@ def _collapsed_concepts(evidence: Evidence) -> list[Finding]:
 def _without_skill(evidence: Evidence) -> list[Finding]:
     """Vectors denoised no better than by a linear filter, in some range of noise: a mean over all would hide it."""
     lines = evidence.skills[-_SKILL_LINES:]
-    if evidence.is_early or not lines:
+    if evidence.is_early or not lines or evidence.levels:  # which say it better, of held-out text
         return []
     ranges = sorted({name for line in lines for name in line})
     means = {name: fmean(line[name] for line in lines if name in line) for name in ranges}
@@ -248,6 +249,7 @@ def _without_skill(evidence: Evidence) -> list[Finding]:
             f"linear filter has 0; {len(bad)} of {len(means)} ranges are no better than it",
             cause="too little training, or times that are seldom drawn or weigh little",
             remedy="longer training, objective.weighting=min_snr, or objective.time_exponent below 1 for noisy times",
+            told=f"no skill over a linear filter ({bad[worst]:.3g} at noise {worst}, where it has 0)",
         )
     ]
 
@@ -280,6 +282,12 @@ def _collapse_signs(quality: Mapping[str, Record]) -> list[str]:
     distinct, usual = _with_reference(quality, "distinct_samples", otherwise=1.0)
     if distinct < 0.5 * usual:
         signs.append(f"only {distinct:.0%} of the samples differ")
+    distinct, usual = _with_reference(quality, "distinct_over_questions", otherwise=1.0)
+    if distinct < 0.5 * usual:
+        signs.append(f"only {distinct:.0%} of the texts drawn to unlike questions from one noise differ")
+    zeros, usual = _with_reference(quality, "id_0_share", otherwise=0.0)
+    if zeros > (1 + usual) / 2:
+        signs.append(f"{zeros:.0%} of the tokens are id 0 where {_HELD_OUT} has {usual:.0%}")
     return signs
 
 

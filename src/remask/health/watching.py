@@ -15,7 +15,7 @@ from remask.health.alarms import (
     mask_logit_gap,
     worse_than_uniform,
 )
-from remask.health.evidence import EARLY_STEPS, OWN_FIGURES, Figure, Record, number, own_figure
+from remask.health.evidence import EARLY_STEPS, OWN_FIGURES, SPOKEN, Figure, Record, number, own_figure
 from remask.health.judging import is_worse_than_uniform
 
 UNITS = {"bits_per_byte": "bits/byte", "nats_per_token": "nats/token", "loss": "of loss", **OWN_FIGURES}
@@ -118,10 +118,16 @@ def _trivial(step: int, key: str, value: float, stderr: float, expected: Expecte
     if floor is None or figure.beats(floor):
         return
     if key == "loss":  # in a unit of its own
-        said, reference = f"loss {value:.4f}", f"the {floor} ({figure.trivial[floor]:.4f})"
+        said, reference = f"loss {value:.4f}", _unbeaten(figure)
     else:
         said, reference = str(figure), figure.named(floor)
     yield at_trivial_value(step=step, figure=said, reference=reference)
+
+
+def _unbeaten(figure: Figure) -> str:
+    """All trivial values that a loss does not beat, the easiest first: `predicting zero (1.0000) and …`."""
+    names = sorted((name for name in figure.trivial if not figure.beats(name)), key=lambda name: -figure.trivial[name])
+    return " and ".join(f"{SPOKEN.get(name, f'the {name}')} ({figure.trivial[name]:.4f})" for name in names)
 
 
 def _figure(key: str, value: float, stderr: float, trivial: Mapping[str, float], *, source: str) -> Figure:

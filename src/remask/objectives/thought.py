@@ -101,8 +101,12 @@ class ThoughtDiffusion:
 
     @property
     def trivial_loss(self) -> Mapping[str, float]:
-        """The training loss of who has learned nothing; none for the cross-entropy, which is judged as it is."""
-        return {} if self.loss is cross_entropy else self.readout.trivial_loss(variance=VARIANCE)
+        """The training loss of who has learned nothing.
+
+        None for the cross-entropy, which is judged as it is, nor where nats of written answers are part of the loss.
+        """
+        alone = self.loss is not cross_entropy and self.answers is None
+        return self.readout.trivial_loss(variance=VARIANCE) if alone else {}
 
     def at(self, step: int) -> "ThoughtDiffusion":
         """The objective of a step: the first remembers, and as many of those after it as the share says."""
@@ -113,7 +117,7 @@ class ThoughtDiffusion:
         t = self.diffusion.times(generator, batch)
         vectors = codec_of(network).vectors()
         noise = self._noise(generator, batch, like=vectors)
-        seen = self._look(network, batch, vectors, t=t, noise=noise, remembering=self.remembering)
+        seen = self.look(network, batch, vectors, t=t, noise=noise, remembering=self.remembering)
         loss = self.loss(self.readout, seen)
         nats = scatter_positions(loss, batch.targets)
         with torch.no_grad():
@@ -144,7 +148,7 @@ class ThoughtDiffusion:
         rows = []
         for t in times.unbind(-1):
             noise = self._noise(generator, batch, like=vectors)
-            seen = self._look(network, batch, vectors, t=t, noise=noise, remembering=False)
+            seen = self.look(network, batch, vectors, t=t, noise=noise, remembering=False)
             rows.append(scatter_positions(cross_entropy(self.readout, seen), batch.targets).sum(1))
         return Assessment(torch.stack(rows).sum(0), draws * batch.targets.sum(1).to(rows[0].dtype))
 
@@ -157,7 +161,7 @@ class ThoughtDiffusion:
         """The rows with the likeliest token at each place of a thought, seen at one drawn time a row."""
         vectors = codec_of(network).vectors()
         t, noise = self.diffusion.times(generator, batch), self._noise(generator, batch, like=vectors)
-        seen = self._look(network, batch, vectors, t=t, noise=noise, remembering=False)
+        seen = self.look(network, batch, vectors, t=t, noise=noise, remembering=False)
         return batch.ids.masked_scatter(batch.targets, self.readout.estimate(seen).log_p.argmax(-1))
 
     def likelihood_terms(
@@ -176,7 +180,7 @@ class ThoughtDiffusion:
     def _noise(self, generator: torch.Generator, batch: Batch, *, like: Tensor) -> Float[Tensor, "B L W"]:
         return batch_normal(generator, batch, batch.ids.shape[1], like.shape[1]).to(like.dtype)
 
-    def _look(
+    def look(
         self,
         network: Network,
         batch: Batch,
@@ -186,7 +190,16 @@ class ThoughtDiffusion:
         noise: Float[Tensor, "B L W"],
         remembering: bool,
     ) -> Seen:
-        """What the network says of rows with noise on their targets, after a first look where it is remembering."""
+        """What the network says of rows with noise on their targets, after a first look where it is remembering.
+
+        Args:
+            network: of thoughts.
+            batch: rows.
+            vectors: of all tokens, by the network's table.
+            t: the time of each row.
+            noise: ε, read at the targets.
+            remembering: whether the network looks twice, the second time with its first estimate.
+        """
         x = functional.embedding(batch.ids, vectors)
         z = self.diffusion.process.corrupt(x, t, noise=noise)
         rows, where = batch.targets.nonzero(as_tuple=True)
