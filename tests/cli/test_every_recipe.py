@@ -20,7 +20,8 @@ CONCEPTS = ("concept-weighted", "concept-perceiver", "concept-posonly", "concept
 PAIRS = ("concept-sentences",)
 OWN_FIGURES = [name for name in recipe_names() if name.startswith((*CONCEPTS, *PAIRS))]
 LATENT = ("concept-autoencoder", "concept-prior")  # the second stands on the first: test_latent_recipes.py
-SCRATCH = [name for name in recipe_names() if name not in (*PRETRAINED, *TASKS, *OWN_FIGURES, *LATENT)]
+THOUGHTS = [name for name in recipe_names() if name.startswith("thought-")]  # behind questions: test_thought_recipes.py
+SCRATCH = [name for name in recipe_names() if name not in (*PRETRAINED, *TASKS, *OWN_FIGURES, *LATENT, *THOUGHTS)]
 LARGE = [name for name in SCRATCH if "-h512" in name]
 SMALL = [*TINY, "training.micro_batch_size=2"]
 

@@ -76,10 +76,11 @@ def test_a_backbone_that_ignores_its_mask_is_found_out():
     assert "that the attention mask hides" in (attention_fault(network, vocab_size=VOCABULARY) or "")
 
 
-def test_a_boolean_mask_handed_to_eager_attention_would_mask_nothing():
-    """The library adds it to the scores: the reason for `PretrainedDenoiser._mask`."""
+def test_a_boolean_mask_handed_to_eager_attention_would_mask_nothing(monkeypatch):
+    """The library adds it to the scores: the reason for `additive_mask`."""
     network = denoiser(attention="eager")
-    network._mask = lambda allowed, dtype: allowed
+    assert attention_fault(network, vocab_size=VOCABULARY) is None
+    monkeypatch.setattr("remask.networks.pretrained.additive_mask", lambda allowed, backbone, *, dtype: allowed)
     assert "that the attention mask hides" in (attention_fault(network, vocab_size=VOCABULARY) or "")
 
 
