@@ -106,7 +106,8 @@ def test_held_out_skill_is_judged_rather_than_that_of_training():
     [
         ({"gap": 0.1}, "question not read"),
         ({"gap": None}, None),
-        ({"gains": (0.0, -0.1, 0.0)}, "nothing gained over rounding"),
+        ({"gains": (0.0, -0.1, 0.02)}, "nothing gained over rounding"),
+        ({"gains": (0.0, -0.1, 0.04)}, None),
         ({"distinct": 0.125}, "collapsed samples"),
         ({"zeros": 1.0}, "collapsed samples"),
         ({"repeated": 0.9}, "collapsed samples"),

@@ -241,11 +241,11 @@ def test_words_of_the_training_text_are_collected_once(trained, tmp_path, monkey
 @pytest.mark.parametrize(
     ("option", "task", "reader"),
     [
-        (["--levels", 5], "likelihood", "levels"),
-        (["--rows", 4], "quality", "likelihood, exact-likelihood, levels, concepts, reconstruction"),
-        (["--draws", 4], "quality", "likelihood, levels, concepts, reconstruction"),
-        (["--count", 4], "likelihood", "quality, answers, judged, mauve"),
-        (["--steps", 4], "likelihood", "exact-likelihood, quality, answers, judged, mauve, reasoning tasks"),
+        (["--levels", 5], "likelihood", "levels, thought"),
+        (["--rows", 4], "quality", "likelihood, exact-likelihood, levels, concepts, thought, reconstruction"),
+        (["--draws", 4], "quality", "likelihood, levels, concepts, thought, reconstruction"),
+        (["--count", 4], "likelihood", "thought, quality, answers, judged, mauve"),
+        (["--steps", 4], "likelihood", "exact-likelihood, thought, quality, answers, judged, mauve, reasoning tasks"),
     ],
 )
 def test_an_option_that_no_task_reads_is_refused(trained, option, task, reader):

@@ -32,6 +32,7 @@ TASKS = (
     "exact-likelihood",
     "levels",
     "concepts",
+    "thought",
     "quality",
     "answers",
     "judged",
@@ -44,6 +45,7 @@ COUNTS = {
     "exact-likelihood": None,
     "levels": None,
     "concepts": None,
+    "thought": 32,
     "quality": 32,
     "answers": 256,
     "judged": 256,
@@ -52,7 +54,7 @@ COUNTS = {
 }
 """Texts that a task draws where --count is not given."""
 LEVELS = 10
-_COUNTED = frozenset({"quality", "answers", "judged", "mauve"})
+_COUNTED = frozenset({"thought", "quality", "answers", "judged", "mauve"})
 _DRAWING = _COUNTED | frozenset(REASONING_TASKS)
 _EXACT = "exact-likelihood"
 _OWN = "reconstruction"
@@ -60,11 +62,11 @@ _OWN = "reconstruction"
 _OF_EXACT = ("sampling.steps", "sampling.block_length")
 """Keys of sampling that say whose probability the exact likelihood is, beside its order."""
 _READ_BY = {
-    "evaluation.rows": frozenset({"likelihood", _EXACT, "levels", "concepts", _OWN}),
-    "evaluation.draws": frozenset({"likelihood", "levels", "concepts", _OWN}),
+    "evaluation.rows": frozenset({"likelihood", _EXACT, "levels", "concepts", "thought", _OWN}),
+    "evaluation.draws": frozenset({"likelihood", "levels", "concepts", "thought", _OWN}),
     "none": frozenset({"concepts"}),
     "full": frozenset({"concepts"}),
-    "levels": frozenset({"levels"}),
+    "levels": frozenset({"levels", "thought"}),
     "count": _COUNTED,
     "sampling.reveal": _DRAWING | {_EXACT},
     **{key: _DRAWING | {_EXACT} for key in _OF_EXACT},
@@ -106,10 +108,10 @@ def evaluate(
     task: Annotated[
         list[str] | None,
         typer.Option(
-            help="likelihood, exact-likelihood, levels, concepts, quality, answers, judged, mauve or reconstruction; "
-            "may be given again [default: likelihood and quality, for pairs likelihood and answers, for models without "
-            f"a likelihood reconstruction]. Reasoning tasks: {', '.join(REASONING_TASKS)}. Sentence tasks: "
-            f"{', '.join(SENTENCE_TASKS)}."
+            help="likelihood, exact-likelihood, levels, concepts, thought, quality, answers, judged, mauve or "
+            "reconstruction; may be given again [default: likelihood and quality, for pairs likelihood and answers, "
+            "for models without a likelihood reconstruction]. Reasoning tasks: "
+            f"{', '.join(REASONING_TASKS)}. Sentence tasks: {', '.join(SENTENCE_TASKS)}."
         ),
     ] = None,
     judge: Judge = None,
@@ -119,10 +121,14 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="validation or test.")] = None,
     rows: Annotated[int | None, typer.Option(help="Rows of held-out text to judge.")] = None,
     draws: Annotated[int | None, typer.Option(help="Noise draws a row, for a likelihood bound.")] = None,
-    levels: Annotated[int | None, typer.Option(help="Levels of noise (--task levels) [default: 10].", min=1)] = None,
+    levels: Annotated[
+        int | None, typer.Option(help="Levels of noise (--task levels, thought) [default: 10].", min=1)
+    ] = None,
     count: Annotated[
         int | None,
-        typer.Option(help="Texts to draw [default: 32 for quality, 256 for answers, judged and mauve].", min=2),
+        typer.Option(
+            help="Texts to draw [default: 32 for thought and quality, 256 for answers, judged and mauve].", min=2
+        ),
     ] = None,
     seed: option.Seed = None,
     device: option.Device = "auto",
@@ -442,7 +448,7 @@ def report(measurements: "Sequence[Measurement]", *, as_json: bool) -> None:
 
     What to be careful about stands below the table; beside JSON lines, on standard error.
     """
-    from remask.cli.tables import concept_table, level_table, measurement_table
+    from remask.cli.tables import concept_table, level_table, measurement_table, thought_table
     from remask.evaluation.concepts import is_of_concepts
     from remask.evaluation.levels import NAME
 
@@ -452,6 +458,8 @@ def report(measurements: "Sequence[Measurement]", *, as_json: bool) -> None:
     else:
         table = level_table if all(measurement.name == NAME for measurement in measurements) else measurement_table
         told = reasoning.in_ways(measurements)
+        if any(measurement.name == "rounding_gain" for measurement in measurements):
+            table = thought_table
         typer.echo((concept_table if any(map(is_of_concepts, measurements)) else table)(told))
     for caution in cautions(measurements):
         typer.echo(caution, err=as_json)
@@ -464,9 +472,11 @@ def cautions(measurements: "Sequence[Measurement]") -> list[str]:
     from remask.evaluation.exact import sampler_in_words
     from remask.evaluation.levels import NAME, level_warnings
     from remask.evaluation.mauve import mauve_caution
+    from remask.evaluation.thoughts import thought_sentences
 
     said = level_warnings([measurement for measurement in measurements if measurement.name == NAME])
     said += geometry_warnings(measurements) + gap_sentences(measurements)
+    said += thought_sentences(measurements)
     said += sampler_in_words(measurements) + sentence_cautions(measurements)
     said += reasoning.reasoning_cautions(measurements)
     return said + [words for m in measurements if m.name == "mauve" and (words := mauve_caution(m)) is not None]

@@ -59,6 +59,36 @@ def level_table(measurements: "Sequence[Measurement]") -> str:
     return "\n".join(aligned([header, *rows], left=(0, 6)))
 
 
+def thought_table(measurements: "Sequence[Measurement]") -> str:
+    """One line a range of t, the errors and accuracies there beside trivial ones; then all other figures."""
+    from remask.evaluation.thoughts import BY_LEVEL, FILTER, NEAREST, ZERO
+
+    levels: dict[str, dict[str, Measurement]] = {}
+    for m in measurements:
+        if m.name in BY_LEVEL:
+            levels.setdefault(f"{m.protocol['t_low']:.3f}–{m.protocol['t_high']:.3f}", {})[m.name] = m
+    header = ["t", "clean error", ZERO, FILTER, "skill", "± s.e.", "tokens right", "± s.e.", NEAREST, "gain", ""]
+    rows = [
+        [
+            times,
+            number(found["clean_error"].value),
+            *(number(found["clean_error"].trivial[name]) for name in (ZERO, FILTER)),
+            *_with_error(found["skill"]),
+            *_with_error(found["token_accuracy"]),
+            number(found["token_accuracy"].trivial[NEAREST]),
+            number(found["rounding_gain"].value),
+            "" if found["skill"].value > 0 else "← no skill",
+        ]
+        for times, found in levels.items()
+    ]
+    rest = [m for m in measurements if m.name not in BY_LEVEL]
+    return "\n".join(aligned([header, *rows], left=(0, 10))) + "\n\n" + concept_table(rest)
+
+
+def _with_error(measurement: "Measurement") -> list[str]:
+    return [number(measurement.value), "" if measurement.stderr is None else number(measurement.stderr)]
+
+
 def predictor_label(name: str) -> str:
     """A trivial predictor's name, with the uniform and the unigram of tokens told from those of bytes."""
     return {"uniform": "token uniform", "unigram": "token unigram"}.get(name, name)

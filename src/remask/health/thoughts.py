@@ -4,7 +4,7 @@ They look at the training loss beside the trivial values that the objective know
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from statistics import fmean
 
 from remask.health.evidence import SPOKEN, Evidence, Record, number
@@ -15,6 +15,8 @@ LINES = 10
 AT_ZERO = 0.02
 """A loss that lies below what predicting zero gets by less than this share of it is that of who predicts zero."""
 _NORMAL = 1.96
+_SURE = 3.0
+"""Standard errors by which a gain is one, of ten that are looked at."""
 _ZERO, _FILTER = "zero", "linear filter"
 
 
@@ -70,8 +72,10 @@ def _no_skill_at(evidence: Evidence) -> list[Finding]:
 
 def _only_rounding(evidence: Evidence) -> list[Finding]:
     """A network that names no more tokens than the vector nearest to its input does, at any time."""
-    gains = _values(evidence.levels, "rounding_gain")
-    if not gains or any(value > 0 for value in gains):
+    records = [record for record in evidence.levels if record.get("name") == "rounding_gain"]
+    gains = [number(record.get("value")) for record in records]
+    errors = [number(record.get("stderr")) for record in records]
+    if not gains or any(gain > _SURE * (error or 0.0) for gain, error in zip(gains, errors, strict=True)):
         return []
     return [
         Finding(
@@ -103,10 +107,6 @@ def _unread_question(evidence: Evidence) -> list[Finding]:
             remedy="network.question=shown, a narrower latent, objective.time_exponent below 1, longer training",
         )
     ]
-
-
-def _values(records: Sequence[Record], name: str) -> list[float]:
-    return [number(record.get("value")) for record in records if record.get("name") == name]
 
 
 def _range(record: Record) -> str:

@@ -25,6 +25,7 @@ from remask.judgement.reconstruction import (
 )
 from remask.judgement.samples import Yardstick, check_samples, draw_for_judging, open_yardstick
 from remask.judgement.text import JudgedText
+from remask.judgement.thoughts import check_thoughts, judge_thoughts
 from remask.model import Model
 
 Check = Callable[[Model, Recipe, JudgedText], None]
@@ -56,7 +57,7 @@ def tasks(
     """All tasks by name.
 
     Args:
-        levels: of noise, for `levels`.
+        levels: of noise, for `levels` and `thought`.
         judge: for `judged`.
         features: for `mauve`.
         reveal: the order of revealing, for `exact-likelihood`; None for each recipe's own.
@@ -81,6 +82,7 @@ def tasks(
         **{name: replace(task, check=_behind(check_likelihood, task.check)) for name, task in of_likelihoods.items()},
         **{name: replace(task, check=_behind(check_draws, task.check)) for name, task in of_samples.items()},
         "concepts": Task(check=concepts.check, measure=concepts.measure),
+        "thought": Task(check=check_thoughts, measure=partial(judge_thoughts, levels=levels)),
         "reconstruction": Task(check=check_reconstruction, measure=judge_reconstruction),
     }
 

@@ -1,5 +1,6 @@
 """How a training went: gradients, alarms, and what its objective tells of itself beside targets and chance."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ MEDIAN_OVER = 21
 _MOST_PANELS = 16
 _LOG_FROM = 30.0  # the ratio of largest to smallest gradient from which the axis is logarithmic
 _DRAWN_ELSEWHERE = {"kind", "step", "loss", "bits_per_byte", "nats_per_token", "tokens", "seconds", "gradient_norm"}
+_NOT_DRAWN = ("skill_of_zero", "worst_skill")
+"""What figures begin with that say again what skill by ranges of t does."""
 _SUFFIXES = ("_chance", "_trivial", "_target", "_even")
 
 
@@ -27,12 +30,14 @@ class Group:
         names: the figures, as metrics.jsonl has them, with their words.
         levels: (words, value) of what they stand beside at all times.
         target: the recipe's key that gives the value they are steered to, or empty.
+        lowest: what is below is drawn there, so that it does not flatten the rest.
     """
 
     title: str
     names: Mapping[str, str]
     levels: tuple[tuple[str, float], ...] = ()
     target: str = ""
+    lowest: float = -math.inf
 
 
 _GROUPS = (
@@ -65,6 +70,12 @@ _GROUPS = (
         names={"expert_load": "busiest", "expert_load_even": "if evenly used"},
     ),
     Group(title="error of undone activations, as a share", names={"inversion_error": ""}, levels=(("exact", 0.0),)),
+    Group(
+        title="skill over a linear filter (below −1 drawn there)",
+        names={f"skill_t{k}": f"t{k}{' (cleanest)' if k == 0 else ''}" for k in range(5)},
+        levels=(("linear filter", 0.0),),
+        lowest=-1.0,
+    ),
     Group(title="learning rate", names={"learning_rate": ""}),
     Group(title="tokens per second", names={"tokens_per_second": ""}),
 )
@@ -141,7 +152,11 @@ def _group_panel(group: Group, found: Mapping[str, Points], recipe: Mapping[str,
     several = sum(not name.endswith(_SUFFIXES) for name in present) > 1
     looks = LOOKS if several else [PLAIN] * len(present)
     lines = [
-        Line(name=words, points=thinned(found[name]), look=BESIDE if name.endswith(_SUFFIXES) else look)
+        Line(
+            name=words,
+            points=thinned(_from(found[name], group.lowest)),
+            look=BESIDE if name.endswith(_SUFFIXES) else look,
+        )
         for (name, words), look in zip(present.items(), looks, strict=False)
     ]
     target = number(_at(recipe, group.target)) if group.target else None
@@ -149,9 +164,13 @@ def _group_panel(group: Group, found: Mapping[str, Points], recipe: Mapping[str,
     return Panel(title=group.title, x_label="step", lines=lines, levels=levels)
 
 
+def _from(points: Points, lowest: float) -> list[tuple[float, float]]:
+    return [(step, max(value, lowest)) for step, value in points]
+
+
 def _unknown(found: Mapping[str, Points]) -> list[Group]:
     """A group for each figure that has none yet, together with its chance, trivial value or target."""
-    rest = [name for name in found if name not in _DRAWN_ELSEWHERE and name not in _KNOWN]
+    rest = [name for name in found if name not in (*_DRAWN_ELSEWHERE, *_KNOWN) and not name.startswith(_NOT_DRAWN)]
     company = {name for name in rest if name.endswith(_SUFFIXES) and re.sub(r"_[a-z]+$", "", name) in rest}
     groups = []
     for name in rest:

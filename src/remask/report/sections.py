@@ -18,12 +18,14 @@ from remask.report.settings import (
     step_panels,
 )
 from remask.report.tables import Table, table_of
+from remask.report.thoughts import other_figures, thought_panels, thought_pivot, thought_sentences
 
 _HEADINGS = {
     "likelihood": "Likelihood",
     "exact-likelihood": "Exact likelihood of named samplers",
     "levels": "Loss by noise level",
     "concepts": "Concepts",
+    "thought": "Thought",
     "quality": "Sample quality",
     "reconstruction": "Reconstruction",
     "judged": "Judged by another model",
@@ -56,6 +58,7 @@ class Section:
         note: the caption below them.
         table: its measurements, a row each, or None.
         pivot: the same with a row a setting, or None.
+        rest: measurements that have no setting, below the pivot, or None.
         missing: what is said where there is no measurement.
     """
 
@@ -64,6 +67,7 @@ class Section:
     note: str = ""
     table: Table | None = None
     pivot: Pivot | None = None
+    rest: Table | None = None
     missing: str = ""
 
 
@@ -125,10 +129,27 @@ def _concepts(task: str, evaluations: Sequence[Record]) -> Section:
     )
 
 
+def _thought(task: str, evaluations: Sequence[Record]) -> Section:
+    panels = thought_panels(evaluations)
+    note = (
+        "Skill 0 is what the best multiple of the noisy vector gets without having learned anything. Nearest vector: "
+        "the token whose vector lies nearest to the noisy one. Bars: one standard error."
+    )
+    return Section(
+        heading=_HEADINGS[task],
+        svgs=drawn(panels, name=task),
+        note=" ".join([*thought_sentences(evaluations), *([note] if panels else []), outside(panels)]).strip(),
+        pivot=thought_pivot(evaluations),
+        rest=table_of(other_figures(evaluations), task=task),
+        table=table_of(evaluations, task=task),
+    )
+
+
 _BUILDERS: Mapping[str, Callable[[str, Sequence[Record]], Section]] = {
     "levels": _levels,
     "steps": _steps,
     "concepts": _concepts,
+    "thought": _thought,
 }
 
 
