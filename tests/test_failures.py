@@ -13,6 +13,7 @@ from cases import CASES
 SMALLER = ("network.width=32", "network.layers=1", "training.batch_size=8", "training.optimizer=adamw")
 SHORTER = {
     "float16": ("training.steps=8", *SMALLER),
+    "float16_thought": ("training.steps=8", *SMALLER),
     "pinned": ("training.steps=104",),
     "silent": ("training.steps=12",),
     "one_token": ("training.steps=100", "training.learning_rate=1e-2", *SMALLER),
@@ -20,6 +21,7 @@ SHORTER = {
     "mask_gap": ("training.steps=120", "training.learning_rate=3e-2", "objective.replacements=uniform", *SMALLER),
 }
 SAID = {
+    "float16_thought": [r"step [2-5]: non-finite (loss|gradient): .*weights in float16, where AdamW's eps"],
     "float16": [r"step [2-5]: non-finite (loss|gradient): .*weights in float16, where AdamW's eps"],
     "pinned": [
         r"step 5: no gradient: .*exactly 0 at 5 steps.*two zero-initialised layers in series",

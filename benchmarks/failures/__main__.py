@@ -1,4 +1,4 @@
-"""Six failures that text-diffusion projects have had, made again on a small scale, and what the monitor says.
+"""Seven failures that text-diffusion projects have had, made again on a small scale, and what the monitor says.
 
 Each failure is trained by remask's own loop under its own monitor, with the policies of the recipe; then the same
 recipe is mended and trained again. Printed are the monitor's messages, and figures of both. The text is a licence of

@@ -50,10 +50,15 @@ def in_float16(inner: Objective, network: Any, batch: Batch, generator: torch.Ge
         return inner(network, batch, generator=generator)
 
 
+IN_FLOAT16 = (
+    *("training.steps=40", "training.optimizer=adamw", "training.learning_rate=3e-2", "training.warmup_ratio=0"),
+    "training.batch_size=16",
+)
+
+
 def float16(folder: Path, *changes: str) -> Case:
     """AdamW keeps squared gradients in the weights' own precision, where those below 6e-8 are 0."""
-    keys = ("training.steps=40", "training.optimizer=adamw", "training.learning_rate=3e-2", "training.warmup_ratio=0")
-    half, single = (materials(folder, "mdlm", *keys, "training.batch_size=16", *changes) for _ in range(2))
+    half, single = (materials(folder, "mdlm", *IN_FLOAT16, *changes) for _ in range(2))
     half.model.network.half()
     return Case(
         what="weights in float16, trained by AdamW without loss scaling",
@@ -61,6 +66,24 @@ def float16(folder: Path, *changes: str) -> Case:
         failed=trained(half, objective=Wrapped(half.model.objective, in_float16)),
         mending="weights in float32, the same arithmetic in float16",
         mended=trained(single, objective=Wrapped(single.model.objective, in_float16)),
+    )
+
+
+def float16_thought(folder: Path, *changes: str) -> Case:
+    """The same with a network that denoises thoughts: what turns NaN into 0 there goes on, and predicts zero."""
+    keys = (*IN_FLOAT16, "data.source=arithmetic", "data.length=36", "data.max_documents=400", *changes)
+    half, single = (materials(folder, "thought-arithmetic", *keys) for _ in range(2))
+    half.model.network.half()
+    runs = [
+        trained(each, objective=Wrapped(each.model.objective, in_float16), trivial=each.trivial)
+        for each in (half, single)
+    ]
+    return Case(
+        what="a network of thoughts in float16, trained by AdamW without loss scaling",
+        kinds=("non_finite",),
+        failed=runs[0],
+        mending="weights in float32, the same arithmetic in float16",
+        mended=runs[1],
     )
 
 
@@ -259,6 +282,7 @@ def mask_gap(folder: Path, *changes: str) -> Case:
 
 CASES: Mapping[str, Callable[..., Case]] = {
     "float16": float16,
+    "float16_thought": float16_thought,
     "pinned": pinned,
     "silent": silent,
     "one_token": one_token,
