@@ -3,9 +3,9 @@
 Out of a folder as `remask evaluate --sentences FOLDER` reads it: the positive pairs of each task's training split (of
 STS-B and SICK those of a degree of at least 4), the entailments of snli/dev.tsv and the pairs of
 qqp_paraphrase/valid.tsv where they are there. Every pair that stands in a split which is not trained on (dev, test;
-dev is trained on where there is no train, as `evaluate` does) is left out, whatever its order, case and spaces. The
-two sides are given in a random order. With --neighbours, N pairs of neighbouring sentences of a plain text file (one
-paragraph a line) come on top.
+dev is trained on where there is no train, as `evaluate` does) is left out, whatever its order, case and punctuation,
+and a pair that stands in several sources is given once. The two sides are given in a random order. With --neighbours,
+N pairs of neighbouring sentences of a plain text file (one paragraph a line) come on top.
 
 Written are OUT/train.jsonl and OUT/valid.jsonl (500 of the pairs), {"a": …, "b": …} a line, and counts are printed.
 
@@ -30,14 +30,15 @@ SAME_FROM = 4.0
 """The degree from which a pair of STS-B or SICK counts as the same."""
 POSITIVE = frozenset({"1", "entailment"})
 VALIDATION = 500
+_WORD = re.compile(r"\w+")
 _SENTENCE = re.compile(r'(?<=[.!?]) (?=[A-Z"])')
 
 Pair = tuple[str, str]
 
 
 def key(pair: Pair) -> tuple[str, ...]:
-    """What two pairs share that say the same: their words, whatever their order, case and spaces."""
-    return tuple(sorted(" ".join(sentence.casefold().split()) for sentence in pair))
+    """What two pairs share that say the same: their words, whatever their order, case and punctuation."""
+    return tuple(sorted(" ".join(_WORD.findall(sentence.casefold())) for sentence in pair))
 
 
 def positive(task: SentenceTask, label: str) -> bool:
@@ -110,14 +111,18 @@ def main() -> None:
         parser.error(str(error))
     pairs: list[Pair] = []
     counts: Counter[str] = Counter()
+    seen: set[tuple[str, ...]] = set()
     for source, own in sources.items():
-        for pair in dict.fromkeys(own):
+        for pair in own:
             if key(pair) in held:
                 counts["left out: in another split"] += 1
+            elif key(pair) in seen:
+                counts["left out: given already"] += 1
             elif max(len(side.split()) for side in pair) > args.words:
                 counts["left out: too long"] += 1
             else:
                 counts[source] += 1
+                seen.add(key(pair))
                 pairs.append(pair if draw.random() < 0.5 else pair[::-1])
     draw.shuffle(pairs)
     if len(pairs) <= VALIDATION:

@@ -14,13 +14,14 @@ def write(path: Path, header: str, rows: list[str]) -> None:
 
 
 def test_positive_training_pairs_are_written_but_for_those_that_stand_in_another_split(tmp_path):
-    """Whatever their order, case and spaces there; negative pairs and long sentences are left out too."""
+    """Whatever their order, case and punctuation there; each pair once, and no negative pair or long sentence."""
     data, out = tmp_path / "data", tmp_path / "out"
     pairs, scores = "sentence1\tsentence2\tlabel", "sentence1\tsentence2\tscore"
     same = [f"question {k} here\tthe {k}th question\t1" for k in range(600)]
     held = ["A cat sat\ta dog  ran\t1", "never\tthe same\t0"]
-    write(data / "qqp" / "dev.tsv", pairs, [*same, *held, f"short\t{'long ' * 50}\t1"])
-    write(data / "qqp" / "test.tsv", pairs, ["a dog ran\ta CAT sat\t0"])
+    again = ["The 7th question?\tQuestion 7 here!\t1"]
+    write(data / "qqp" / "dev.tsv", pairs, [*same, *again, *held, f"short\t{'long ' * 50}\t1"])
+    write(data / "qqp" / "test.tsv", pairs, ["a dog, ran\ta CAT sat.\t0"])
     write(data / "stsb" / "train.tsv", scores, ["up\thigh\t4.2", "up\tdown\t3.8"])
     write(data / "stsb" / "test.tsv", scores, ["x\ty\t5"])
     done = subprocess.run([sys.executable, SCRIPT, data, out], capture_output=True, text=True, check=True)
@@ -29,6 +30,7 @@ def test_positive_training_pairs_are_written_but_for_those_that_stand_in_another
         "qqp": 600,
         "stsb": 1,
         "left out: in another split": 1,
+        "left out: given already": 1,
         "left out: too long": 1,
         "train": 101,
         "valid": 500,
