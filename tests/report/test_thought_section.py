@@ -32,6 +32,7 @@ def test_skill_and_accuracy_are_drawn_over_time_beside_what_needs_no_network():
     skill, error, accuracy = thought_panels(thought(0.8, 0.4))
     assert [line.points for line in skill.lines] == [[(0.25, 0.8), (0.75, 0.4)]]
     assert skill.levels == [("linear filter", 0.0)]
+    assert skill.outside == []
     assert {line.name: line.points[0][1] for line in error.lines} == pytest.approx(
         {"predict zero": 1.0, "linear filter": 0.5, "this run": 0.1}
     )

@@ -82,6 +82,7 @@ def _skill(rows: Sequence[Record]) -> Panel | None:
         x_label=_TIME,
         lines=[Line(name="", points=points, errors=errors, look=PLAIN)],
         levels=[("linear filter", 0.0)],
+        frame=(min(0.0, *(value for _, value in points)) - 0.05, 1.05),  # the filter's is never outside
     )
 
 
