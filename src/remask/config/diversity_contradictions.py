@@ -58,7 +58,8 @@ def wanted_decoder(recipe: Recipe) -> Iterator[Contradiction]:
     weight = objective.reconstruction_weight if isinstance(objective, ConceptContrastiveSpec) else None
     if network.decoder != "none":
         if weight == 0:
-            but, give = "nothing would train the decoder", "network.decoder=none"
+            but = "nothing would train the decoder"
+            give = "network.decoder=none, or objective.reconstruction_weight=0.1"
             keys = ("objective.reconstruction_weight", "network.decoder")
             yield clash(*keys, given=network.decoder, but=but, give=give)
         return
