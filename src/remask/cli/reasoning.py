@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from remask.data.splits import Split
     from remask.evaluation.measurement import Measurement
     from remask.reasoning_tasks.exams import Exam
     from remask.reasoning_tasks.measuring import Examinee
@@ -47,6 +48,8 @@ OPTIONS: dict[str, Any] = {
 """Options that reasoning tasks alone read."""
 EVERY = 10.0
 """Seconds between two lines on how many questions are answered."""
+
+_HELD_OUT: "Mapping[str, Split]" = {"validation": "validation", "test": "test"}
 
 Recorded = Callable[..., "AbstractContextManager[OpenEvaluation]"]
 
@@ -93,12 +96,13 @@ def plan_reasoning(
     from remask.reasoning_tasks.exams import exam_of, open_splits
     from remask.reasoning_tasks.tasks import reasoning_task
 
+    wanted = None if split is None else _HELD_OUT[split]
     exams = []
     for name in names:
         task = reasoning_task(name)
         splits = open_splits(task, place=options["reasoning"], cache=cache_home())
-        wanted, drawn = {"wanted": split, "limit": options["reasoning_limit"]}, {"shots": options["shots"] or 0}
-        exams.append(exam_of(task, splits, **wanted, **drawn, seed=seed))
+        limit, shots = options["reasoning_limit"], options["shots"] or 0
+        exams.append(exam_of(task, splits, wanted=wanted, limit=limit, shots=shots, seed=seed))
     return Plan(exams=tuple(exams), rival=rival)
 
 
