@@ -108,16 +108,17 @@ class ThoughtDenoiser:
     ) -> Estimate:
         readout, rows = self.objective.readout, free.nonzero()[:, 0]
         before = before if self.objective.memory else None
+        told = t.clamp_min(self.objective.diffusion.t_min)  # the network has learned of no less noise
         ids = self.prompt.ids
         if not self.guidance or not bool(self.prompt.fixed.any()):
-            said = ask(self.model, z, t, ids=ids, free=free, before=before)
+            said = ask(self.model, z, told, ids=ids, free=free, before=before)
             return readout.reshaped(readout.read(said, z[free], t[rows], vectors), vectors, self.transform)
         blind = torch.where(free, ids, self.model.mask_id)
         twice = None if before is None else torch.cat([before, before])
         said = ask(
             self.model,
             torch.cat([z, z]),
-            torch.cat([t, t]),
+            torch.cat([told, told]),
             ids=torch.cat([ids, blind]),
             free=torch.cat([free, free]),
             before=twice,

@@ -103,6 +103,43 @@ def test_a_network_without_memory_is_told_of_no_estimate():
     assert think(model, blank_prompt(2, 2), steps=3).ids.shape == (2, 2)
 
 
+def test_a_network_with_memory_is_told_of_the_last_estimate_and_of_no_time_that_it_has_not_learned():
+    law, table = random_law(*TOKENS), random_table(4).float()
+    told, estimates = [], []
+
+    class Watched(Knowing):
+        def forward(self, z, t, *, before, **rest):
+            told.append((t.tolist(), before))
+            said = super().forward(z, t, before=before, **rest)
+            estimates.append(said.softmax(-1) @ table)
+            return said
+
+    model = thought_model(Watched(law.float(), table), objective(t_min=0.3))
+    think(model, blank_prompt(2, 2), steps=5)
+    assert [times for times, _ in told] == [[pytest.approx(t)] * 2 for t in (1.0, 0.8, 0.6, 0.4, 0.3)]
+    assert told[0][1] is None
+    for (_, before), estimate in zip(told[1:], estimates, strict=False):
+        torch.testing.assert_close(before.flatten(0, 1), estimate, atol=1e-5, rtol=1e-5)
+
+
+def test_guidance_raises_what_the_question_makes_likelier():
+    network = shaken(thought_network())
+    model, prompt = thought_model(network, objective()), pair_prompt(question_rows())
+    z = torch.randn(3, 10, 4, generator=keyed_generator(1, "z"))
+    t, free = torch.full((3,), 0.5, dtype=torch.float64), ~prompt.fixed
+    denoiser = ThoughtDenoiser(model=model, prompt=prompt, guidance=1.5, transform=AS_IS)
+    with torch.no_grad():
+        found = denoiser.clean(z, t, before=None)[free]
+        given, dropped = (
+            network(z, t, ids=ids, noisy=free, segments=torch.ones_like(ids), positions=free).double()
+            for ids in (prompt.ids, prompt.ids.masked_fill(prompt.fixed, MASK))
+        )
+        p = [said[:, torch.arange(said.shape[1]) != MASK].softmax(-1) for said in (given, dropped)]
+        due = p[0] ** 2.5 / p[1] ** 1.5
+        kept = network.codec.vectors()[torch.arange(given.shape[1]) != MASK].double()
+    torch.testing.assert_close(found.double(), due / due.sum(-1, keepdim=True) @ kept, atol=1e-5, rtol=1e-4)
+
+
 def test_answers_are_written_greedily_up_to_their_ends():
     model = thought_model(shaken(thought_network()), objective(answers=ANSWERS))
     prompt = pair_prompt(question_rows())
