@@ -58,6 +58,31 @@ CLASHES = [
         "objective.answer_noise=0.3",
     ),
     (
+        [
+            "thought-arithmetic",
+            "network.embeddings=cpu",
+            "network.kind=thought_pretrained",
+            "network.name=some/model",
+            "network.adaptation=lora",
+            "network.latent=own",
+            "network.latent_width=null",
+            "tokenizer.kind=huggingface",
+            "tokenizer.name=some/model",
+        ],
+        "network.embeddings: cpu given, but network.latent=own reads the whole table on the device at every step; give "
+        "network.embeddings=device, or network.latent=learned",
+    ),
+    (
+        ["thought-naive", "process.noise=square_root"],
+        "process.noise: square_root given, but no signal is left at t = 1, and an estimate from the noise "
+        "(objective.loss=noise) divides by it; give process.noise=linear",
+    ),
+    (
+        ["thought-arithmetic", "training.batch_size=4"],
+        "objective.answer_share: 0.125 given, but of training.batch_size=4 rows that is none, and no answer would ever "
+        "be written; give objective.answer_share=0.25 or more",
+    ),
+    (
         ["thought-arithmetic", "training.parallel=fsdp"],
         "training.parallel: fsdp given, but the table of token vectors is read outside of the network, whole; give "
         "training.parallel=ddp",

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from remask.config.clash import Contradiction, clash
-from remask.config.schema import LatentTableSpec, Recipe, ThoughtObjectiveSpec
+from remask.config.schema import AdaptedSpec, LatentTableSpec, Recipe, ThoughtObjectiveSpec
 from remask.config.schema.text import TASKS
 
 LATENT_SAMPLERS = ("ddim", "ddpm", "heun")
@@ -73,6 +73,15 @@ def _loss(recipe: Recipe) -> Iterator[Contradiction]:
         yield clash(
             "objective.loss", "objective.weighting", given=spec.weighting, but=but, give="objective.weighting=own"
         )
+    process = recipe.process
+    if spec.loss == "noise" and network.readout != "tokens" and getattr(process, "noise", None) == "square_root":
+        but = "no signal is left at t = 1, and an estimate from the noise (objective.loss=noise) divides by it"
+        yield clash("objective.loss", "process.noise", given="square_root", but=but, give="process.noise=linear")
+    rows = recipe.training.batch_size
+    if spec.answer_weight and spec.answer_share * rows < 1:
+        but = f"of training.batch_size={rows} rows that is none, and no answer would ever be written"
+        keys, give = ("training.batch_size", "objective.answer_share"), f"objective.answer_share={1 / rows:g} or more"
+        yield clash(*keys, given=f"{spec.answer_share:g}", but=but, give=give)
     if spec.answer_weight and spec.answer_noise <= spec.t_min:
         but = f"it must lie above objective.t_min={spec.t_min:g}"
         keys = ("objective.t_min", "objective.answer_noise")
@@ -85,13 +94,18 @@ def _loss(recipe: Recipe) -> Iterator[Contradiction]:
 
 
 def _table(recipe: Recipe) -> Iterator[Contradiction]:
-    """The width of the table of vectors."""
+    """What is asked of the table of vectors where it is the network's own embedding."""
     network = recipe.network
-    if not isinstance(network, LatentTableSpec) or network.latent != "own" or network.latent_width is None:
+    if not isinstance(network, LatentTableSpec) or network.latent != "own":
         return
-    but = "network.latent=own has the width of the embedding"
-    give = "network.latent_width=null"
-    yield clash("network.latent", "network.latent_width", given=network.latent_width, but=but, give=give)
+    if network.latent_width is not None:
+        but = "network.latent=own has the width of the embedding"
+        give = "network.latent_width=null"
+        yield clash("network.latent", "network.latent_width", given=network.latent_width, but=but, give=give)
+    if isinstance(network, AdaptedSpec) and network.embeddings == "cpu":
+        but = "network.latent=own reads the whole table on the device at every step"
+        give = "network.embeddings=device, or network.latent=learned"
+        yield clash("network.latent", "network.embeddings", given="cpu", but=but, give=give)
 
 
 def _hidden(recipe: Recipe) -> Iterator[Contradiction]:

@@ -45,7 +45,8 @@ def build_pretrained_thought(
         backbone = open_trunk(spec, tokenizer, places=length, length=recipe.data.length, device=device)
     else:
         backbone = rebuild_backbone(architecture)
-    trunk = PretrainedTrunk(backbone, mask_id=tokenizer.mask_id, reads_masks=bool(recipe.training.prompt_dropout))
+    masks = bool(recipe.training.prompt_dropout) or spec.question == "hidden"
+    trunk = PretrainedTrunk(backbone, mask_id=tokenizer.mask_id, reads_masks=masks)
     start = start_token(backbone.config, tokenizer)
     network = around(trunk, recipe, spec, tokenizer, start_id=start).to(device)
     if opened:

@@ -35,7 +35,11 @@ class ThoughtObjectiveSpec(Section):
     )
     t_min: float = Field(default=1e-3, gt=0, lt=1, description="the smallest time that is learned or judged")
     self_conditioning: float = Field(
-        default=0.5, ge=0, le=1, description="share of the steps in which the network reads its own first estimate"
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="share of the steps in which the network reads its own first estimate; below 1: it must also learn "
+        "to make one",
     )
     answer_weight: float = Field(
         default=0.0, ge=0, le=100, description="weight of writing the answer from left to right behind the thought"
