@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pretrained_models import MIXTURES, tiny_mixture, write_mixture
+from pretrained_models import MIXTURES, tiny_mixture, tiny_model, write_mixture
 from remask.backbones.costs import forward_flops, training_flops
 from remask.backbones.layouts import skeleton
 from remask.backbones.memory import Wish, demands, layer_numbers, savings, total
@@ -70,6 +70,21 @@ def test_the_published_mixture_has_its_published_size_and_fits_16_gb(published):
 def test_left_whole_the_published_mixture_needs_what_no_card_of_16_gb_has(published):
     whole = demands(published, Wish(compute=torch.float16, quantisation="none", embeddings="device"))
     assert sum(part.bytes for part in whole if part.exact and part.of == "weights") > 4 * 14_315_784_192
+
+
+def test_a_table_that_reads_and_writes_is_counted_once_unless_one_of_the_two_stays_behind():
+    tied = tiny_model("qwen2")
+    numbers = sum(p.numel() for p in tied.parameters())
+    table = tied.get_input_embeddings().weight.numel()
+    wish = replace(TINY, quantisation="none", embeddings="device", rank=0)
+
+    def weights(wish):
+        return sum(p.bytes for p in demands(skeleton(tied.config), wish) if p.exact and p.of == "weights")
+
+    buffers = sum(b.numel() for b in tied.buffers())
+    assert weights(wish) == 4 * (numbers + buffers)
+    adapters = next(p.bytes for p in demands(skeleton(tied.config), TINY) if p.name == "adapters")
+    assert weights(replace(wish, rank=4, embeddings="cpu")) == 4 * (numbers + buffers + table) + adapters
 
 
 def test_a_published_configuration_is_one_of_the_library():

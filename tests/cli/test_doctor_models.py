@@ -53,6 +53,7 @@ def test_json_is_one_object_a_line_with_the_verdict_last(tmp_path):
     ("arguments", "words"),
     [
         (["--memory", "much"], "--memory much: write for example 16GB"),
+        (["--memory", "16"], "--memory 16 would be so many bytes: write for example 16GB or 16GiB"),
         (["--precision", "fp8"], "--precision fp8: valid are fp16, bf16, float32"),
         (["--quantisation", "int8"], "--quantisation int8: valid are nf4, none"),
         (["--lora-rank", "0"], "those in 4 bits are frozen"),
@@ -65,9 +66,9 @@ def test_mistakes_are_one_line(arguments, words):
 
 
 def test_sizes_are_read_in_powers_of_ten_and_of_two():
-    assert [read_size(text) for text in ("16GB", "15.5 GiB", "1000", "2mib")] == [
+    assert [read_size(text) for text in ("16GB", "15.5 GiB", "1000000000", "2mib")] == [
         16 * 10**9,
         int(15.5 * 2**30),
-        1000,
+        10**9,
         2 * 2**20,
     ]

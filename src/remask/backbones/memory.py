@@ -118,6 +118,8 @@ def _held(model: Any, wish: Wish) -> list[Holding]:
     ours = wish.quantisation == "nf4" and layout_of(model.config) is not None
     compute, tables = (wish.compute, stored_dtype(model.config)) if ours else (torch.float32, torch.float32)
     held = list(holdings(model, compute=compute, tables=tables, embeddings=wish.embeddings))
+    if getattr(model.config, "tie_word_embeddings", False) and not ours and wish.embeddings == "device":
+        held = [holding for holding in held if holding.component != "head"]  # one table, counted as embeddings
     if wish.quantisation == "none":
         held = [replace(holding, dtype=holding.dtype or torch.float32) for holding in held]
     return held

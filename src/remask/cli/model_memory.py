@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from remask.backbones.memory import Demand, Wish
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_LEAST = 10**6
+"""Bytes below which a number without a unit is taken for a forgotten one."""
 _PRECISIONS = ("fp16", "bf16", "float32")
 
 
@@ -22,11 +24,13 @@ def read_size(text: str) -> int:
     """Bytes of `16GB`, `15.5GiB` or a plain number.
 
     Raises:
-        UserError: when it is none of them.
+        UserError: when it is none of them, or a number so small that its unit was forgotten.
     """
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", text.strip())
     if match is None or match[2].upper() not in _UNITS or not float(match[1]):
         raise UserError(f"--memory {text}: write for example 16GB or 15GiB")
+    if not match[2] and float(match[1]) < _LEAST:
+        raise UserError(f"--memory {text} would be so many bytes: write for example {match[1]}GB or {match[1]}GiB")
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
