@@ -177,7 +177,9 @@ class ThoughtNetwork(nn.Module):
 
         A z and c(t) each get the spread of the trunk's embeddings.
         """
-        table: Tensor = self.trunk.embedding.weight.float()  # pyright: ignore[reportAttributeAccessIssue]
+        weight = self.trunk.embedding.weight
+        assert isinstance(weight, Tensor)
+        table = weight.float()
         spread, fan_in = float(table.std(0).square().mean().sqrt()), self.codec.width
         nn.init.normal_(self.read.weight, std=spread * fan_in**-0.5, generator=generator)
         self.read.bias.copy_(table.mean(0))
@@ -186,6 +188,7 @@ class ThoughtNetwork(nn.Module):
         if self.time is not None and self.modulation is not None:
             first, last = self.time.mlp[0], self.time.mlp[2]
             for layer, scale in ((first, 1.0), (last, spread)):
+                assert isinstance(layer, nn.Linear)
                 nn.init.normal_(layer.weight, std=scale * layer.in_features**-0.5, generator=generator)
                 nn.init.zeros_(layer.bias)
             nn.init.zeros_(self.modulation.weight)
