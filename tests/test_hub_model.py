@@ -188,6 +188,23 @@ def test_transformers_reads_and_writes_the_same_ids(tmp_path, tokenizer):
     ]
 
 
+def test_a_tokenizer_in_lower_case_stays_one_and_gives_the_same_ids(tmp_path):
+    lower = train_bpe([TEXT * 3, "the cat and the hat"], vocab_size=300, lowercase=True)
+    transformers_tokenizer(lower, length=LENGTH).save_pretrained(tmp_path / "saved")
+    found = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    for text in (TEXT, "The CAT And The Hat", "ÄÖ ΟΔΟΣ"):
+        assert found(text)["input_ids"] == lower.encode(text).ids.tolist()
+    assert found.decode(found("The CAT")["input_ids"]) == "the cat"
+    assert found("<|mask|>")["input_ids"] == [lower.mask_id]
+
+
+def test_a_model_without_a_decoder_is_not_asked_to_write():
+    network = {"kind": "concept", "width": 16, "heads": 2, "layers": 1, "concepts": 2, "decoder": "none"}
+    objective = {"kind": "concept_contrastive", "views": "dropped", "reconstruction_weight": 0}
+    with pytest.raises(UserError, match="has no decoder"):
+        tiny_model(tiny_recipe(network=network, objective=objective)).generate(ids("a cat"))
+
+
 def test_a_character_outside_the_alphabet_is_an_error_and_not_dropped():
     with pytest.raises(Exception, match="UNK"):
         transformers_tokenizer(character_tokenizer(["ab"]), length=LENGTH)("abc")

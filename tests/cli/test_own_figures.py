@@ -5,6 +5,7 @@ import shutil
 import pytest
 from command import TINY, newest, refused, succeeds
 
+from remask.cli.sample import refuse_without_likelihood
 from remask.config.load import load_recipe
 from remask.errors import UserError
 from remask.health import verdict
@@ -63,6 +64,12 @@ def test_tasks_of_likelihoods_and_samples_are_refused(tsdae, task) -> None:
 
 def test_samples_are_refused_in_one_line(tsdae) -> None:
     assert "draws none of its own" in refused("sample", "last")
+
+
+def test_a_model_without_a_decoder_is_not_said_to_write_anything() -> None:
+    """Nor to have reconstructions to look at."""
+    with pytest.raises(UserError, match="compares texts and writes none"):
+        refuse_without_likelihood(load_recipe("concept-sentences", ["data.source=python-docs"]))
 
 
 def test_a_model_with_a_likelihood_is_not_judged_by_reconstruction(trained) -> None:

@@ -67,6 +67,11 @@ def refuse_without_likelihood(recipe: "Recipe") -> None:
     from remask.config.words import draws_text
     from remask.errors import UserError
 
+    if getattr(recipe.network, "decoder", None) == "none":
+        raise UserError(
+            "network.decoder=none: this model compares texts and writes none. Judge it with remask evaluate, or give a "
+            "run of recipe concept-diffusion"
+        )
     if not draws_text(recipe):
         raise UserError(
             f"objective {recipe.objective.kind} writes texts again that it is told of, and draws none of its own. "

@@ -222,6 +222,11 @@ class RemaskForDiffusion(PreTrainedModel):
         Raises:
             UserError: for what does not fit this model.
         """
+        if getattr(self.network, "decoder", self.network) is None:
+            raise UserError(
+                "this model has no decoder: it reads texts and writes none. Give its network.encode ids, or draw from "
+                "a model of recipe concept-diffusion"
+            )
         prompts = prompt_rows(inputs, input_ids, attention_mask, device=self.device)
         check_ids(prompts, size=self._parts.tokenizer.vocab_size)
         said = self.generation_config if generation_config is None else generation_config
