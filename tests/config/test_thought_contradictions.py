@@ -78,11 +78,6 @@ CLASHES = [
         "(objective.loss=noise) divides by it; give process.noise=linear",
     ),
     (
-        ["thought-arithmetic", "training.batch_size=4"],
-        "objective.answer_share: 0.125 given, but of training.batch_size=4 rows that is none, and no answer would ever "
-        "be written; give objective.answer_share=0.25 or more",
-    ),
-    (
         ["thought-arithmetic", "training.parallel=fsdp"],
         "training.parallel: fsdp given, but the table of token vectors is read outside of the network, whole; give "
         "training.parallel=ddp",

@@ -185,6 +185,7 @@ def test_a_mark_in_the_question_is_none():
 def test_answers_of_a_share_of_the_rows_are_written_and_spread_over_the_batch():
     batch = question_rows(("1=?2#34",) * 8)
     assert replace(ANSWERS, share=0.25).rows(batch).tolist() == [False, False, False, True] * 2
+    assert replace(ANSWERS, share=0.1).rows(batch).tolist() == [False] * 7 + [True], "never nobody's"
     plain = objective()(thought_network(), batch, generator=keyed_generator(1, "noise"))
     both = objective(answers=replace(ANSWERS, share=0.25))(
         thought_network(), batch, generator=keyed_generator(1, "noise")

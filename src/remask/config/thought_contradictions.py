@@ -77,11 +77,6 @@ def _loss(recipe: Recipe) -> Iterator[Contradiction]:
     if spec.loss == "noise" and network.readout != "tokens" and getattr(process, "noise", None) == "square_root":
         but = "no signal is left at t = 1, and an estimate from the noise (objective.loss=noise) divides by it"
         yield clash("objective.loss", "process.noise", given="square_root", but=but, give="process.noise=linear")
-    rows = recipe.training.batch_size
-    if spec.answer_weight and spec.answer_share * rows < 1:
-        but = f"of training.batch_size={rows} rows that is none, and no answer would ever be written"
-        keys, give = ("training.batch_size", "objective.answer_share"), f"objective.answer_share={1 / rows:g} or more"
-        yield clash(*keys, given=f"{spec.answer_share:g}", but=but, give=give)
     if spec.answer_weight and spec.answer_noise <= spec.t_min:
         but = f"it must lie above objective.t_min={spec.t_min:g}"
         keys = ("objective.t_min", "objective.answer_noise")
