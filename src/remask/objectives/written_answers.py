@@ -48,7 +48,7 @@ class WrittenAnswers:
     latest: float
 
     def rows(self, batch: Batch) -> Bool[Tensor, "B"]:
-        """The rows whose answers are written: as many as the share says, spread evenly; of a small batch the last one."""
+        """The rows whose answers are written: as many as the share says, spread evenly; of a small batch the last."""
         if batch.global_size * self.share < 1:
             return batch.rows == batch.global_size - 1
         before, behind = (batch.rows * self.share).floor(), ((batch.rows + 1) * self.share).floor()
