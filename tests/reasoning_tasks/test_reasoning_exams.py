@@ -1,11 +1,13 @@
 """Reasoning tasks out of files: which questions, which examples, what is right, what stands beside it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from remask.data.tasks import ARITHMETIC, TASKS
 from remask.errors import UserError
 from remask.reasoning_tasks.exams import exam_of, open_splits
 from remask.reasoning_tasks.names import REASONING_TASKS
@@ -95,7 +97,8 @@ def test_an_answer_without_a_mark_is_refused_with_its_file(folder, tmp_path):
         opened("gsm8k", folder, tmp_path)
 
 
-def test_without_a_folder_a_task_is_made_where_it_can_be(tmp_path):
+def test_without_a_folder_a_task_is_made_where_it_can_be(tmp_path, monkeypatch):
+    monkeypatch.setitem(TASKS, "arithmetic", replace(ARITHMETIC, sizes={"train": 50, "validation": 20, "test": 40}))
     exam = opened("arithmetic", None, tmp_path, limit=20, shots=3)
     assert (exam.split, len(exam.questions), len(exam.examples)) == ("test", 20, 3)
     assert all(exam.task.strict(pair.prompt, pair.response, pair.response) for pair in exam.questions)
