@@ -1,7 +1,7 @@
 """What concepts carry: geometry against its definition, and gaps in nats of a model whose posterior is known."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -287,6 +287,9 @@ def test_concepts_that_nothing_reads_have_no_gap_and_are_called_useless():
     gaps = gap_measurements(sums, protocol={}, identity="these")
     assert [gap.value for gap in gaps] == [0, 0]
     assert "NO USE OF THE CONCEPTS" in gap_sentences(gaps)[0]
+    sure_and_worthless = replace(gaps[0], value=1e-4, stderr=1e-6)
+    assert "NO USE OF THE CONCEPTS" in gap_sentences([sure_and_worthless])[0]
+    assert "carry the text" in gap_sentences([replace(gaps[0], value=0.1, stderr=0.01)])[0]
 
 
 def test_kept_concepts_and_slots_are_named_in_the_protocol():

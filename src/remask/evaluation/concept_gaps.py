@@ -27,7 +27,7 @@ from remask.data.batch import Batch
 from remask.data.given import split_given
 from remask.evaluation.concepts import geometry
 from remask.evaluation.likelihood import Judged, ends_nats, errors_over, ratio
-from remask.evaluation.measurement import Examples, Measurement
+from remask.evaluation.measurement import NEGLIGIBLE, Examples, Measurement
 from remask.objectives.concepts.bound import ConceptBound
 from remask.objectives.concepts.contract import ConceptReader
 from remask.objectives.prompt_dropout import unwrapped
@@ -323,7 +323,8 @@ def gap_sentences(measurements: Sequence[Measurement]) -> list[str]:
             between = (
                 f"{figure.value:.4f} nats a token, 95 % interval {bounds[0]:.4f} to {bounds[1]:.4f} {_over(figure)}"
             )
-            told = "the concepts carry the text they were read from" if bounds[0] > 0 else "NO USE OF THE CONCEPTS"
+            used = bounds[0] > NEGLIGIBLE
+            told = "the concepts carry the text they were read from" if used else "NO USE OF THE CONCEPTS"
             said.append(f"shuffle gap: {between}: {told}")
         if figure.name == "recovered_share" and figure.examples and sum(figure.examples.weights or ()) <= 0:
             said.append("R(C) MEANS NOTHING HERE: the model of all context is no better than the one of none.")

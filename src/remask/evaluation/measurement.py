@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+NEGLIGIBLE = 0.005
+"""Nats a token: a gap whose interval does not reach beyond is no use of anything, however sure its sign is."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Examples:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from remask.data.batch import Batch
 from remask.evaluation.likelihood import Judged, ratio
-from remask.evaluation.measurement import Examples, Measurement
+from remask.evaluation.measurement import NEGLIGIBLE, Examples, Measurement
 from remask.evaluation.other_questions import other_questions
 from remask.gaussian import CLEAN
 from remask.objectives.base import Network
@@ -315,7 +315,7 @@ def _skill_sentences(skills: Sequence[Measurement]) -> list[str]:
 
 
 def _gap_sentence(figure: Measurement, bounds: tuple[float, float]) -> str:
-    told = "the question is read" if bounds[0] > 0 else "NO USE OF THE QUESTION"
+    told = "the question is read" if bounds[0] > NEGLIGIBLE else "NO USE OF THE QUESTION"
     return f"question gap: {figure.value:.4f} nats a token, 95 % interval {bounds[0]:.4f} to {bounds[1]:.4f}: {told}"
 
 

@@ -7,6 +7,9 @@ from remask.report.panels import PLAIN, Line, Look, Panel
 from remask.report.reading import Record, mapping, named_numbers, number, printable, text_or_none
 from remask.report.settings import newest_of
 
+NEGLIGIBLE = 0.005
+"""Nats a token, as in remask.evaluation.measurement: a gap that does not reach beyond is no use of anything."""
+
 _SLOTS = Look(role="train", marker="o", width=0.0)
 
 
@@ -25,7 +28,7 @@ def concept_sentences(evaluations: Sequence[Record]) -> list[str]:
             continue
         if record.get("name") == "shuffle_gap" and stderr is not None:
             low, high = value - 1.96 * stderr, value + 1.96 * stderr
-            verdict = "they carry the text" if low > 0 else "no use of them is shown"
+            verdict = "they carry the text" if low > NEGLIGIBLE else "no use of them is shown"
             said.append(
                 f"Concepts of another row cost {value:.4f} nats a token more (95 % interval {low:.4f} to {high:.4f}): "
                 f"{verdict}."
