@@ -13,7 +13,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from remask.data.cache import cached_folder, file_hash
 from remask.data.documents import Pair
@@ -134,7 +134,7 @@ def own_splits(
                 loaded = datasets.load_dataset(place, config, streaming=streaming, revision=revision)
     except Exception as error:  # the hub client, the parsers and the network each have exceptions of their own
         raise _unreachable(name, error) from None
-    splits: Mapping[Any, Any] = loaded if isinstance(loaded, dict) else {"train": loaded}
+    splits = cast("Mapping[Any, Any]", loaded if isinstance(loaded, dict) else {"train": loaded})
     return {str(split): rows for split, rows in splits.items()}
 
 
