@@ -14,7 +14,7 @@ from remask.cli.convert import convert
 from remask.cli.decode import decode
 from remask.cli.doctor import doctor
 from remask.cli.encode import encode
-from remask.cli.evaluate import evaluate, health
+from remask.cli.evaluate import evaluate
 from remask.cli.export import export
 from remask.cli.imports import import_runs
 from remask.cli.interpolate import interpolate
@@ -30,6 +30,7 @@ from remask.cli.submit import submit
 from remask.cli.sweep import sweep
 from remask.cli.track import track
 from remask.cli.train import train
+from remask.cli.verdicts import health
 from remask.errors import RunError, UserError, did_you_mean
 
 _CLICK: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException, wherever this typer keeps it

@@ -186,7 +186,7 @@ class PretrainedDenoiser(nn.Module):
 
     def frozen_parameters(self) -> Iterator[nn.Parameter]:
         """The backbone's weights that are not trained, and are found again where it came from."""
-        return (parameter for parameter in self.backbone.parameters() if not parameter.requires_grad)
+        return untrained(self.backbone)
 
     def repeated_layers(self) -> Iterator[nn.Module]:
         """The backbone's decoder layers, in order: what is sharded, compiled or computed again as one."""
@@ -194,9 +194,7 @@ class PretrainedDenoiser(nn.Module):
 
     def hidden_matrices(self) -> Iterator[nn.Parameter]:
         """All trained two-dimensional weights that are neither embeddings nor the vocabulary projection."""
-        tables = [module for module in self.modules() if isinstance(module, nn.Embedding)]
-        outside = {id(p) for module in (*tables, self.backbone.get_output_embeddings()) for p in module.parameters()}
-        return (p for p in self.parameters() if p.ndim == 2 and p.requires_grad and id(p) not in outside)
+        return inner_matrices(self, self.backbone)
 
 
 def additive_mask(allowed: Bool[Tensor, "B 1 N K"], backbone: Backbone, *, dtype: torch.dtype) -> Tensor:
@@ -204,6 +202,18 @@ def additive_mask(allowed: Bool[Tensor, "B 1 N K"], backbone: Backbone, *, dtype
     if backbone.config._attn_implementation == "sdpa":
         return allowed
     return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
+
+
+def untrained(backbone: Backbone) -> Iterator[nn.Parameter]:
+    """A backbone's weights that are not trained."""
+    return (parameter for parameter in backbone.parameters() if not parameter.requires_grad)
+
+
+def inner_matrices(network: nn.Module, backbone: Backbone) -> Iterator[nn.Parameter]:
+    """A network's trained two-dimensional weights that are neither embeddings nor its backbone's projection."""
+    tables = [module for module in network.modules() if isinstance(module, nn.Embedding)]
+    outside = {id(p) for module in (*tables, backbone.get_output_embeddings()) for p in module.parameters()}
+    return (p for p in network.parameters() if p.ndim == 2 and p.requires_grad and id(p) not in outside)
 
 
 def decoder_layers(backbone: Backbone) -> Iterator[nn.Module]:

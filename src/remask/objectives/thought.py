@@ -30,6 +30,7 @@ from remask.data.batch import Batch
 from remask.objectives.base import Assessment, Loss, Network, scatter_positions
 from remask.objectives.gaussian import LatentDiffusion, SkillByTime
 from remask.objectives.readouts import Estimate, Readout, Seen
+from remask.objectives.without_likelihood import WithoutLikelihood
 from remask.objectives.written_answers import WrittenAnswers
 from remask.randomness import batch_normal, batch_uniform
 from remask.schedules import stratified
@@ -67,7 +68,7 @@ def squared_error(readout: Readout, seen: Seen) -> Float[Tensor, "M"]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ThoughtDiffusion:
+class ThoughtDiffusion(WithoutLikelihood):
     """Equation (1) as an objective.
 
     Attributes:
@@ -93,11 +94,6 @@ class ThoughtDiffusion:
     def quantity(self) -> str:
         """Equation (1) at uniform times."""
         return "thought_nats_per_token"
-
-    @property
-    def exact(self) -> bool:
-        """There is no likelihood that could be exact."""
-        return False
 
     @property
     def trivial_loss(self) -> Mapping[str, float]:
@@ -163,17 +159,6 @@ class ThoughtDiffusion:
         t, noise = self.diffusion.times(generator, batch), self._noise(generator, batch, like=vectors)
         seen = self.look(network, batch, vectors, t=t, noise=noise, remembering=False)
         return batch.ids.masked_scatter(batch.targets, self.readout.estimate(seen).log_p.argmax(-1))
-
-    def likelihood_terms(
-        self, network: Network, batch: Batch, *, generator: torch.Generator, draws: int
-    ) -> dict[str, Float[Tensor, "B L"]]:
-        """Refused.
-
-        Raises:
-            ValueError: always.
-        """
-        del network, batch, generator, draws
-        raise ValueError("this objective shows a network noisy vectors of the text that it predicts: no likelihood")
 
     # ── parts ──────────────────────────────────────────────────────────────────────────────────────────────────
 

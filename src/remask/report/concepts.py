@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 
+from remask.evaluation.measurement import NEGLIGIBLE
 from remask.report.curves import predictor_name
 from remask.report.panels import PLAIN, Line, Look, Panel
 from remask.report.reading import Record, mapping, named_numbers, number, printable, text_or_none
 from remask.report.settings import newest_of
-
-NEGLIGIBLE = 0.005
-"""Nats a token, as in remask.evaluation.measurement: a gap that does not reach beyond is no use of anything."""
 
 _SLOTS = Look(role="train", marker="o", width=0.0)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from remask.evaluation.measurement import NEGLIGIBLE
 from remask.report.curves import predictor_name
 from remask.report.levels import level_of
 from remask.report.panels import BESIDE, PLAIN, Line, Panel
@@ -34,7 +35,7 @@ def thought_sentences(evaluations: Sequence[Record]) -> list[str]:
         value, stderr = number(record.get("value")), number(record.get("stderr"))
         if value is not None and record.get("name") == "question_gap" and stderr is not None:
             low, high = value - _NORMAL * stderr, value + _NORMAL * stderr
-            told = "the question is read" if low > 0 else "no use of the question is shown"
+            told = "the question is read" if low > NEGLIGIBLE else "no use of the question is shown"
             said.append(
                 f"Another row’s question costs {value:.4f} nats a token more (95 % interval {low:.4f} to {high:.4f}): "
                 f"{told}."

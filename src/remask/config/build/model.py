@@ -10,9 +10,10 @@ from torch import nn
 from remask.config import schema
 from remask.config.build.concept_objectives import add_term_weights
 from remask.config.build.concepts import build_concept_network
+from remask.config.build.experts import gated_mlp
 from remask.config.build.latents import build_prior_network, codec_recipe
 from remask.config.build.noise import build_objective, build_process
-from remask.config.build.thought import BALANCE_RATE, build_scratch_thought
+from remask.config.build.thought import build_scratch_thought
 from remask.config.build.thought_backbones import build_pretrained_thought
 from remask.config.pretrained import build_pretrained, rebuild_pretrained
 from remask.errors import UserError
@@ -20,7 +21,6 @@ from remask.model import Model
 from remask.networks.blocks import (
     Branch,
     Final,
-    GatedMLP,
     ModulatedBranch,
     ModulatedFinal,
     ModulatedResidual,
@@ -31,7 +31,6 @@ from remask.networks.blocks import (
     unbounded,
 )
 from remask.networks.couplings import Additive, Affine
-from remask.networks.experts import Experts
 from remask.networks.inverted import inverted, stored
 from remask.networks.mask_bias import MaskBias
 from remask.networks.reversible import mixed, reversible
@@ -149,11 +148,7 @@ def build_transformer(spec: schema.BlocksSpec, tokenizer: Tokenizer, *, directio
             time, modulated = TimeEmbedding(spec.width), {"condition_width": spec.width, "bound": bound}
             final = partial(ModulatedFinal, **modulated)
             residual, branch = partial(ModulatedResidual, **modulated), partial(ModulatedBranch, **modulated)
-    mlp, hidden = GatedMLP, spec.hidden_width
-    if spec.experts is not None:
-        chosen, rate = spec.active_experts, BALANCE_RATE if spec.balance_rate is None else spec.balance_rate
-        mlp = partial(Experts, experts=spec.experts, per_token=chosen, balance_rate=rate)
-        hidden = spec.expert_width or hidden // chosen
+    mlp, hidden = gated_mlp(spec)
     network = Transformer(
         vocab_size=tokenizer.vocab_size,
         mask_id=tokenizer.mask_id,

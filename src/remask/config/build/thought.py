@@ -2,16 +2,14 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 
 from torch import nn
 
 from remask import gaussian
 from remask.config import schema
+from remask.config.build.experts import gated_mlp
 from remask.config.build.latents import GAMMA
 from remask.errors import UserError
-from remask.networks.blocks import GatedMLP
-from remask.networks.experts import Experts
 from remask.networks.thought import LearnedTable, OwnTable, ScratchTrunk, ThoughtNetwork, Trunk
 from remask.networks.thought.network import BIDIRECTIONAL, CAUSAL, hidden, shown
 from remask.objectives.gaussian import LatentDiffusion, Weighting, min_snr, own_error, towards_noise, unwarped
@@ -20,11 +18,6 @@ from remask.objectives.thought import ThoughtDiffusion, cross_entropy, skill_of,
 from remask.objectives.written_answers import WrittenAnswers
 from remask.randomness import keyed_generator
 from remask.tokenizers import Tokenizer
-
-BALANCE_RATE = 1e-2
-"""Of experts. The 1e-3 of arXiv:2408.15664, section 4.3, is for learning rates of 1e-3 and less: at five times that and
-with Muon the router leaves experts without a token in the first steps, faster than 1e-3 can bring them back."""
-
 
 # ── objective ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -100,11 +93,7 @@ def spellings(mark: str, tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:
 
 def build_scratch_thought(recipe: schema.Recipe, spec: schema.ThoughtSpec, tokenizer: Tokenizer) -> ThoughtNetwork:
     """A network of thoughts with weights drawn from the seed, on the CPU."""
-    mlp, hidden = GatedMLP, spec.hidden_width
-    if spec.experts is not None:
-        chosen, rate = spec.active_experts, BALANCE_RATE if spec.balance_rate is None else spec.balance_rate
-        mlp = partial(Experts, experts=spec.experts, per_token=chosen, balance_rate=rate)
-        hidden = spec.expert_width or hidden // chosen
+    mlp, hidden = gated_mlp(spec)
     trunk = ScratchTrunk(
         vocab_size=tokenizer.vocab_size,
         width=spec.width,

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 
 from remask.networks.blocks import Attention, GatedMLP, Residual
 from remask.networks.normalisation import UnitRMS
-from remask.networks.pretrained import Backbone, additive_mask, decoder_layers, mean_embedding
+from remask.networks.pretrained import (
+    Backbone,
+    additive_mask,
+    decoder_layers,
+    inner_matrices,
+    mean_embedding,
+    untrained,
+)
 from remask.networks.rotary import rotary
 from remask.networks.stacks import Stack, straight
 
@@ -232,7 +239,7 @@ class PretrainedTrunk(nn.Module):
 
     def frozen_parameters(self) -> Iterator[nn.Parameter]:
         """The backbone's weights that are not trained, and are found again where it came from."""
-        return (parameter for parameter in self.backbone.parameters() if not parameter.requires_grad)
+        return untrained(self.backbone)
 
     def repeated_layers(self) -> Iterator[nn.Module]:
         """The backbone's decoder layers."""
@@ -240,6 +247,4 @@ class PretrainedTrunk(nn.Module):
 
     def hidden_matrices(self) -> Iterator[nn.Parameter]:
         """All trained two-dimensional weights that are neither embeddings nor the vocabulary projection."""
-        tables = [module for module in self.modules() if isinstance(module, nn.Embedding)]
-        outside = {id(p) for module in (*tables, self.backbone.get_output_embeddings()) for p in module.parameters()}
-        return (p for p in self.parameters() if p.ndim == 2 and p.requires_grad and id(p) not in outside)
+        return inner_matrices(self, self.backbone)

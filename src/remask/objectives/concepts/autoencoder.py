@@ -22,9 +22,9 @@ from remask.data.batch import Batch
 from remask.objectives.base import Assessment, Loss, Network
 from remask.objectives.concepts.channel import LatentChannel
 from remask.objectives.concepts.contract import Hear, Sourced
-from remask.objectives.concepts.without_likelihood import WithoutLikelihood, greedy
 from remask.objectives.likelihood import LikelihoodBound
 from remask.objectives.noisy import NoisyBatch
+from remask.objectives.without_likelihood import WithoutLikelihood, greedy
 from remask.randomness import batch_uniform, widest_float
 
 

@@ -32,7 +32,7 @@ from remask.objectives.base import Assessment, Loss, Network
 from remask.objectives.concepts.contract import Concepts, Ear, Sourced
 from remask.objectives.concepts.deleted import spread_nats, told
 from remask.objectives.concepts.diversity import NOTHING, Diversity
-from remask.objectives.concepts.without_likelihood import WithoutLikelihood, greedy
+from remask.objectives.without_likelihood import WithoutLikelihood, greedy
 from remask.processes import Masking
 from remask.randomness import batch_uniform, widest_float
 

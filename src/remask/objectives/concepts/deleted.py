@@ -23,7 +23,7 @@ from remask.deletion import masked_everywhere, remaining
 from remask.objectives.base import Assessment, Loss, Network, scatter_positions
 from remask.objectives.concepts.contract import Ear, Sourced
 from remask.objectives.concepts.diversity import NOTHING, Diversity
-from remask.objectives.concepts.without_likelihood import WithoutLikelihood, clean_nats, greedy
+from remask.objectives.without_likelihood import WithoutLikelihood, clean_nats, greedy
 from remask.processes import Masking
 from remask.randomness import batch_uniform, widest_float
 

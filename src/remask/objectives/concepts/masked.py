@@ -21,8 +21,8 @@ from remask.data.batch import Batch
 from remask.objectives.base import Assessment, Loss, Network
 from remask.objectives.concepts.contract import Ear, Sourced
 from remask.objectives.concepts.diversity import NOTHING, Diversity
-from remask.objectives.concepts.without_likelihood import WithoutLikelihood, clean_nats, greedy
 from remask.objectives.noisy import NoisyBatch, add_noise
+from remask.objectives.without_likelihood import WithoutLikelihood, clean_nats, greedy
 from remask.processes import Masking
 from remask.randomness import batch_uniform, widest_float
 

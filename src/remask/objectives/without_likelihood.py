@@ -30,7 +30,9 @@ class WithoutLikelihood:
             ValueError: always.
         """
         del network, batch, generator, draws
-        raise ValueError("this objective shows a network an encoding of the text that it predicts: no likelihood")
+        raise ValueError(
+            "this objective shows a network an encoding, or noisy vectors, of the text that it predicts: no likelihood"
+        )
 
     def trivial(self, batches: Sequence[Batch], text: Mapping[str, float]) -> Mapping[str, float]:
         """The predictors of text, which are told more: all that lies to the left of a token."""
