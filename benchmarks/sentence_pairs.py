@@ -123,7 +123,7 @@ def main() -> None:
             else:
                 counts[source] += 1
                 seen.add(key(pair))
-                pairs.append(pair if draw.random() < 0.5 else pair[::-1])
+                pairs.append(pair if draw.random() < 0.5 else (pair[1], pair[0]))
     draw.shuffle(pairs)
     if len(pairs) <= VALIDATION:
         parser.error(f"{args.folder}: {len(pairs)} pairs were found, too few to train on")

@@ -16,7 +16,7 @@ paid by a model that ends a document after each token with one probability (see 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -152,8 +152,9 @@ def ratio(
     """
     value = float(numerator.sum() / denominator.sum())
     if _several(documents):
-        _, place = np.unique(documents, return_inverse=True)
-        numerator, denominator = (np.bincount(place, weights=each) for each in (numerator, denominator))
+        place = np.unique(documents, return_inverse=True)[1]
+        numerator = np.bincount(place, weights=numerator).astype(np.float64)
+        denominator = np.bincount(place, weights=denominator).astype(np.float64)
     rows = len(numerator)
     if rows < 2:
         return value, None
@@ -166,7 +167,7 @@ def errors_over(documents: npt.NDArray[np.int64] | None) -> dict[str, str]:
     return {"errors_over": f"{len(np.unique(documents))} documents"} if _several(documents) else {}
 
 
-def _several(documents: npt.NDArray[np.int64] | None) -> bool:
+def _several(documents: npt.NDArray[np.int64] | None) -> TypeGuard[npt.NDArray[np.int64]]:
     return documents is not None and len(np.unique(documents)) > 1
 
 

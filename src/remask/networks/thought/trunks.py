@@ -148,7 +148,8 @@ class ScratchTrunk(nn.Module):
 
     def projection(self) -> Iterator[nn.Parameter]:
         """The head's, unless it is the embedding's."""
-        return iter(() if self.head.weight is self.embedding.weight else (self.head.weight,))
+        if self.head.weight is not self.embedding.weight:
+            yield from self.head.parameters()
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
