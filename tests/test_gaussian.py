@@ -102,6 +102,16 @@ def test_a_posterior_step_leads_from_one_marginal_to_the_earlier_one(process):
 
 
 @every_process
+def test_the_last_signal_is_that_of_ddpm_and_no_prediction_but_the_noise_ends_there(process):
+    last = process.t_max
+    assert 0.99 < last <= 1.0
+    assert float(process.snr(times(last))) == pytest.approx(4e-5, rel=0.1)
+    assert [kind.latest(process) for kind in (CLEAN, VELOCITY, NOISE)] == [1.0, 1.0, last]
+    left = process.prior_divergence(torch.ones(1, 1, dtype=torch.float64), at=last)
+    assert float(left) < 3e-5, "nats that are lost where drawing begins with pure noise there"
+
+
+@every_process
 def test_the_divergence_from_the_prior_is_that_of_two_gaussians(process):
     x = torch.tensor([[0.0, 1.0, -2.0]], dtype=torch.float64)
     alpha, sigma = process.coefficients(times(1.0))

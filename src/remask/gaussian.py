@@ -21,12 +21,17 @@ Shape letters: B batch, *S any shape of one example's latent, N any leading shap
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from remask.schedules import with_slope
+
+FAINTEST = 4e-5
+"""The least SNR of which there is a signal to divide by: about that of DDPM's last step (arXiv:2006.11239, section 4)."""
+_HALVINGS = 60
 
 
 @dataclass(frozen=True)
@@ -82,10 +87,29 @@ class GaussianProcess(ABC):
         """What sampling starts from: N(0, I) of the given shape, on the generator's device."""
         return torch.randn(shape, generator=generator, device=generator.device, dtype=dtype)
 
-    def prior_divergence(self, x: Float[Tensor, "B *S"]) -> Float[Tensor, "B *S"]:
-        """KL(q_1(· | x) ‖ N(0, I)) of each coordinate, in nats: ½ (α_1² x² + σ_1² − 1 − log σ_1²)."""
-        one = torch.ones(len(x), dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
-        alpha, sigma = self.like(one, x)
+    @cached_property
+    def t_max(self) -> float:
+        """The largest time at which SNR_t is no less than `FAINTEST`.
+
+        Behind it an estimate (z − σ ε̂)/α magnifies each error of ε̂ without bound; at it, by less than 160. q_t is N(0, I)
+        there but for 2e-5 nats a coordinate of mean square 1.
+        """
+        low, high = 0.0, 1.0
+
+        def heard(time: float) -> bool:
+            return float(self.snr(torch.tensor(time, dtype=torch.float64, device="cpu"))) >= FAINTEST
+
+        if heard(high):
+            return high
+        for _ in range(_HALVINGS):
+            middle = 0.5 * (low + high)
+            low, high = (middle, high) if heard(middle) else (low, middle)
+        return low
+
+    def prior_divergence(self, x: Float[Tensor, "B *S"], *, at: float = 1.0) -> Float[Tensor, "B *S"]:
+        """KL(q_t(· | x) ‖ N(0, I)) of each coordinate at one time, in nats: ½ (α_t² x² + σ_t² − 1 − log σ_t²)."""
+        last = torch.full((len(x),), at, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+        alpha, sigma = self.like(last, x)
         return 0.5 * ((alpha * x).square() + sigma.square() - 1.0 - 2.0 * sigma.log())
 
     def expected_square(self, t: Float[Tensor, "B"], *, variance: float) -> Float[Tensor, "B"]:
@@ -179,7 +203,7 @@ class CosineNoise(GaussianProcess):
     """α_t = cos(π t/2), σ_t = sin(π t/2), without the offset of arXiv:2102.09672, equation 17."""
 
     def coefficients(self, t: Float[Tensor, "*N"]) -> tuple[Float[Tensor, "*N"], Float[Tensor, "*N"]]:
-        """Exactly 1 and 0 at t = 0; α_1 is 0 to rounding."""
+        """Exactly 1 and 0 at t = 0; α_1 is 0 to rounding, and `t_max` 0.996."""
         angle = 0.5 * torch.pi * t
         return angle.cos(), angle.sin()
 
@@ -246,6 +270,11 @@ class Prediction(ABC):
     def mean_square(self, process: GaussianProcess, t: Times, *, variance: float) -> Times:
         """The squared error a coordinate of who says zero, where a coordinate of x has mean square `variance`."""
 
+    def latest(self, process: GaussianProcess) -> float:
+        """The largest time at which this vector says what x is."""
+        del process
+        return 1.0
+
     def linear_floor(self, process: GaussianProcess, t: Times, *, variance: float) -> Times:
         """The squared error a coordinate of the best multiple of z_t (Wiener), where x has mean square `variance`.
 
@@ -300,6 +329,10 @@ class _Noise(Prediction):
         """As `Prediction.mean_square`."""
         del process, variance
         return torch.ones_like(t)
+
+    def latest(self, process: GaussianProcess) -> float:
+        """As `Prediction.latest`: where there is a signal to divide by."""
+        return process.t_max
 
 
 class _Velocity(Prediction):

@@ -95,7 +95,7 @@ def draw_vectors(
         objective: says how many there are, and of how many features.
         count: B.
         walk: a sampler of vectors.
-        times: from 1 to the channel's.
+        times: from the largest that the prior has learned to the channel's.
         generator: on the model's device; all draws are made from it.
     """
     shape = (count, objective.channel.concepts, objective.channel.width)

@@ -172,7 +172,7 @@ def draw_thought(
         model: of thoughts.
         prompt: questions.
         walk: a sampler of vectors.
-        times: from 1 to 0.
+        times: from the largest that the model has learned to 0.
         guidance: as in `ThoughtDenoiser`.
         transform: as there.
         generator: on the model's device; all draws are made from it.

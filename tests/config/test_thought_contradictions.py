@@ -73,11 +73,6 @@ CLASHES = [
         "network.embeddings=device, or network.latent=learned",
     ),
     (
-        ["thought-naive", "process.noise=square_root"],
-        "process.noise: square_root given, but no signal is left at t = 1, and an estimate from the noise "
-        "(objective.loss=noise) divides by it; give process.noise=linear",
-    ),
-    (
         ["thought-arithmetic", "training.parallel=fsdp"],
         "training.parallel: fsdp given, but the table of token vectors is read outside of the network, whole; give "
         "training.parallel=ddp",

@@ -51,7 +51,7 @@ def hermite(count):
 def bound_of(setup, mixture, x, *, wrong=1.0, cells=3000, nodes=24):
     """prior + diffusion + E[−log p(x | z_t0)] at one point x [1 1], by quadrature over times and noise."""
     (eps, weight), denoise = hermite(nodes), said_by(setup, mixture, wrong=wrong)
-    t = setup.t_min + (1 - setup.t_min) * (torch.arange(cells, dtype=torch.float64) + 0.5) / cells
+    t = setup.spread((torch.arange(cells, dtype=torch.float64) + 0.5) / cells)
     rows, noise = x.expand(cells * nodes, 1), eps.repeat(cells)[:, None]
     terms = setup.diffusion(denoise, rows, t=t.repeat_interleave(nodes), noise=noise)
     integral = (terms.view(cells, nodes) @ weight).mean()

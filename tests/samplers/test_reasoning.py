@@ -8,7 +8,9 @@ import torch
 
 from exact import chi_squared
 from remask.errors import UserError
+from remask.gaussian import NOISE
 from remask.generation import pair_prompt
+from remask.objectives.thought import squared_error
 from remask.randomness import keyed_generator
 from remask.reasoning import ThoughtDenoiser, draw_thought, exchanged, random_thought, write_answers
 from remask.samplers import reshape_distribution
@@ -55,6 +57,25 @@ def test_with_the_true_posterior_a_sampler_draws_the_law(walk, steps):
     p = law[outcomes[:, 0], outcomes[:, 1]].numpy()
     assert chi_squared(ids.numpy(), outcomes, p) > 1e-3
     assert chi_squared(ids.numpy(), outcomes, p[::-1].copy()) < 1e-9
+
+
+def test_noise_that_is_predicted_right_draws_the_law_although_nothing_is_left_of_the_signal_at_the_end():
+    law, table = random_law(*TOKENS), random_table(4).float()
+
+    class Speaking(Knowing):
+        def forward(self, z, t, *, positions, **rest):
+            p = super().forward(z, t, positions=positions, **rest).softmax(-1)
+            return self.process.noise_of_clean(z, (p @ self.table).view(z.shape), t)[positions]
+
+    of = objective(vectors=True, loss=squared_error, memory=0.0, prediction=NOISE)
+    model = thought_model(Speaking(law.float(), table), of)
+    grid = [of.diffusion.t_max * t for t in time_grid(60)]
+    asked = {"walk": ddim, "guidance": 0.0, "transform": AS_IS, "generator": keyed_generator(1, "draw")}
+    thought = draw_thought(model, blank_prompt(1500, 2), times=grid, **asked)
+    assert float(thought.vectors.abs().max()) < 1.1 * float(table.abs().max())
+    outcomes = np.array([(one, other) for one in TOKENS for other in TOKENS])
+    p = law[outcomes[:, 0], outcomes[:, 1]].numpy()
+    assert chi_squared(thought.ids.numpy(), outcomes, p) > 1e-3
 
 
 def test_a_thought_keeps_its_question_and_shows_its_tokens_at_every_step():

@@ -73,10 +73,6 @@ def _loss(recipe: Recipe) -> Iterator[Contradiction]:
         yield clash(
             "objective.loss", "objective.weighting", given=spec.weighting, but=but, give="objective.weighting=own"
         )
-    process = recipe.process
-    if spec.loss == "noise" and network.readout != "tokens" and getattr(process, "noise", None) == "square_root":
-        but = "no signal is left at t = 1, and an estimate from the noise (objective.loss=noise) divides by it"
-        yield clash("objective.loss", "process.noise", given="square_root", but=but, give="process.noise=linear")
     if spec.answer_weight and spec.answer_noise <= spec.t_min:
         but = f"it must lie above objective.t_min={spec.t_min:g}"
         keys = ("objective.t_min", "objective.answer_noise")

@@ -53,7 +53,7 @@ class ThoughtSums:
     """What each judged row adds in each range of t, summed over its denoised places.
 
     Attributes:
-        edges: the times between which the ranges lie, from t_min to 1 [K + 1].
+        edges: the times between which the ranges lie, from t_min to t_max [K + 1].
         variance: s², the mean square of a feature of the judged tokens' vectors.
         tokens: denoised places [R].
         levels: name → what it adds, the mean over draws [R K]: `error` (‖x̂ − x‖²/W), `ratio` (that over w), `filter`
@@ -99,9 +99,8 @@ def row_thoughts(model: Judged, batches: Sequence[Batch], *, levels: int, draws:
         for name, values in looks.at_once(batch, generator=generator).items():
             clean.setdefault(name, []).append(values.cpu())
     model.network.train(was_training)
-    start = objective.diffusion.t_min
     return ThoughtSums(
-        edges=start + (1.0 - start) * np.arange(levels + 1) / levels,
+        edges=objective.diffusion.spread(torch.arange(levels + 1, dtype=torch.float64, device="cpu") / levels).numpy(),
         variance=variance,
         tokens=tokens.cpu().numpy(),
         levels={name: torch.cat(values).numpy() for name, values in parts.items()},
@@ -129,8 +128,7 @@ class _Looks:
         self, batch: Batch, other: Batch | None, *, generator: torch.Generator, levels: int, draws: int
     ) -> dict[str, Float[Tensor, "B K"]]:
         """The means over draws of all sums in each range."""
-        start = self.objective.diffusion.t_min
-        times = start + (1.0 - start) * stratified(batch_uniform(generator, batch, levels * draws))
+        times = self.objective.diffusion.spread(stratified(batch_uniform(generator, batch, levels * draws)))
         drawn: list[dict[str, Tensor]] = []
         for t in times.unbind(-1):
             noise = self._noise(generator, batch)

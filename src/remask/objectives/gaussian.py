@@ -10,6 +10,9 @@ arXiv:2107.00630, equations 11 and 17, with the integral cut at t0):
 
     KL(q(z_{t0} | x) ‖ p(z_{t0})) ≤ KL(q(z_1 | x) ‖ N(0, I)) + ½ ∫_{t0}^1 (−dSNR/dt) E ‖x − x̂(z_t, t)‖² dt.    (2)
 
+It holds with any later end in the place of 1, and the noise says what x is only while there is a signal: there all times
+end at `GaussianProcess.t_max`.
+
 What a trivial predictor gets is known in closed form at every t (`Prediction.mean_square`, `Prediction.linear_floor`);
 an average over t can look well while some times are worse than predicting nothing, so skill is told by ranges of t.
 
@@ -84,7 +87,7 @@ class LatentDiffusion:
         prediction: what the network speaks of.
         weighting: of squared errors of x̂ in training.
         t_min: t0 of (2), in (0, 1): nothing is learned nor asked of less noise.
-        warp: uniform u in [0, 1) → where in [t_min, 1) training times are; the bound's are always uniform.
+        warp: uniform u in [0, 1) → where in [t_min, t_max) training times are; the bound's are always uniform.
     """
 
     process: GaussianProcess
@@ -93,11 +96,20 @@ class LatentDiffusion:
     t_min: float
     warp: Callable[[Tensor], Tensor] = unwarped
 
+    @property
+    def t_max(self) -> float:
+        """The largest time that is learned, judged or drawn from: 1, unless the prediction says nothing of x there."""
+        return self.prediction.latest(self.process)
+
+    def spread(self, u: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
+        """Where numbers in [0, 1] lie in [t_min, t_max]."""
+        return self.t_min + (self.t_max - self.t_min) * u
+
     def times(self, generator: torch.Generator, batch: Batch) -> Float[Tensor, "B"]:
-        """Training times in [t_min, 1], stratified over the global batch, one for each example here."""
+        """Training times in [t_min, t_max], stratified over the global batch, one for each example here."""
         device = generator.device
         everyone = torch.rand(batch.global_size, generator=generator, device=device, dtype=widest_float(device))
-        return self.t_min + (1.0 - self.t_min) * self.warp(stratified(everyone)[batch.rows])
+        return self.spread(self.warp(stratified(everyone)[batch.rows]))
 
     def clean(
         self, denoise: Denoise, x: Float[Tensor, "B *S"], *, t: Float[Tensor, "B"], noise: Float[Tensor, "B *S"]
@@ -134,36 +146,36 @@ class LatentDiffusion:
     def diffusion(
         self, denoise: Denoise, x: Float[Tensor, "B *S"], *, t: Float[Tensor, "B"], noise: Float[Tensor, "B *S"]
     ) -> Float[Tensor, "B *S"]:
-        """A one-draw estimate of the integral in (2), for t uniform in [t_min, 1); nats a coordinate."""
+        """A one-draw estimate of the integral in (2), for t uniform in [t_min, t_max); nats a coordinate."""
         error = self.clean(denoise, x, t=t, noise=noise) - x
-        return (1.0 - self.t_min) * self.weigh(error, bound_weight, t=t)
+        return (self.t_max - self.t_min) * self.weigh(error, bound_weight, t=t)
 
     def linear_loss(self, *, variance: float) -> float:
         """The mean training loss of the best multiple of z_t, each coordinate of mean square `variance`."""
         u = (torch.arange(_GRID, dtype=torch.float64, device="cpu") + 0.5) / _GRID
-        t = self.t_min + (1.0 - self.t_min) * self.warp(u)
+        t = self.spread(self.warp(u))
         return float((self.weighting(self.process, t) * CLEAN.linear_floor(self.process, t, variance=variance)).mean())
 
     def zero_loss(self, *, variance: float) -> float:
         """As `linear_loss`, of who says zero: with noise and its own weight, 1."""
         u = (torch.arange(_GRID, dtype=torch.float64, device="cpu") + 0.5) / _GRID
-        t = self.t_min + (1.0 - self.t_min) * self.warp(u)
+        t = self.spread(self.warp(u))
         own = self.prediction.amplification(self.process, t)
         said = self.prediction.mean_square(self.process, t, variance=variance)
         return float((self.weighting(self.process, t) / own * said).mean())
 
     def linear_rate(self, *, variance: float) -> float:
-        """The integral in (2) for the best multiple of z_t: ½ log(1 + s² SNR_{t0}) − ½ log(1 + s² SNR_1) a coordinate.
+        """The integral in (2) for the best multiple of z_t: ½ log(1 + s² SNR_{t0}) − the same at t_max, a coordinate.
 
         A prior that has learned nothing pays so many nats: what Gaussian noise carries of white vectors.
         """
-        ends = torch.tensor([self.t_min, 1.0], dtype=torch.float64, device="cpu")
+        ends = torch.tensor([self.t_min, self.t_max], dtype=torch.float64, device="cpu")
         first, last = (0.5 * torch.log1p(variance * self.process.snr(ends))).tolist()
         return first - last
 
     def prior(self, x: Float[Tensor, "B *S"]) -> Float[Tensor, "B *S"]:
-        """KL(q(z_1 | x) ‖ N(0, I)) of (2); nats a coordinate."""
-        return self.process.prior_divergence(x)
+        """KL(q(z_{t_max} | x) ‖ N(0, I)) of (2); nats a coordinate."""
+        return self.process.prior_divergence(x, at=self.t_max)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,12 +202,12 @@ class SkillByTime:
 
         Args:
             error: x̂ − x.
-            t: in [t_min, 1].
+            t: in [t_min, t_max].
         """
         wide = widest_float(error.device)
         squared = error.detach().to(wide).square().flatten(1).mean(-1)
         floor = CLEAN.linear_floor(self.diffusion.process, t.to(wide), variance=self.variance)
-        place = ((t - self.diffusion.t_min) / (1.0 - self.diffusion.t_min) * self.ranges).long()
+        place = ((t - self.diffusion.t_min) / (self.diffusion.t_max - self.diffusion.t_min) * self.ranges).long()
         here = torch.nn.functional.one_hot(place.clamp(0, self.ranges - 1), self.ranges).to(wide)
         ratio, zero = squared / floor, self.variance / floor
         values = {"error": ratio, "zero": zero, "count": torch.ones_like(ratio)}

@@ -138,9 +138,9 @@ class ThoughtDiffusion(WithoutLikelihood):
     # ── what it is judged by ───────────────────────────────────────────────────────────────────────────────────
 
     def assess(self, network: Network, batch: Batch, *, generator: torch.Generator, draws: int) -> Assessment:
-        """Cross-entropy at times uniform in [t_0, 1], stratified over a row's draws; the network remembers nothing."""
-        t_min, vectors = self.diffusion.t_min, codec_of(network).vectors()
-        times = t_min + (1.0 - t_min) * stratified(batch_uniform(generator, batch, draws))
+        """Cross-entropy at times uniform in [t_0, t_max], stratified over a row's draws; nothing is remembered."""
+        vectors = codec_of(network).vectors()
+        times = self.diffusion.spread(stratified(batch_uniform(generator, batch, draws)))
         rows = []
         for t in times.unbind(-1):
             noise = self._noise(generator, batch, like=vectors)

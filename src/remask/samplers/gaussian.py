@@ -76,7 +76,7 @@ def ddpm(
 
     Args:
         model: network and process.
-        times: decreasing, from 1.
+        times: decreasing, from 1 or where no signal is left.
         start: noise at the first time, as `GaussianProcess.draw_prior` gives it.
         generator: on the device of `start`.
         on_step: sees the start and the state after each step.

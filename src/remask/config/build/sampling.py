@@ -86,14 +86,14 @@ def build_thinker(spec: schema.SamplingSpec, model: Model) -> Thinker:
     Raises:
         UserError: when the model draws none, or another sampler is named.
     """
-    thought_objective(model)
+    latest = thought_objective(model).diffusion.t_max
     if spec.sampler not in LATENT_SAMPLERS:
         raise UserError(f"sampler={spec.sampler} does not fit this model. Valid for it: {', '.join(LATENT_SAMPLERS)}")
     return partial(
         _think,
         model,
         walk={"ddpm": ddpm, "ddim": ddim, "heun": heun}[spec.sampler],
-        times=_times(spec),
+        times=[latest * time for time in _times(spec)],
         guidance=spec.guidance,
         transform=samplers.reshape_distribution(temperature=spec.temperature, top_p=spec.top_p),
     )
@@ -116,7 +116,8 @@ def _beginning(spec: schema.SamplingSpec, model: Model) -> Callable[[Prompt, tor
     if spec.guidance:
         raise UserError(f"guidance={spec.guidance:g}: this model takes no prompt to be guided by. Set guidance=0")
     walk = {"ddpm": ddpm, "ddim": ddim, "heun": heun}[spec.latent_sampler or "ddpm"]
-    times = schedules.time_grid(spec.latent_steps or LATENT_STEPS, end=objective.channel.time)
+    steps, start = spec.latent_steps or LATENT_STEPS, objective.diffusion.t_max
+    times = schedules.time_grid(steps, start=start, end=objective.channel.time)
     return lambda prompt, generator: imagine(network, objective, prompt, walk=walk, times=times, generator=generator)
 
 

@@ -54,7 +54,7 @@ class ConceptPrior:
     Attributes:
         bound: of the text given z_{t0}.
         channel: between the encoder and the decoder.
-        diffusion: of the vectors, from t0 to 1.
+        diffusion: of the vectors, from t0 on.
         skill: by ranges of t, for the record.
     """
 
@@ -141,8 +141,8 @@ class ConceptPrior:
         self, network: Network, x: Float[Tensor, "B C W"], batch: Batch, *, generator: torch.Generator, draws: int
     ) -> dict[str, Float[Tensor, "B"]]:
         """The rate's two terms, in nats a row."""
-        t_min, reader = self.diffusion.t_min, cast(LatentReader, network)
-        times = t_min + (1.0 - t_min) * stratified(batch_uniform(generator, batch, draws))
+        reader = cast(LatentReader, network)
+        times = self.diffusion.spread(stratified(batch_uniform(generator, batch, draws)))
         integral = []
         for t in times.unbind(-1):
             noise = self.channel.draw(generator, batch).to(x.dtype)
