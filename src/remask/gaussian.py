@@ -30,7 +30,7 @@ from torch import Tensor
 from remask.schedules import with_slope
 
 FAINTEST = 4e-5
-"""The least SNR of which there is a signal to divide by: about that of DDPM's last step (arXiv:2006.11239, section 4)."""
+"""The least SNR with a signal to divide by: about that of DDPM's last step (arXiv:2006.11239, section 4)."""
 _HALVINGS = 60
 
 
@@ -91,8 +91,8 @@ class GaussianProcess(ABC):
     def t_max(self) -> float:
         """The largest time at which SNR_t is no less than `FAINTEST`.
 
-        Behind it an estimate (z − σ ε̂)/α magnifies each error of ε̂ without bound; at it, by less than 160. q_t is N(0, I)
-        there but for 2e-5 nats a coordinate of mean square 1.
+        Behind it an estimate (z − σ ε̂)/α magnifies each error of ε̂ without bound; at it, by less than 160. There q_t is
+        N(0, I) but for 2e-5 nats a coordinate of mean square 1.
         """
         low, high = 0.0, 1.0
 

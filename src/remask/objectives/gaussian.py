@@ -10,8 +10,8 @@ arXiv:2107.00630, equations 11 and 17, with the integral cut at t0):
 
     KL(q(z_{t0} | x) ‖ p(z_{t0})) ≤ KL(q(z_1 | x) ‖ N(0, I)) + ½ ∫_{t0}^1 (−dSNR/dt) E ‖x − x̂(z_t, t)‖² dt.    (2)
 
-It holds with any later end in the place of 1, and the noise says what x is only while there is a signal: there all times
-end at `GaussianProcess.t_max`.
+It holds with any other end in the place of 1. The noise says what x is only while there is a signal: where it is what
+the network speaks of, all times end at `GaussianProcess.t_max`.
 
 What a trivial predictor gets is known in closed form at every t (`Prediction.mean_square`, `Prediction.linear_floor`);
 an average over t can look well while some times are worse than predicting nothing, so skill is told by ranges of t.
