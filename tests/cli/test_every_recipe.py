@@ -15,13 +15,17 @@ from remask.finished import open_model
 from remask.recipes import recipe_names
 
 PRETRAINED = [name for name in recipe_names() if name.startswith(("convert-", "sft-"))]
-TASKS = [name for name in recipe_names() if name.startswith(("sudoku-", "countdown-"))]
+TASKS = [
+    name for name in recipe_names() if name.startswith(("sudoku-", "countdown-", "arithmetic-", "multiplication-"))
+]
+EQUATIONS = [name for name in recipe_names() if name.startswith("gsm8k-eq-")]  # of pairs that a file holds
 CONCEPTS = ("concept-weighted", "concept-perceiver", "concept-posonly", "concept-tsdae", "concept-contrastive")
 PAIRS = ("concept-sentences",)
 OWN_FIGURES = [name for name in recipe_names() if name.startswith((*CONCEPTS, *PAIRS))]
 LATENT = ("concept-autoencoder", "concept-prior")  # the second stands on the first: test_latent_recipes.py
 THOUGHTS = [name for name in recipe_names() if name.startswith("thought-")]  # behind questions: test_thought_recipes.py
-SCRATCH = [name for name in recipe_names() if name not in (*PRETRAINED, *TASKS, *OWN_FIGURES, *LATENT, *THOUGHTS)]
+APART = (*PRETRAINED, *TASKS, *EQUATIONS, *OWN_FIGURES, *LATENT, *THOUGHTS)
+SCRATCH = [name for name in recipe_names() if name not in APART]
 LARGE = [name for name in SCRATCH if "-h512" in name]
 SMALL = [*TINY, "training.micro_batch_size=2"]
 
@@ -86,6 +90,21 @@ def test_a_task_is_trained_judged_and_answered(home, name):
     (accuracy,) = [line for line in answers if line["name"] == "answers_right"]
     assert accuracy["trivial"]
     assert 0 <= accuracy["value"] <= 1
+
+
+@pytest.mark.parametrize("name", EQUATIONS)
+def test_equations_of_a_file_are_learned_and_answered_as_gsm8k_is(home, tmp_path, name):
+    folder = tmp_path / "gsm8k_eq"
+    folder.mkdir()
+    lines = [f"Ann has {a} and buys {b}. How many?||<<{a}+{b}={a + b}>> #### {a + b}" for a in range(9) for b in (2, 5)]
+    for split in ("train", "test"):
+        (folder / f"{split}.txt").write_text("\n".join(lines))
+    small = [part for part in SMALL if not part.startswith("data.length")]
+    own = ["tokenizer.kind=byte", "data.length=64", "data.separator='||'", f"data.source={folder / 'train.txt'}"]
+    succeeds("train", name, *small, *own)
+    asked = ["--reasoning", tmp_path, "--reasoning-limit", "3"]
+    figures = succeeds("evaluate", "last", "--task", "gsm8k_eq", *asked, "--json").objects
+    assert {"accuracy_strict", "accuracy_flexible"} <= {line["name"] for line in figures}
 
 
 @pytest.fixture(scope="session")

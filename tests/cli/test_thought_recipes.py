@@ -20,7 +20,8 @@ from remask.reasoning import write_answers
 from remask.recipes import recipe_names
 from remask.samplers.base import silent
 
-NAMES = [name for name in recipe_names() if name.startswith("thought-")]
+OF_FILES = ("thought-gsm8k-eq",)
+NAMES = [name for name in recipe_names() if name.startswith("thought-") and name not in OF_FILES]
 SMALL = [part for part in TINY if not part.startswith(("data.length", "evaluation.rows"))]
 SMALL += ["data.max_documents=40", "evaluation.rows=4"]
 
@@ -42,6 +43,16 @@ def test_a_recipe_trains_saves_loads_thinks_and_is_judged_by_its_own_figure(home
         assert line["sampler"] == sampler
         assert line["text"].startswith("1+2+3?")
         assert model.mask_id not in line["ids"]
+
+
+@pytest.mark.parametrize("name", OF_FILES)
+def test_a_recipe_of_a_file_of_pairs_trains_and_thinks(home, tmp_path, name):
+    pairs = tmp_path / "pairs.txt"
+    pairs.write_text("\n".join(f"{a} and {b} are||<<{a}+{b}={a + b}>> #### {a + b}" for a in range(9) for b in (2, 5)))
+    small = [*SMALL, "data.separator='||'", "data.length=48", "tokenizer.kind=byte"]
+    succeeds("train", name, *small, f"data.source={pairs}")
+    (line,) = succeeds("sample", "last", "--prompt", "3 and 4 are||", "--json").objects
+    assert line["text"].startswith("3 and 4 are||")
 
 
 def test_answers_are_written_behind_the_thoughts_of_a_finished_model(home):
