@@ -1,5 +1,6 @@
 """Operations of training: what is measured is what the closed form says, and measuring changes nothing."""
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -63,6 +64,34 @@ def test_what_is_measured_is_what_the_closed_form_says(case):
     recipe, changes = CASES[case]
     model = model_of(recipe, *changes)
     assert training_flops(model, BATCH) == analytic_flops(model, BATCH) > 0
+
+
+QUESTION = 5
+THOUGHTS = {
+    "looked at twice now and then, with written answers": ("thought-arithmetic", []),
+    "of a drawn table": ("thought-arithmetic", ["network.latent=random"]),
+    "without answers, and with a tied head": ("thought-cpu", ["network.head=tied"]),
+    "of experts": ("thought-cpu", ["network.experts=8", "objective.self_conditioning=0"]),
+}
+
+
+def questions() -> Batch:
+    """Rows of a question, its response with a mark, and an end of text."""
+    ids = torch.tensor([[*b"12+3?15 #### 15", ByteTokenizer().eos_id]]).repeat(4, 1)
+    return replace(BATCH, ids=ids, targets=(torch.arange(LENGTH) >= QUESTION).expand(4, -1))
+
+
+@pytest.mark.parametrize("case", THOUGHTS)
+def test_a_thought_is_measured_as_its_closed_form_says(case):
+    recipe, changes = THOUGHTS[case]
+    model = model_of(recipe, *changes)
+    assert training_flops(model, questions()) == pytest.approx(analytic_flops(model, questions()), rel=1e-12)
+
+
+def test_a_second_look_in_half_of_the_steps_costs_half_a_forward_pass():
+    twice, once = (model_of("thought-cpu", f"objective.self_conditioning={share}") for share in (0.5, 0))
+    step, look = training_flops(once, questions()), forward_flops(once, questions())
+    assert training_flops(twice, questions()) == pytest.approx(step + look / 2, rel=0.02)
 
 
 @pytest.mark.parametrize("conditioning", ["adaln_zero", "adaln_bounded"])

@@ -1,0 +1,203 @@
+r"""Operations by a closed form.
+
+With D the width, F the MLP's hidden width that a token uses, S the places that attend to each other, E experts (0
+without), C the condition's width (0 without), V the vocabulary and M the positions where logits are wanted, B rows of S
+places cost forward (arXiv:2001.08361, section 2.1; arXiv:2203.15556, appendix F; both without a gate in the MLP)
+
+    B·S · layers · (8 D² + 4 S D + 6 D F + 2 D E)  +  B · (layers · 12 C D + 4 C²)  +  M · (2 D V + 4 C D)      (1)
+
+and backward twice that, where every weight is trained. Reversible blocks cost what standard ones do, and 4 D² a place
+more each where their couplings are affine.
+
+A thought of vectors of W features has blocks and a head as in (1) with C = 0, and beside them
+
+    B·L · 4 W D  +  B · 4 D²  +  M · (4 D² + 2 V W)                                                             (2)
+
+for its two maps of L places (of the noisy vector and of the last estimate), the embedding of the time and what it does
+before the head, and x̂ = Σ p E. The first look of a step that looks twice is computed forward alone.
+
+Shape letters: B rows, L tokens a row.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from remask.data.batch import Batch
+from remask.flops.courses import courses
+from remask.flops.rows import loss_of, mean_targets, typical_row
+from remask.model import Model
+from remask.networks import Transformer
+from remask.networks.blocks import GatedMLP, ModulatedFinal
+from remask.networks.couplings import Affine
+from remask.networks.experts import Experts
+from remask.networks.thought import ScratchTrunk, ThoughtNetwork
+
+
+def analytic_flops(model: Model, batch: Batch) -> float | None:
+    """Operations of training for each target token by (1) and (2), of the same row as `training_flops`.
+
+    Nothing is computed but the noise.
+
+    Returns:
+        None for networks that are neither a `Transformer` nor a thought's with blocks of its own.
+    """
+    network = next((m for m in model.network.modules() if isinstance(m, ThoughtNetwork | Transformer)), None)
+    if isinstance(network, ThoughtNetwork) and isinstance(network.trunk, ScratchTrunk):
+        return _of_thought(network, model, batch) / mean_targets(batch)
+    if not isinstance(network, Transformer):
+        return None
+    mute = _Mute(vocab_size=network.head.out_features, mask_logit_bias=torch.zeros(1, device=model.device))
+    with torch.enable_grad():
+        loss_of(model.objective, typical_row(model, batch), network=mute)
+    return sum((3 if call.trained else 1) * call_flops(network, call) for call in mute.calls) / mean_targets(batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One call of a network.
+
+    Attributes:
+        rows: B.
+        places: S, twice a row's tokens where it is read with its clean context.
+        asked: M.
+        trained: whether a gradient is wanted.
+        behind: of the places, those that stand behind a row.
+    """
+
+    rows: int
+    places: int
+    asked: int
+    trained: bool
+    behind: int = 0
+
+
+def call_flops(network: Transformer, call: Call) -> int:
+    """Operations of one forward pass by equation (1)."""
+    width, vocabulary, layers = network.embedding.embedding_dim, network.head.out_features, len(network.blocks)
+    condition = width if isinstance(network.norm, ModulatedFinal) else 0
+    place = layers * _block_flops(network.blocks, call, width=width)
+    place += 2 * width**2 * sum(isinstance(module, Affine) for module in network.blocks.modules())
+    row = layers * 12 * condition * width + 4 * condition**2
+    return call.rows * (call.places * place + row) + call.asked * (2 * width * vocabulary + 4 * condition * width)
+
+
+def _block_flops(blocks: nn.Module, call: Call, *, width: int) -> int:
+    """Of a place in a block, without a condition."""
+    hidden, experts = _mlp_sizes(blocks)
+    return 8 * width**2 + 4 * call.places * width + 6 * width * hidden + 2 * width * experts
+
+
+def _mlp_sizes(blocks: nn.Module) -> tuple[int, int]:
+    """F, the hidden features that a token uses in a block, and E, the experts it chooses from (0 without)."""
+    experts = next((module for module in blocks.modules() if isinstance(module, Experts)), None)
+    mlp = next(module for module in blocks.modules() if isinstance(module, GatedMLP))
+    chosen, number = (experts.per_token, len(experts.experts)) if experts is not None else (1, 0)
+    return chosen * mlp.out.in_features, number
+
+
+@dataclass
+class _Mute:
+    """Stands in for a network: notes what it is asked, and answers that all tokens are as likely."""
+
+    vocab_size: int
+    mask_logit_bias: Tensor
+    calls: list[Call] = field(default_factory=list)
+
+    def __call__(
+        self,
+        z: Int[Tensor, "B L"],
+        t: Float[Tensor, "B"],
+        *,
+        segments: Int[Tensor, "B L"],
+        positions: Bool[Tensor, "B L"],
+        context: Int[Tensor, "B L"] | None = None,
+    ) -> Float[Tensor, "M V"]:
+        """Zeros, after a note."""
+        del t, segments
+        asked, places = int(positions.sum()), z.shape[1] * (1 if context is None else 2)
+        self.calls.append(Call(rows=len(z), places=places, asked=asked, trained=torch.is_grad_enabled()))
+        return torch.zeros(asked, self.vocab_size, device=z.device)
+
+
+# ── of a thought ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def thought_flops(network: ThoughtNetwork, call: Call) -> int:
+    """Operations of one forward pass of a thought's network with blocks of its own, by (1) and (2)."""
+    return sum(_parts_of_thought(network, call).values())
+
+
+def _of_thought(network: ThoughtNetwork, model: Model, batch: Batch) -> float:
+    """Of one row, the mean over the kinds of steps."""
+    row, total = typical_row(model, batch), 0.0
+    for share, objective in courses(model.objective):
+        mute = _MuteThought(network)
+        with torch.enable_grad():
+            loss_of(objective, row, network=mute)
+        total += share * sum(_with_gradients(network, call) for call in mute.calls)
+    return total
+
+
+def _with_gradients(network: ThoughtNetwork, call: Call) -> int:
+    """A forward pass and, where one is wanted, its backward pass, in which not everything has two gradients."""
+    parts = _parts_of_thought(network, call)
+    if not call.trained:
+        return sum(parts.values())
+    learned = network.codec.vectors().requires_grad
+    # neither the last estimate nor the time's features have a gradient, and a drawn table's vectors have none either
+    times = {"recall": 2, "read": 3 if learned else 2, "time": 2.5, "estimate": 2}
+    return round(sum(times.get(name, 3) * count for name, count in parts.items()))
+
+
+def _parts_of_thought(network: ThoughtNetwork, call: Call) -> dict[str, int]:
+    trunk = network.trunk
+    assert isinstance(trunk, ScratchTrunk)
+    width, latent, vocabulary = trunk.width, network.codec.width, trunk.head.out_features
+    own, timed = call.rows * (call.places - call.behind), network.time is not None
+    said = vocabulary if network.say is None or call.behind else network.say.out_features
+    return {
+        "blocks": call.rows * call.places * len(trunk.blocks) * _block_flops(trunk.blocks, call, width=width),
+        "read": own * 2 * latent * width,
+        "recall": own * 2 * latent * width if network.recall is not None else 0,
+        "time": call.rows * 4 * width**2 * timed,
+        "modulation": call.asked * 4 * width**2 * timed,
+        "head": call.asked * 2 * width * said,
+        "estimate": 0 if call.behind else call.asked * 2 * vocabulary * latent,
+    }
+
+
+class _MuteThought:
+    """Stands in for a thought's network: notes what it is asked, and says nothing.
+
+    Args:
+        network: whose table the objective reads.
+    """
+
+    def __init__(self, network: ThoughtNetwork) -> None:
+        self.codec, self.calls = network.codec, list[Call]()
+        self._said = network.say.out_features if network.say is not None else network.columns
+        self._vocabulary = len(network.codec.vectors())
+
+    def __call__(
+        self,
+        z: Float[Tensor, "B L W"],
+        t: Float[Tensor, "B"],
+        *,
+        positions: Bool[Tensor, "B L"],
+        answer: Int[Tensor, "B A"] | None = None,
+        wanted: Bool[Tensor, "B A"] | None = None,
+        **others: Any,
+    ) -> Float[Tensor, "M X"]:
+        """Zeros, after a note."""
+        del t, others
+        behind = 0 if answer is None else answer.shape[1]
+        asked = int((positions if wanted is None else wanted).sum())
+        call = Call(
+            rows=len(z), places=z.shape[1] + behind, asked=asked, trained=torch.is_grad_enabled(), behind=behind
+        )
+        self.calls.append(call)
+        return torch.zeros(asked, (None if behind else self._said) or self._vocabulary, device=z.device)
