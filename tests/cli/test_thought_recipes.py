@@ -124,3 +124,11 @@ def test_what_a_thought_has_not_is_refused_in_one_line(home):
     assert "no likelihood" in refused("evaluate", "last", "--task", "likelihood")
     assert "no likelihood" in refused("evaluate", "last", "--task", "levels")
     assert "a thought is drawn as vectors" in refused("sample", "last", "--prompt", "1+2+3?", "--sampler", "ancestral")
+
+
+def test_learned_times_follow_the_loss_and_are_kept(home):
+    learned = ["objective.time_warping=learned", "objective.time_exponent=1", "training.steps=6"]
+    succeeds("train", "thought-cpu", *[part for part in SMALL if not part.startswith("training.steps")], *learned)
+    warp = open_model("last", device=torch.device("cpu"))[0].network.warp
+    assert float(warp.nats.sum()) > 0
+    assert "time_exponent=1" in refused("train", "thought-cpu", "objective.time_warping=learned")

@@ -73,6 +73,14 @@ def _loss(recipe: Recipe) -> Iterator[Contradiction]:
         yield clash(
             "objective.loss", "objective.weighting", given=spec.weighting, but=but, give="objective.weighting=own"
         )
+    if spec.time_warping == "learned" and spec.time_exponent != 1.0:
+        but = "learned times are not bent as well"
+        given, give = f"{spec.time_exponent:g}", "objective.time_exponent=1, or objective.time_warping=none"
+        yield clash("objective.time_warping", "objective.time_exponent", given=given, but=but, give=give)
+    if spec.time_warping == "learned" and spec.loss != "cross_entropy":
+        but = "times are learned from nats of tokens, and a weighted squared error need not rise with noise"
+        give = "objective.loss=cross_entropy, or objective.time_warping=none"
+        yield clash("objective.time_warping", "objective.loss", given=spec.loss, but=but, give=give)
     if spec.answer_weight and spec.answer_noise <= spec.t_min:
         but = f"it must lie above objective.t_min={spec.t_min:g}"
         keys = ("objective.t_min", "objective.answer_noise")

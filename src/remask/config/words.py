@@ -179,6 +179,7 @@ def _(objective: schema.ThoughtObjectiveSpec) -> list[str]:
     loss = [] if objective.loss == "cross_entropy" else [f"squared error of {objective.loss}"]
     weighted = [] if objective.weighting == "own" else [f"{objective.weighting.replace('_', '-')} weighting"]
     bent = [] if objective.time_exponent == 1.0 else [f"times u^{objective.time_exponent:g}"]
+    bent += ["learned times"] if objective.time_warping == "learned" else []
     recalled = [f"self-conditioning {objective.self_conditioning:g}"] if objective.self_conditioning else []
     answers = [f"written answers × {objective.answer_weight:g}"] if objective.answer_weight else []
     return [*loss, *weighted, *bent, *recalled, *answers]

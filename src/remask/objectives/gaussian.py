@@ -105,6 +105,10 @@ class LatentDiffusion:
         """Where numbers in [0, 1] lie in [t_min, t_max]."""
         return self.t_min + (self.t_max - self.t_min) * u
 
+    def placed(self, t: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
+        """Where in [0, 1] times lie: the inverse of `spread`."""
+        return (t - self.t_min) / (self.t_max - self.t_min)
+
     def times(self, generator: torch.Generator, batch: Batch) -> Float[Tensor, "B"]:
         """Training times in [t_min, t_max], stratified over the global batch, one for each example here."""
         device = generator.device
@@ -207,7 +211,7 @@ class SkillByTime:
         wide = widest_float(error.device)
         squared = error.detach().to(wide).square().flatten(1).mean(-1)
         floor = CLEAN.linear_floor(self.diffusion.process, t.to(wide), variance=self.variance)
-        place = ((t - self.diffusion.t_min) / (self.diffusion.t_max - self.diffusion.t_min) * self.ranges).long()
+        place = (self.diffusion.placed(t) * self.ranges).long()
         here = torch.nn.functional.one_hot(place.clamp(0, self.ranges - 1), self.ranges).to(wide)
         ratio, zero = squared / floor, self.variance / floor
         values = {"error": ratio, "zero": zero, "count": torch.ones_like(ratio)}

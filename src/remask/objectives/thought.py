@@ -53,6 +53,23 @@ class TokenVectors(Protocol):
         ...
 
 
+@runtime_checkable
+class Warp(Protocol):
+    """What a network knows of its loss at each time, and where it is therefore trained."""
+
+    def __call__(self, u: Tensor) -> Tensor:
+        """Uniform numbers in [0, 1) → where in [0, 1) training times are."""
+        ...
+
+    def terms(self, loss: Tensor, where: Tensor) -> dict[str, Tensor]:
+        """Sums of losses at places in [0, 1], by which it learns."""
+        ...
+
+    def learn(self, terms: Mapping[str, float]) -> None:
+        """Takes in the sums of a step."""
+        ...
+
+
 ThoughtLoss = Callable[[Readout, Seen], Float[Tensor, "M"]]
 """What a network said, at M places, to the loss of each."""
 
@@ -110,7 +127,7 @@ class ThoughtDiffusion(WithoutLikelihood):
 
     def __call__(self, network: Network, batch: Batch, *, generator: torch.Generator) -> Loss:
         """The loss of the thought of every row at one time a row; noise is keyed by an example's place in the batch."""
-        t = self.diffusion.times(generator, batch)
+        t = self._times(network, generator, batch)
         vectors = codec_of(network).vectors()
         noise = self._noise(generator, batch, like=vectors)
         seen = self.look(network, batch, vectors, t=t, noise=noise, remembering=self.remembering)
@@ -122,6 +139,8 @@ class ThoughtDiffusion(WithoutLikelihood):
                 self.quantity: -estimate.log_p.gather(-1, seen.ids[:, None]).sum(),
                 **self.skill.terms(estimate.clean - seen.x, seen.t),
             }
+            if (warp := warp_of(network)) is not None:
+                terms |= warp.terms(loss, self.diffusion.placed(seen.t))
         if self.answers is not None:
             written, count = self._answer_nats(network, batch, vectors, generator=generator)
             terms |= {"answer_nats": written.detach().sum(), "answer_tokens": count}
@@ -134,6 +153,11 @@ class ThoughtDiffusion(WithoutLikelihood):
         count = terms.get("answer_tokens", 0.0)
         written = {"answer_nats_per_token": terms["answer_nats"] / count} if count else {}
         return {**self.skill.figures(terms), **written}
+
+    def steer(self, network: nn.Module, terms: Mapping[str, float]) -> None:
+        """Tells the network's time warp, where it has one, what the step's loss was at each range of times."""
+        if (warp := warp_of(network)) is not None:
+            warp.learn(terms)
 
     # ── what it is judged by ───────────────────────────────────────────────────────────────────────────────────
 
@@ -156,11 +180,15 @@ class ThoughtDiffusion(WithoutLikelihood):
     def rebuild(self, network: Network, batch: Batch, *, generator: torch.Generator) -> Int[Tensor, "B L"]:
         """The rows with the likeliest token at each place of a thought, seen at one drawn time a row."""
         vectors = codec_of(network).vectors()
-        t, noise = self.diffusion.times(generator, batch), self._noise(generator, batch, like=vectors)
+        t, noise = self._times(network, generator, batch), self._noise(generator, batch, like=vectors)
         seen = self.look(network, batch, vectors, t=t, noise=noise, remembering=False)
         return batch.ids.masked_scatter(batch.targets, self.readout.estimate(seen).log_p.argmax(-1))
 
     # ── parts ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _times(self, network: Network, generator: torch.Generator, batch: Batch) -> Float[Tensor, "B"]:
+        warp = warp_of(network)
+        return (self.diffusion if warp is None else replace(self.diffusion, warp=warp)).times(generator, batch)
 
     def _noise(self, generator: torch.Generator, batch: Batch, *, like: Tensor) -> Float[Tensor, "B L W"]:
         return batch_normal(generator, batch, batch.ids.shape[1], like.shape[1]).to(like.dtype)
@@ -249,6 +277,13 @@ def codec_of(network: object) -> TokenVectors:
     codec = getattr(getattr(network, "module", network), "codec", None)
     assert isinstance(codec, TokenVectors), "the schema refuses a network without token vectors"
     return codec
+
+
+def warp_of(network: object) -> Warp | None:
+    """What a network knows of its loss at each time; it may be wrapped."""
+    warp = getattr(getattr(network, "module", network), "warp", None)
+    assert warp is None or isinstance(warp, Warp)
+    return warp
 
 
 def skill_of(diffusion: LatentDiffusion) -> SkillByTime:

@@ -12,6 +12,7 @@ from remask.config.build.latents import GAMMA
 from remask.errors import UserError
 from remask.networks.thought import LearnedTable, OwnTable, ScratchTrunk, ThoughtNetwork, Trunk
 from remask.networks.thought.network import BIDIRECTIONAL, CAUSAL, hidden, shown
+from remask.networks.thought.warping import TimeWarp
 from remask.objectives.gaussian import LatentDiffusion, Weighting, min_snr, own_error, towards_noise, unwarped
 from remask.objectives.readouts import TokenReadout, VectorReadout
 from remask.objectives.thought import ThoughtDiffusion, cross_entropy, skill_of, squared_error
@@ -148,6 +149,7 @@ def around(
         columns=codec.width if spec.readout == "logit_columns" else None,
         given=shown if spec.question == "shown" else hidden(tokenizer.mask_id),
         timed=spec.time == "shown",
+        warp=TimeWarp() if recipe.objective.time_warping == "learned" else None,
     )
     network.initialise(generator)
     if speaks is not None and not writes(recipe):

@@ -33,6 +33,10 @@ class ThoughtObjectiveSpec(Section):
     time_exponent: float = Field(
         default=0.3, gt=0, le=10, description="training times are u to this power, u uniform; below 1: more noise"
     )
+    time_warping: Literal["none", "learned"] = Field(
+        default="none",
+        description="learned: training times are drawn where the loss is seen to change; instead of a time_exponent",
+    )
     t_min: float = Field(default=1e-3, gt=0, lt=1, description="the smallest time that is learned or judged")
     self_conditioning: float = Field(
         default=0.5,
@@ -52,4 +56,15 @@ class ThoughtObjectiveSpec(Section):
     )
     answer_noise: float = Field(
         default=0.3, gt=0, le=1, description="largest time of the noise on the thought that an answer is written behind"
+    )
+
+
+class TextAutoencoderSpec(Section):
+    """A response through a few Gaussian vectors."""
+
+    kind: Literal["text_autoencoder"] = Field(
+        default="text_autoencoder", description="write a response again from Gaussian vectors that stand for it"
+    )
+    divergence: float = Field(
+        default=0.01, ge=0, le=10, description="weight of the vectors' divergence from white noise, nats for nats"
     )

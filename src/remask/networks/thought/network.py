@@ -37,6 +37,7 @@ from remask.networks.normalisation import unit_rms
 from remask.networks.segments import causal_mask, segment_mask
 from remask.networks.thought.codecs import TableCodec
 from remask.networks.thought.trunks import Trunk
+from remask.networks.thought.warping import TimeWarp
 
 Sight = Callable[[Int[Tensor, "B L"]], Bool[Tensor, "B 1 L L"]]
 """Segments → who sees whom: `segment_mask` (all of a row) or `causal_mask` (what is left of a place, and itself)."""
@@ -72,6 +73,7 @@ class ThoughtNetwork(nn.Module):
         columns: so many logits, the first, are what it says instead of all of them; None: all.
         given: how it reads its question, `shown` or `hidden`.
         timed: whether it knows the time; else nothing of c, γ and β is there.
+        warp: what is known of the loss at each time, for an objective that trains where it changes.
 
     Weights but the trunk's and the codec's hold nothing meaningful until `initialise` is called.
     """
@@ -88,13 +90,14 @@ class ThoughtNetwork(nn.Module):
         columns: int | None = None,
         given: Given = shown,
         timed: bool = True,
+        warp: TimeWarp | None = None,
     ) -> None:
         super().__init__()
         width = trunk.width
         self.trunk, self.codec, self.sight, self.start_id = trunk, codec, sight, start_id
         self.read = nn.Linear(codec.width, width)
         self.recall = nn.Linear(codec.width, width, bias=False) if remembers else None
-        self.columns, self.given = columns, given
+        self.columns, self.given, self.warp = columns, given, warp
         self.time = TimeEmbedding(width) if timed else None
         self.modulation = nn.Linear(width, 2 * width) if timed else None
         self.say = None if speaks is None else nn.Linear(width, speaks, bias=False)
@@ -193,6 +196,8 @@ class ThoughtNetwork(nn.Module):
                 nn.init.zeros_(layer.bias)
             nn.init.zeros_(self.modulation.weight)
             nn.init.zeros_(self.modulation.bias)
+        if self.warp is not None:
+            self.warp.initialise()
         if self.say is not None:
             nn.init.normal_(self.say.weight, std=0.1 * self.say.in_features**-0.5, generator=generator)
 
