@@ -193,5 +193,10 @@ def test_answers_of_a_share_of_the_rows_are_written_and_spread_over_the_batch():
     more = (both.nats - plain.nats).detach()
     assert bool((more[3] > 0.5).any())
     torch.testing.assert_close(more[:3], torch.zeros(3, 10))
-    figures = objective(answers=ANSWERS).diagnostics(torch.nn.Module(), {k: float(v) for k, v in both.terms.items()})
+    written = {k: float(v) for k, v in both.terms.items()}
+    mean = written["answer_nats"] / written["answer_tokens"]
+    assert float(more.sum() / both.weight.sum()) == pytest.approx(ANSWERS.weight * mean, rel=1e-5), (
+        "beside a place's mean"
+    )
+    figures = objective(answers=ANSWERS).diagnostics(torch.nn.Module(), written)
     assert figures["answer_nats_per_token"] == pytest.approx(torch.tensor(V - 1.0).log().item(), rel=0.3)

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -142,9 +142,9 @@ class ThoughtDiffusion(WithoutLikelihood):
             if (warp := warp_of(network)) is not None:
                 terms |= warp.terms(loss, self.diffusion.placed(seen.t))
         if self.answers is not None:
-            written, count = self._answer_nats(network, batch, vectors, generator=generator)
-            terms |= {"answer_nats": written.detach().sum(), "answer_tokens": count}
-            nats = nats + self.answers.weight * written
+            written, places = self._answer_nats(network, batch, vectors, generator=generator)
+            terms |= {"answer_nats": written.detach().sum(), "answer_tokens": places.sum().to(nats.dtype)}
+            nats = nats + written * self.answers.factor(places, batch)
         return Loss(nats, batch.targets.to(nats.dtype), terms)
 
     def diagnostics(self, network: nn.Module, terms: Mapping[str, float]) -> dict[str, float]:
@@ -238,15 +238,15 @@ class ThoughtDiffusion(WithoutLikelihood):
 
     def _answer_nats(
         self, network: Network, batch: Batch, vectors: Float[Tensor, "V W"], *, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "B L"], Float[Tensor, ""]]:
-        """−log p of the tokens of some rows' answers behind a noisy thought, in the tokens' places; and how many."""
+    ) -> tuple[Float[Tensor, "B L"], Bool[Tensor, "B L"]]:
+        """−log p of the tokens of some rows' answers behind a noisy thought, in their places; and which those are."""
         assert self.answers is not None
         t_min = self.diffusion.t_min
         t = t_min + (self.answers.latest - t_min) * batch_uniform(generator, batch)
         noise = self._noise(generator, batch, like=vectors)
         chosen = self.answers.rows(batch)
         found = self.answers.find(batch)
-        wanted = found.real & chosen[:, None]
+        wanted, places = found.real & chosen[:, None], found.places & chosen[:, None]
         nats = torch.zeros(batch.ids.shape, dtype=vectors.dtype, device=batch.ids.device)
         if bool(wanted.any()):
             z = self.diffusion.process.corrupt(functional.embedding(batch.ids, vectors), t, noise=noise)
@@ -261,8 +261,8 @@ class ThoughtDiffusion(WithoutLikelihood):
                 wanted=wanted[chosen],
             )
             log_p = self.readout.spoken(logits).gather(-1, found.ids[wanted][:, None])
-            nats = scatter_positions(-log_p.squeeze(-1), found.places & chosen[:, None])
-        return nats, wanted.sum().to(nats.dtype)
+            nats = scatter_positions(-log_p.squeeze(-1), places)
+        return nats, places
 
 
 def in_places(estimate: Estimate, batch: Batch) -> Float[Tensor, "B L W"]:

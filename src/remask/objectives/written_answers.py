@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from remask.data.batch import Batch
@@ -36,7 +36,7 @@ class WrittenAnswers:
     Attributes:
         marks: token sequences, behind the last of which an answer stands; None: a response is all answer.
         eos_id: ends an answer.
-        weight: of their nats in the loss.
+        weight: of the mean nats of a written token in the loss, beside those of a place of the thought.
         share: of the rows, whose answers are written in a step, in (0, 1].
         latest: the largest time of the noise that lies on the thought, in (0, 1].
     """
@@ -53,6 +53,20 @@ class WrittenAnswers:
             return batch.rows == batch.global_size - 1
         before, behind = (batch.rows * self.share).floor(), ((batch.rows + 1) * self.share).floor()
         return behind > before
+
+    def factor(self, places: Bool[Tensor, "B L"], batch: Batch) -> Float[Tensor, "B 1"]:
+        """What nats of written tokens count in a loss that is divided by the places of all thoughts.
+
+        A row's mean over its answer counts as much as `weight` times a thought's mean over its places, once for each of
+        the rows that it stands for: as in a sum of the two means, and alike however a batch is cut up.
+
+        Args:
+            places: the written tokens.
+            batch: rows.
+        """
+        answers = places.sum(-1, keepdim=True).clamp_min(1)
+        share = max(self.share, 1 / batch.global_size)
+        return self.weight * batch.targets.sum(-1, keepdim=True) / (answers * share)
 
     def find(self, batch: Batch) -> Found:
         """The answers of clean rows, each up to its first end of text; a row without a mark has none."""
