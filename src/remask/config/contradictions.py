@@ -5,6 +5,7 @@ from math import gcd
 
 from remask.config.clash import Contradiction
 from remask.config.clash import clash as _clash
+from remask.config.codec_contradictions import CODEC_CHECKS
 from remask.config.concept_contradictions import CONCEPT_CHECKS
 from remask.config.latent_contradictions import LATENT_CHECKS
 from remask.config.schema import (
@@ -21,6 +22,7 @@ from remask.config.schema import (
     Recipe,
     ReversibleSpec,
     SizesSpec,
+    TextAutoencoderNetworkSpec,
 )
 from remask.config.schema.text import TASKS
 from remask.config.thought_contradictions import LATENT_SAMPLERS, THOUGHT_CHECKS
@@ -314,7 +316,7 @@ def _masked_samplers(recipe: Recipe) -> Iterator[Contradiction]:
 
 
 def _heads(recipe: Recipe) -> Iterator[Contradiction]:
-    if not isinstance(recipe.network, SizesSpec | ConceptSpec | ConceptPriorNetworkSpec):
+    if not isinstance(recipe.network, SizesSpec | ConceptSpec | ConceptPriorNetworkSpec | TextAutoencoderNetworkSpec):
         return
     width, heads = recipe.network.width, recipe.network.heads
     if width % heads:
@@ -444,4 +446,5 @@ _CHECKS: tuple[Callable[[Recipe], Iterator[Contradiction]], ...] = (
     *CONCEPT_CHECKS,
     *LATENT_CHECKS,
     *THOUGHT_CHECKS,
+    *CODEC_CHECKS,
 )

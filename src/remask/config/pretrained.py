@@ -21,6 +21,7 @@ from remask.networks.pretrained import PretrainedDenoiser
 from remask.networks.pretrained_tables import StayingEmbedding, WideEmbedding
 from remask.networks.reading import Reading, read_both_ways, read_causally, read_in_blocks
 from remask.networks.sight import attention_fault, habit_fault
+from remask.networks.thought.autoencoder import FrozenReader
 from remask.networks.thought.trunks import PretrainedTrunk
 from remask.tokenizers import Tokenizer
 from remask.tokenizers.huggingface import looks_like_path
@@ -172,7 +173,7 @@ def rebuild_backbone(architecture: Mapping[str, Any]) -> Any:
 
 def architecture_of(network: nn.Module) -> dict[str, Any] | None:
     """The library's configuration of the pretrained model within a network, as JSON values; None if there is none."""
-    kinds = (PretrainedDenoiser, PretrainedTrunk)
+    kinds = (PretrainedDenoiser, PretrainedTrunk, FrozenReader)
     found = next((module for module in network.modules() if isinstance(module, kinds)), None)
     if found is None:
         return None

@@ -22,13 +22,13 @@ def source_name(source: str) -> str:
 def describe_family(recipe: schema.Recipe) -> str:
     """`concept`, `thought`, `baseline` without noise, else `bijective` or `token`.
 
-    `concept` are networks with a bottleneck of concepts, `thought` those of noisy token vectors.
+    `concept` are networks with a bottleneck of concepts, `thought` those of noisy vectors, and between these and text.
 
     `bijective` are reversible networks, and objectives that are a sampler's likelihood.
     """
     if isinstance(recipe.network, schema.ConceptSpec | schema.ConceptPriorNetworkSpec):
         return "concept"
-    if isinstance(recipe.network, schema.LatentTableSpec):
+    if isinstance(recipe.network, schema.LatentTableSpec | schema.TextAutoencoderNetworkSpec):
         return "thought"
     if recipe.process is None:
         return "baseline"
@@ -56,6 +56,10 @@ def describe_architecture(recipe: schema.Recipe) -> str:
             if spec.experts is not None:
                 parts.append(f"{spec.experts} experts, {spec.active_experts} a token")
             conditioning = _latent(spec)
+        case schema.TextAutoencoderNetworkSpec() as spec:
+            parts = [f"text autoencoder D{spec.width} L{spec.layers} H{spec.heads}"]
+            read = [] if spec.name is None else [f"frozen {PurePath(spec.name.rstrip('/')).name or spec.name}"]
+            conditioning = [f"{spec.latent_width} latent features", f"{spec.stride} tokens a vector", *read]
         case schema.AdaptedSpec() as spec:
             parts = [PurePath(spec.name.rstrip("/")).name or spec.name]
             conditioning = [f"lora {spec.lora_rank}"] if spec.adaptation == "lora" else []
@@ -113,6 +117,7 @@ _OWN_FIGURES = {
     "concept_contrastive": "matching_nats",
     "concept_autoencoder": "reconstruction_nats_per_token",
     "thought": "thought_nats_per_token",
+    "text_autoencoder": "reconstruction_nats_per_token",
 }
 
 
@@ -172,6 +177,11 @@ def _(objective: schema.ConceptPriorSpec) -> list[str]:
     weighted = [] if objective.weighting == "own" else [f"{objective.weighting.replace('_', '-')} weighting"]
     bent = [] if objective.time_exponent == 1.0 else [f"times u^{objective.time_exponent:g}"]
     return [f"{objective.prediction} of concepts", *weighted, *bent]
+
+
+@_extra.register
+def _(objective: schema.TextAutoencoderSpec) -> list[str]:
+    return [f"divergence × {objective.divergence:g}"]
 
 
 @_extra.register

@@ -15,6 +15,7 @@ from remask.model import Model
 from remask.objectives.base import Loss, Objective
 from remask.objectives.concepts.prior import ConceptPrior
 from remask.objectives.prompt_dropout import unwrapped
+from remask.objectives.text_autoencoder import TextReconstruction
 from remask.objectives.thought import ThoughtDiffusion
 from remask.randomness import keyed_generator
 
@@ -64,7 +65,7 @@ class _Asked(Exception):
 
 def _first_question(model: Model, batch: Batch) -> Bool[Tensor, "B L"]:
     """Where an objective first wants logits; nowhere, where it trains on vectors, which cost the same at any time."""
-    if isinstance(unwrapped(model.objective), ConceptPrior | ThoughtDiffusion):
+    if isinstance(unwrapped(model.objective), ConceptPrior | ThoughtDiffusion | TextReconstruction):
         return torch.zeros_like(batch.targets)
 
     def ask(*_: Any, positions: Tensor, **__: Any) -> Tensor:

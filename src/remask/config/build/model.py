@@ -15,6 +15,7 @@ from remask.config.build.latents import build_prior_network, codec_recipe
 from remask.config.build.noise import build_objective, build_process
 from remask.config.build.thought import build_scratch_thought
 from remask.config.build.thought_backbones import build_pretrained_thought
+from remask.config.build.thought_codecs import build_text_autoencoder
 from remask.config.pretrained import build_pretrained, rebuild_pretrained
 from remask.errors import UserError
 from remask.model import Model
@@ -105,6 +106,8 @@ def build_network(
             network = build_scratch_thought(recipe, spec, tokenizer).to(device)
         case schema.ThoughtPretrainedSpec() as spec:
             network = build_pretrained_thought(recipe, spec, tokenizer, device=device, architecture=architecture)
+        case schema.TextAutoencoderNetworkSpec() as spec:
+            network = build_text_autoencoder(recipe, spec, tokenizer, architecture=architecture).to(device)
     if recipe.objective.kind == "proofreading":
         network = MaskBias(network, tokenizer.mask_id).to(device)
     run = build_run(recipe.training)

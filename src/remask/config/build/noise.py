@@ -29,6 +29,7 @@ from remask.objectives.base import Objective
 from remask.objectives.prompt_dropout import PromptDropout
 from remask.objectives.proofreading import Proofreading
 from remask.objectives.proposals import own_proposals, uniform_proposals
+from remask.objectives.text_autoencoder import TextReconstruction
 from remask.tokenizers import Tokenizer
 
 
@@ -115,6 +116,9 @@ def build_plain_objective(
             return build_concept_objective(spec, process)
         case schema.ConceptAutoencoderSpec():
             return build_autoencoder(recipe, spec, bound=build_bound(spec, process, steps=steps))
+        case schema.TextAutoencoderSpec():
+            ends = {"eos_id": tokenizer.eos_id, "mask_id": tokenizer.mask_id}
+            return TextReconstruction(divergence=spec.divergence, **ends)
         case schema.ConceptPriorSpec():
             assert codec is not None, "the schema refuses another network"
             return build_prior(spec, process, codec)

@@ -26,10 +26,12 @@ from remask.config.schema.networks import (
     BlocksSpec,
     ConceptSpec,
     LatentTableSpec,
+    LettersSpec,
     NetworkSpec,
     PretrainedSpec,
     ReversibleSpec,
     SizesSpec,
+    TextAutoencoderNetworkSpec,
     ThoughtPretrainedSpec,
     ThoughtSpec,
     TransformerSpec,
@@ -67,7 +69,7 @@ from remask.config.schema.text import (
     SourceSpec,
     TokenizerSpec,
 )
-from remask.config.schema.thought import GaussianSpec, ThoughtObjectiveSpec
+from remask.config.schema.thought import GaussianSpec, TextAutoencoderSpec, ThoughtObjectiveSpec
 from remask.config.schema.tracking import TrackingSpec
 
 __all__ = [
@@ -98,6 +100,7 @@ __all__ = [
     "HybridSpec",
     "LatentSpec",
     "LatentTableSpec",
+    "LettersSpec",
     "LikelihoodBoundSpec",
     "LinearScheduleSpec",
     "LogLinearScheduleSpec",
@@ -120,6 +123,8 @@ __all__ = [
     "Share",
     "SizesSpec",
     "SourceSpec",
+    "TextAutoencoderNetworkSpec",
+    "TextAutoencoderSpec",
     "ThoughtObjectiveSpec",
     "ThoughtPretrainedSpec",
     "ThoughtSpec",

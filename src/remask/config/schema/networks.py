@@ -99,6 +99,14 @@ class ReversibleSpec(BlocksSpec):
         return self.types.count("reversible")
 
 
+class LettersSpec(Section):
+    """The letters of a token, as a part of what an encoder of concepts reads."""
+
+    least: Whole = Field(default=2, ge=1, le=8, description="letters of the shortest n-gram, boundaries counted")
+    most: Whole = Field(default=5, ge=1, le=8, description="letters of the longest n-gram")
+    buckets: Whole = Field(default=32_768, ge=1, description="vectors that all n-grams share by a hash")
+
+
 class ConceptSpec(Section):
     """A bottleneck of concept vectors: an encoder of one text, and a decoder of another that knows it through them."""
 
@@ -126,6 +134,15 @@ class ConceptSpec(Section):
     )
     local_width: Whole = Field(
         default=5, ge=1, description="neighbouring source tokens mixed before they are read; odd, 1: none"
+    )
+    letters: LettersSpec | None = Field(
+        default=None, description="add the vectors of its letter n-grams to each source token; null: none"
+    )
+    rarity: float | None = Field(
+        default=None,
+        gt=0,
+        description="a source token counts a / (a + its share of the training text), times a learned number, a being "
+        "this; null: all alike",
     )
     freeze_encoder: bool = Field(default=False, description="leave the encoder as it was drawn: a baseline")
     latent_width: Whole | None = Field(
@@ -262,6 +279,45 @@ class ThoughtPretrainedSpec(LatentTableSpec, AdaptedSpec):
     )
 
 
+class TextAutoencoderNetworkSpec(Section):
+    """A response as a few narrow vectors, and back."""
+
+    kind: Literal["text_autoencoder"] = Field(
+        default="text_autoencoder", description="responses as a few Gaussian vectors, and written again from them"
+    )
+    encoder: Literal["own", "frozen"] = Field(
+        default="own", description="what reads a response: blocks that are trained, or a language model left as it is"
+    )
+    name: str | None = Field(
+        default=None, min_length=1, description="frozen: the model's name on the Hub, or a local folder"
+    )
+    width: Whole = Field(default=128, ge=2, description="features a token; a multiple of heads")
+    layers: Whole = Field(default=2, ge=1, description="blocks of the decoder, and of an encoder of its own")
+    heads: Whole = Field(default=4, ge=1, description="attention heads; width / heads must be even")
+    mlp_width: Whole | None = Field(
+        default=None, ge=1, description="hidden features of the gated MLPs; null: 8/3 width, rounded to 32"
+    )
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="share of activations dropped in training")
+    length: Whole | None = Field(
+        default=None,
+        ge=1,
+        description="tokens of a response, filled up with ends of text; of longer ones the rest is lost; null: "
+        "data.length",
+    )
+    stride: Whole = Field(default=1, ge=1, description="neighbouring tokens that become one vector; divides length")
+    latent_width: Whole = Field(default=16, ge=1, description="features of a vector")
+
+    @property
+    def hidden_width(self) -> int:
+        """Hidden features of the gated MLPs."""
+        return self.mlp_width or max(32, 32 * round(8 * self.width / 3 / 32))
+
+    @property
+    def attention(self) -> Literal["bidirectional"]:
+        """What a written place may see of its text."""
+        return "bidirectional"
+
+
 NetworkSpec = Annotated[
     TransformerSpec
     | ReversibleSpec
@@ -269,6 +325,7 @@ NetworkSpec = Annotated[
     | ConceptPriorNetworkSpec
     | PretrainedSpec
     | ThoughtSpec
-    | ThoughtPretrainedSpec,
+    | ThoughtPretrainedSpec
+    | TextAutoencoderNetworkSpec,
     Field(discriminator="kind"),
 ]

@@ -13,7 +13,7 @@ from remask.config.schema.concept_objectives import (
 )
 from remask.config.schema.latents import ConceptAutoencoderSpec, ConceptPriorSpec
 from remask.config.schema.section import Section, Whole
-from remask.config.schema.thought import GaussianSpec, ThoughtObjectiveSpec
+from remask.config.schema.thought import GaussianSpec, TextAutoencoderSpec, ThoughtObjectiveSpec
 
 # --- schedules: alpha(t), the share of tokens left untouched at time t --------------------------------
 
@@ -189,6 +189,7 @@ ObjectiveSpec = Annotated[
     | ConceptAutoencoderSpec
     | ConceptPriorSpec
     | ThoughtObjectiveSpec
+    | TextAutoencoderSpec
     | NextTokenSpec,
     Field(discriminator="kind"),
 ]
