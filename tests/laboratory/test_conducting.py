@@ -13,7 +13,7 @@ from remask.errors import UserError
 from remask.laboratory import conducting, kinds, search
 from remask.laboratory.conducting import Conductor
 from remask.laboratory.kinds import try_again
-from remask.laboratory.results import RANKING, read_metric
+from remask.laboratory.results import OF_ANSWERS, RANKING, read_metric
 from remask.laboratory.search import Search
 from remask.laboratory.space import read_over
 from remask.laboratory.study import Metric, Study, Trial
@@ -290,8 +290,9 @@ def test_a_study_has_one_controller_and_the_next_one_sees_what_it_left(tmp_path)
 def test_every_figure_that_ranks_has_a_direction():
     for task, names in RANKING.items():
         for name in names:
-            assert read_metric(name, task=task).better == {"answers": "higher"}.get(task, "lower")
+            assert read_metric(name, task=task).better == ("higher" if task in OF_ANSWERS else "lower")
     assert read_metric(None, task="answers").name == "answers_right"
+    assert read_metric(None, task="arithmetic").name == "accuracy_strict"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import typer
 from remask.cli import options as option
 from remask.cli import studies
 from remask.cli.ablate_steps import steps
+from remask.cli.judging import judged_by, with_judging
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,6 +21,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+LIKELIHOOD = "likelihood"
+"""The task by which arms are usually compared."""
 
 app.command()(steps)
 
@@ -48,6 +51,7 @@ def ablate(
 
 
 @app.command()
+@with_judging
 @studies.with_place
 def component(
     arguments: Annotated[
@@ -64,6 +68,7 @@ def component(
     html: studies.Html = None,
     *,
     place: "Mapping[str, Any]",
+    judging: "Mapping[str, Any]",
 ) -> None:
     """Train a recipe with and without changes over several seeds, and say what the changes are worth."""
     from remask.cli.train import split_arguments
@@ -79,6 +84,7 @@ def component(
     recipe = checked(recipe_name, both or [])
     if recipe_hash(checked(recipe_name, [*(both or []), *changes])) == recipe_hash(recipe):
         raise UserError(f"{' '.join(changes)} changes nothing in {recipe_name}: the recipe says so already")
+    judged = judged_by(judging, recipe, usual=LIKELIHOOD)
     study = new_component(
         runs_home(),
         studies.study_name(name, kind="component", recipe=recipe.name),
@@ -89,17 +95,20 @@ def component(
         seeds=numbers,
         jobs=jobs or 1,
         cluster=studies.asked_of(name=name or "component", **place),
-        evaluate=["--task", "likelihood"],
+        metric=judged.metric,
+        evaluate=list(judged.evaluating),
         command=studies.typed(
             *("ablate", "component", recipe_name, *changes),
             *(word for each in both or [] for word in ("--both", each)),
             *("--seeds", seeds),
+            *judged.typed,
         ),
     )
     studies.conduct(study, as_json=as_json, html=html)
 
 
 @app.command()
+@with_judging
 @studies.with_place
 def size(
     arguments: option.RecipeWords = None,
@@ -113,6 +122,7 @@ def size(
     html: studies.Html = None,
     *,
     place: "Mapping[str, Any]",
+    judging: "Mapping[str, Any]",
 ) -> None:
     """Train a recipe at several sizes: quality against parameters, operations and time."""
     from remask.cli.train import split_arguments
@@ -132,6 +142,7 @@ def size(
     if len(lists) < len(varied):
         raise UserError("sizes are lists: write --over network.width=64,128,256")
     check(recipe_name, overrides, varied)
+    judged = judged_by(judging, recipe, usual=LIKELIHOOD)
     study = new_size(
         runs_home(),
         studies.study_name(name, kind="size", recipe=recipe.name),
@@ -142,17 +153,20 @@ def size(
         seeds=numbers,
         jobs=jobs or 1,
         cluster=studies.asked_of(name=name or "size", **place),
-        evaluate=["--task", "likelihood"],
+        metric=judged.metric,
+        evaluate=list(judged.evaluating),
         command=studies.typed(
             *("ablate", "size", recipe_name, *overrides),
             *(word for each in over for word in ("--over", each)),
             *("--seeds", seeds),
+            *judged.typed,
         ),
     )
     studies.conduct(study, as_json=as_json, html=html)
 
 
 @app.command()
+@with_judging
 def matched(
     arguments: Annotated[
         list[str],
@@ -167,6 +181,8 @@ def matched(
     name: studies.Name = None,
     as_json: option.AsJson = False,
     html: studies.Html = None,
+    *,
+    judging: "Mapping[str, Any]",
 ) -> None:
     """Train two recipes at equal cost: the second gets the steps that the first one's operations or time allow."""
     from remask.config.load import recipe_hash
@@ -186,6 +202,7 @@ def matched(
     ]
     if recipe_hash(sides[0][0]) == recipe_hash(sides[1][0]):
         raise UserError(f"{first} and {second} are the same recipe: change one of them with b:KEY=VALUE")
+    judged = judged_by(judging, *(recipe for recipe, _, _ in sides), usual=LIKELIHOOD)
     study = new_matched(
         runs_home(),
         studies.study_name(name, kind="matched", recipe=sides[0][0].name),
@@ -194,8 +211,9 @@ def matched(
         seeds=numbers,
         jobs=1,
         cluster=None,
-        evaluate=["--task", "likelihood"],
-        command=studies.typed("ablate", "matched", *arguments, "--by", by, "--seeds", seeds),
+        metric=judged.metric,
+        evaluate=list(judged.evaluating),
+        command=studies.typed("ablate", "matched", *arguments, "--by", by, "--seeds", seeds, *judged.typed),
     )
     studies.conduct(study, as_json=as_json, html=html)
 

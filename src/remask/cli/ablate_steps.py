@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remask.cli import options as option
-from remask.cli import studies
+from remask.cli import reasoning, studies
+from remask.reasoning_tasks.names import REASONING_TASKS
 
 if TYPE_CHECKING:
     from remask.config.schema import Recipe
@@ -19,6 +20,9 @@ SHOWN = {
     "seconds_per_sample": "s/sample",
     "seconds_alone": "s alone",
     "network_calls": "calls",
+    "accuracy_strict": "strict",
+    "accuracy_flexible": "flexible",
+    "answers_ended": "ended",
     "entropy": "entropy",
     "repetition": "repetition",
     "distinct_2": "distinct_2",
@@ -27,15 +31,31 @@ SHOWN = {
 }
 """Figures of the table with their headings; all others are kept with the run."""
 HELD_OUT = "held-out text"
+TEXTS = 64
+EXAM: dict[str, Any] = {
+    "task": Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK", help=f"Right answers instead of quality, of a reasoning task: {', '.join(REASONING_TASKS)}."
+        ),
+    ],
+    "split": Annotated[str | None, typer.Option(help="--task: validation or test [default: test where it is there].")],
+    "reasoning": reasoning.OPTIONS["reasoning"],
+    "reasoning_limit": reasoning.OPTIONS["reasoning_limit"],
+}
+"""Options of right answers."""
 
 
+@option.with_options("exam", EXAM)
 def steps(
     run: option.RunReference = "last",
     steps: Annotated[str, typer.Option(help="Numbers of steps, with commas between them.")] = "20,50,100",
     samplers: Annotated[
         str | None, typer.Option(help="Samplers, with commas between them [default: the recipe's].")
     ] = None,
-    count: Annotated[int, typer.Option(min=2, help="Texts to draw for each setting.")] = 64,
+    count: Annotated[
+        int | None, typer.Option(min=2, help="Texts to draw for each setting, where none are answers [default: 64].")
+    ] = None,
     length: Annotated[int | None, typer.Option(help="Tokens a text.")] = None,
     judge: Annotated[
         str | None, typer.Option(metavar="RUN|FOLDER", help="Judges samples: an autoregressive run or a model folder.")
@@ -50,8 +70,10 @@ def steps(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", callback=studies.page_place, help="Write the run's page to FILE.")
     ] = None,
+    *,
+    exam: Mapping[str, Any],
 ) -> None:
-    """Draw from a run's model with several numbers of steps: time and network calls against quality."""
+    """Draw from a run's model with several numbers of steps: time and network calls against quality or answers."""
     from remask.laboratory.space import split_list
     from remask.runs import Registry, runs_home
 
@@ -59,11 +81,16 @@ def steps(
     registry = Registry(runs_home())
     record = registry.find(run)
     folder = registry.folder_of(record)
-    shared = {"sampling.length": length, "seed": seed, "sampling.count": count}
+    refuse_unread(exam, {"--count": count, "--judge": judge, "--features": features})
+    shared = {"sampling.length": length, "seed": seed, "sampling.count": count or TEXTS}
     recipe = option.changed_recipe(folder, shared)
     names = list(dict.fromkeys(split_list(samplers))) if samplers else [recipe.sampling.sampler]
     recipes = settings(folder, shared, samplers=names, steps=numbers, own=recipe.sampling.sampler)
-    found = measure(registry, record, recipes, recipe, judge=judge, features=features, repeats=repeats, device=device)
+    timing = {"repeats": repeats, "device": device}
+    if exam["task"] is None:
+        found = measure(registry, record, recipes, recipe, judge=judge, features=features, **timing)
+    else:
+        found = measure_answers(registry, record, recipes, exam, **timing)
     tell(found, as_json=as_json)
     if html is not None:
         from remask.report import write_report
@@ -111,7 +138,8 @@ def measure(
     if text.corpus.paired:
         raise UserError(
             f"run {record.id} answers prompts, and samples from nothing say little of it. For its answers with each "
-            f"number of steps: remask evaluate {record.id} --task answers --steps N"
+            f"number of steps: remask ablate steps {record.id} --task arithmetic, or another task of reasoning; or "
+            f"remask evaluate {record.id} --task answers --steps N"
         )
     bench = open_yardstick(
         model,
@@ -128,6 +156,79 @@ def measure(
             found += measured
             typer.echo(progress(own, measured), err=True)
     return found
+
+
+def measure_answers(
+    registry: "Registry",
+    record: "RunRecord",
+    recipes: "Sequence[Recipe]",
+    exam: Mapping[str, Any],
+    *,
+    repeats: int,
+    device: str,
+) -> "list[Measurement]":
+    """Has the questions of a task answered with each of `recipes`, and keeps all figures as one evaluation of the run.
+
+    Args:
+        registry: of the run.
+        record: the run's.
+        recipes: one a setting.
+        exam: values of `EXAM`, with a task.
+        repeats: times that one question is answered alone.
+        device: to draw on.
+
+    Raises:
+        UserError: the questions are not there or do not fit, or the model has no such steps.
+    """
+    from remask.config.build import resolve_device
+    from remask.config.saved import load_model
+    from remask.experiment import describe_device
+    from remask.laboratory.answering import answer_steps
+    from remask.laboratory.steps import check_settings
+    from remask.reasoning_tasks.measuring import Examinee
+    from remask.reasoning_tasks.responses import ways_of
+
+    asked = {"reasoning": exam["reasoning"], "reasoning_limit": exam["reasoning_limit"], "shots": None, "against": None}
+    plan = reasoning.plan_reasoning(
+        [exam["task"]], asked, split=exam["split"], seed=recipes[0].seed, registry=registry, record=record
+    )
+    assert plan is not None, "a task was named"
+    on, (questions,) = resolve_device(device), plan.exams
+    model, _ = load_model(registry.folder_of(record).model_path, device=on)
+    check_settings(model, recipes[0], samplers=list(dict.fromkeys(own.sampling.sampler for own in recipes)))
+    found: list[Measurement] = []
+    with registry.evaluating(record.id, task="steps", device=describe_device(on)) as judged:
+        for own in recipes:
+            examinee = Examinee(model=model, recipe=own, ways=ways_of(model, own))
+            name = f"{exam['task']}, {own.sampling.sampler}, {own.sampling.steps} steps"
+            measured = answer_steps(
+                examinee,
+                questions,
+                device=describe_device(on),
+                repeats=repeats,
+                watch=lambda way, name=name: reasoning.Meter(name).tell,
+            )
+            judged.keep(measured)
+            found += measured
+            typer.echo(progress(own, measured), err=True)
+    return found
+
+
+def refuse_unread(exam: Mapping[str, Any], of_quality: Mapping[str, Any]) -> None:
+    """Refuses an unknown task, and options of right answers without one, or of quality beside it.
+
+    Raises:
+        UserError: naming the option.
+    """
+    from remask.errors import UserError, did_you_mean
+
+    task = exam["task"]
+    if task is not None and task not in REASONING_TASKS:
+        raise UserError(f"--task {task}: steps are held against right answers; {did_you_mean(task, REASONING_TASKS)}")
+    of_answers = {f"--{key.replace('_', '-')}": value for key, value in exam.items() if key != "task"}
+    for flag, value in (of_answers if task is None else of_quality).items():
+        if value is not None:
+            raise UserError(f"{flag} is {'read with --task alone' if task is None else 'of quality: leave --task out'}")
 
 
 def read_steps(text: str) -> list[int]:
@@ -184,7 +285,12 @@ def tell(measured: "Sequence[Measurement]", *, as_json: bool) -> None:
 
     for line in aligned(table(measured), left=(0,)):
         typer.echo(line)
-    typer.echo(f"times are medians of {measured[0].n} draws of {measured[0].protocol['samples_at_once']} texts at once")
+    alone = next(figure for figure in measured if figure.name == "seconds_alone")
+    at_once = measured[0].protocol["samples_at_once"]
+    if "repeats" in measured[0].protocol:
+        typer.echo(f"times are medians of {measured[0].n} draws of {at_once} texts at once")
+    else:
+        typer.echo(f"{measured[0].n} questions, {at_once} at once; s alone is the median of {alone.n} draws of one")
     typer.echo("next: remask report, which draws them")
 
 
@@ -194,15 +300,16 @@ def table(measured: "Sequence[Measurement]") -> list[list[str]]:
 
     names = [name for name in SHOWN if any(figure.name == name for figure in measured)]
     rows: dict[tuple[str, int], dict[str, str]] = {}
-    held_out: dict[str, str] = {}
+    beside: dict[str, dict[str, str]] = {}
     for figure in measured:
         key = (str(figure.protocol["sampler"]), int(figure.protocol["steps"]))
         error = "" if figure.stderr is None or figure.name == "network_calls" else f" ± {figure.stderr:.2g}"
-        plain = {"s": f"{figure.value:.3g}", "calls": f"{figure.value:.0f}"}
+        plain = {"s": f"{figure.value:.3g}", "calls": f"{figure.value:.0f}", "share": f"{figure.value:.3f}"}
         shown = plain.get(figure.unit) or number(figure.value)
         rows.setdefault(key, {})[figure.name] = "" if figure.value != figure.value else f"{shown}{error}"
-        if HELD_OUT in figure.trivial:
-            held_out[figure.name] = number(figure.trivial[HELD_OUT])
+        for who, value in figure.trivial.items():
+            if who == HELD_OUT or figure.name.startswith("accuracy_"):
+                beside.setdefault(who, {})[figure.name] = number(value)
     head = ["sampler", "steps", *(SHOWN[name] for name in names)]
     body = [[sampler, str(taken), *(cells.get(name, "") for name in names)] for (sampler, taken), cells in rows.items()]
-    return [head, *body, [HELD_OUT, "", *(held_out.get(name, "") for name in names)]]
+    return [head, *body, *([who, "", *(cells.get(name, "") for name in names)] for who, cells in beside.items())]

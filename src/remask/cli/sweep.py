@@ -6,14 +6,15 @@ import typer
 
 from remask.cli import options as option
 from remask.cli import studies
+from remask.cli.judging import judged_by, with_judging
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from remask.config.schema import Recipe
-    from remask.laboratory.study import Metric, Study
+    from remask.laboratory.study import Study
 
 
+@with_judging
 @studies.with_place
 def sweep(
     arguments: option.RecipeWords = None,
@@ -26,13 +27,6 @@ def sweep(
     ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="random, tpe: how many trainings.")] = None,
     jobs: studies.Jobs = None,
-    metric: Annotated[
-        str | None, typer.Option(help="The figure that ranks trials [default: bits_per_byte; answers: answers_right].")
-    ] = None,
-    evaluate: Annotated[
-        str | None,
-        typer.Option(metavar="TASK", help="Rank by this task of remask evaluate: likelihood or answers."),
-    ] = None,
     prune: Annotated[
         str | None, typer.Option(help="Stop hopeless trainings: median, halving, or none [default].")
     ] = None,
@@ -44,16 +38,17 @@ def sweep(
     html: studies.Html = None,
     *,
     place: "Mapping[str, Any]",
+    judging: "Mapping[str, Any]",
 ) -> None:
     """Train a recipe with many values of some keys, and rank them; a killed sweep goes on with --resume."""
-    from remask.laboratory.results import read_metric
     from remask.laboratory.search import require_optuna
 
     require_optuna()
     if resume is not None:
         given = {
             **{"RECIPE and KEY=VALUE": arguments, "--over": over, "--sampler": sampler, "--trials": trials},
-            **{"--metric": metric, "--evaluate": evaluate, "--prune": prune, "--name": name, "--seed": seed},
+            **{"--prune": prune, "--name": name, "--seed": seed},
+            **{f"--{key.replace('_', '-')}": value for key, value in judging.items()},
             **studies.place_given(place),
         }
         study = studies.reopened(resume, jobs=jobs, retry=retry, given=given)
@@ -65,7 +60,7 @@ def sweep(
             sampler=sampler or "grid",
             trials=trials,
             jobs=jobs or 1,
-            metric=read_metric(metric, task=evaluate),
+            judging=judging,
             prune=prune or "none",
             seed=seed,
             name=name,
@@ -81,7 +76,7 @@ def _new(
     sampler: str,
     trials: int | None,
     jobs: int,
-    metric: "Metric",
+    judging: "Mapping[str, Any]",
     prune: str,
     seed: int,
     name: str | None,
@@ -101,12 +96,11 @@ def _new(
     refuse_unknown(sampler, prune)
     recipe_name, overrides = split_arguments(arguments)
     recipe = load_recipe(recipe_name, overrides)
-    refuse_missing(metric, recipe)
+    judged = judged_by(judging, recipe, usual=None)
     varied = read_over(over, recipe=recipe)
     total = planned(varied, sampler=sampler, trials=trials)
     check(recipe_name, overrides, varied)
-    asked = {"--sampler": sampler, "--trials": trials, "--metric": metric.name, "--evaluate": metric.task}
-    asked |= {"--prune": prune, "--seed": seed}
+    asked = {"--sampler": sampler, "--trials": trials, "--prune": prune, "--seed": seed}
     return new_sweep(
         runs_home(),
         studies.study_name(name, kind="sweep", recipe=recipe.name),
@@ -114,18 +108,19 @@ def _new(
         source=studies.recipe_text(recipe_name),
         overrides=overrides,
         over=varied,
-        metric=metric,
+        metric=judged.metric,
         sampler=sampler,
         trials=total,
         prune=prune,
         seed=seed,
         jobs=jobs,
         cluster=cluster,
-        evaluate=[] if metric.task is None else ["--task", metric.task],
+        evaluate=list(judged.evaluating),
         command=studies.typed(
             *("sweep", recipe_name, *overrides),
             *(word for each in over for word in ("--over", each)),
             *(word for each, value in asked.items() if value is not None for word in (each, value)),
+            *judged.typed,
         ),
     )
 
@@ -142,19 +137,3 @@ def refuse_unknown(sampler: str, prune: str) -> None:
     for option_name, given, valid in (("--sampler", sampler, SAMPLERS), ("--prune", prune, PRUNERS)):
         if given not in valid:
             raise UserError(f"{option_name} {given}: {did_you_mean(given, valid)}")
-
-
-def refuse_missing(metric: "Metric", recipe: "Recipe") -> None:
-    """Refuses to rank trials by a likelihood that their models do not have.
-
-    Raises:
-        UserError: naming the figure that they have.
-    """
-    from remask.config.words import own_figure_of
-    from remask.errors import UserError
-
-    own = own_figure_of(recipe)
-    if own is not None and metric.name != own:
-        raise UserError(
-            f"--metric {metric.name}: objective {recipe.objective.kind} gives text no likelihood; give --metric {own}"
-        )

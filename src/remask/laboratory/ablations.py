@@ -13,7 +13,7 @@ from remask.laboratory.study import Metric, Study, Trial, new_facts
 from remask.runs import Registry
 
 LIKELIHOOD = Metric(name="bits_per_byte", task="likelihood", better="lower", unit="bits/byte")
-"""What arms are compared by: the likelihood on held-out text, example by example."""
+"""What arms are usually compared by: the likelihood on held-out text, example by example."""
 AS_IT_IS = "as it is"
 
 
@@ -26,6 +26,7 @@ def new_component(
     both: Sequence[str],
     changes: Sequence[str],
     seeds: Sequence[int],
+    metric: Metric = LIKELIHOOD,
     **more: Any,
 ) -> Study:
     """Makes the folder of a recipe with and without changes.
@@ -38,6 +39,7 @@ def new_component(
         both: KEY=VALUE in both arms.
         changes: KEY=VALUE of the component.
         seeds: each arm is trained with each of them.
+        metric: what the arms are compared by.
         **more: further facts.
 
     Raises:
@@ -48,7 +50,7 @@ def new_component(
         kind="component",
         title=f"{recipe.name} with and without {words}",
         recipe=recipe.name,
-        metric=LIKELIHOOD,
+        metric=metric,
         changes=list(changes),
         **more,
     )
@@ -66,6 +68,7 @@ def new_size(
     overrides: Sequence[str],
     over: Sequence[Choice],
     seeds: Sequence[int],
+    metric: Metric = LIKELIHOOD,
     **more: Any,
 ) -> Study:
     """Makes the folder of a recipe at several sizes.
@@ -78,6 +81,7 @@ def new_size(
         overrides: KEY=VALUE in all arms.
         over: keys and the sizes they take.
         seeds: each size is trained with each of them.
+        metric: what the sizes are compared by.
         **more: further facts.
 
     Raises:
@@ -87,7 +91,7 @@ def new_size(
         kind="size",
         title=f"size of {recipe.name} over {', '.join(each.key for each in over)}",
         recipe=recipe.name,
-        metric=LIKELIHOOD,
+        metric=metric,
         **{"over": [each.to_json() for each in over]},
         **more,
     )

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from remask.config.load import dump_recipe, load_recipe
 from remask.errors import UserError
 from remask.laboratory.jobs import Job, Runner, last_words
-from remask.laboratory.results import Figure, costs_of, figure_in_training, figure_of_task, kept_runs, validations
+from remask.laboratory.results import Figure, costs_of, figure_in_training, figure_of_task, kept_runs, training_curve
 from remask.laboratory.study import ENDED, Study, Trial
 from remask.runs import Registry, RunFolder, RunRecord, write_atomic
 
@@ -168,13 +168,12 @@ class Conductor:
         if size == watched.seen:
             return trial
         watched.seen = size
-        metric = self.study.metric
-        curve = validations(folder, metric.name if metric.task is None else "bits_per_byte")
+        unit, curve = training_curve(folder, self.study.metric)
         for step, value in curve:
             if step <= watched.reported or value is None:
                 continue
             watched.reported = step
-            self._say(f"{_name(trial)} step {step}: {value:.3f} {'bits/byte' if metric.task else metric.unit}")
+            self._say(f"{_name(trial)} step {step}: {value:.3f} {unit}")
             if self.searching.reported(trial, step, value):
                 return self._prune(trial, watched, step, value, curve)
         return trial
@@ -262,7 +261,7 @@ class Conductor:
     def _figure(self, record: RunRecord, *, in_training: bool) -> Figure | None:
         metric = self.study.metric
         if metric.task is None or in_training:
-            return figure_in_training(RunFolder(self.registry.home / record.id), metric.name)
+            return figure_in_training(RunFolder(self.registry.home / record.id), metric)
         return figure_of_task(self.registry, record.id, metric)
 
     def _settle(self, trial: Trial, record: RunRecord, figure: Figure) -> None:
@@ -272,8 +271,8 @@ class Conductor:
             return
         folder = RunFolder(self.registry.home / record.id)
         known = {"stderr": figure.stderr, "n": figure.n, "trivial": dict(figure.trivial)}
-        curve = tuple(validations(folder, metric.name if metric.task is None else "bits_per_byte"))
-        if not metric.unit:
+        curve = tuple(training_curve(folder, metric)[1])
+        if not metric.unit and not trial.calibration:
             self.study.change(metric={**self.study.facts["metric"], "unit": figure.unit})
         self._end(trial, state="finished", value=figure.value, curve=curve, costs=costs_of(record), **known)
         error = "" if figure.stderr is None else f" ± {figure.stderr:.3f}"

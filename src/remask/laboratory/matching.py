@@ -15,7 +15,7 @@ from remask.config.schema import Recipe
 from remask.errors import RunError, UserError
 from remask.laboratory.ablations import LIKELIHOOD, arm_name, compared, failures
 from remask.laboratory.results import kept_runs
-from remask.laboratory.study import Study, Trial, new_facts
+from remask.laboratory.study import Metric, Study, Trial, new_facts
 from remask.runs import Registry, RunFolder
 
 if TYPE_CHECKING:
@@ -110,7 +110,14 @@ COSTS: Mapping[str, Cost] = {
 
 
 def new_matched(
-    home: Path, name: str, *, sides: tuple[Side, Side], by: str, seeds: Sequence[int], **more: Any
+    home: Path,
+    name: str,
+    *,
+    sides: tuple[Side, Side],
+    by: str,
+    seeds: Sequence[int],
+    metric: Metric = LIKELIHOOD,
+    **more: Any,
 ) -> Study:
     """Makes the folder of a matched pair, with the short trainings that measure it.
 
@@ -120,6 +127,7 @@ def new_matched(
         sides: the recipe that sets the cost, and the one whose steps follow.
         by: of `COSTS`.
         seeds: both are trained with each of them.
+        metric: what they are compared by.
         **more: further facts.
 
     Raises:
@@ -130,7 +138,7 @@ def new_matched(
         kind="matched",
         title=f"{first.arm} and {second.arm} at equal {COSTS[by].words}",
         recipe=first.arm,
-        metric=LIKELIHOOD,
+        metric=metric,
         by=by,
         seeds=list(seeds),
         sides=[{"arm": side.arm, "recipe": side.file, "overrides": list(side.overrides)} for side in sides],

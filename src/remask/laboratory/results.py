@@ -9,6 +9,7 @@ from remask.comparison.directions import better
 from remask.errors import UserError, did_you_mean
 from remask.health.evidence import OWN_FIGURES
 from remask.laboratory.study import COSTS, Metric, Trial
+from remask.reasoning_tasks.names import REASONING_TASKS
 from remask.runs import Registry, RunFolder, RunRecord
 
 IN_TRAINING: Mapping[str, str] = {
@@ -23,8 +24,11 @@ RANKING: Mapping[str, tuple[str, ...]] = {
     "exact-likelihood": ("exact_bits_per_byte", "exact_nats_per_token", "exact_perplexity"),
     "answers": ("answers_right", "answers_equal"),
     "reconstruction": tuple(OWN_FIGURES),
+    **dict.fromkeys(REASONING_TASKS, ("accuracy_strict", "accuracy_flexible", "answers_equal")),
 }
 """Tasks of `remask evaluate` with the figures that rank models; of others, neither more nor less is better."""
+OF_ANSWERS = frozenset({"answers", *REASONING_TASKS})
+"""Those that ask for answers, which every model that answers prompts has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,14 +78,28 @@ def read_metric(name: str | None, *, task: str | None) -> Metric:
     return Metric(name=name, task=task, better=way, unit="")
 
 
+def in_training(folder: RunFolder, metric: Metric) -> str:
+    """The name of the figure that validations in training have: the metric's, or for a task the run's own."""
+    if metric.task is None:
+        return metric.name
+    line = next((line for line in folder.metrics() if line.get("kind") == "validation"), {})
+    return next((name for name in IN_TRAINING if name in line), "bits_per_byte")
+
+
+def training_curve(folder: RunFolder, metric: Metric) -> tuple[str, list[tuple[int, float | None]]]:
+    """The unit and (step, figure) of each validation so far: of the metric, or of what training has in its place."""
+    name = in_training(folder, metric)
+    return IN_TRAINING[name], validations(folder, name)
+
+
 def validations(folder: RunFolder, name: str) -> list[tuple[int, float | None]]:
     """(step, figure) of each validation so far; None where the figure was not finite."""
     return [(line["step"], line.get(name)) for line in folder.metrics() if line.get("kind") == "validation"]
 
 
-def figure_in_training(folder: RunFolder, name: str) -> Figure:
+def figure_in_training(folder: RunFolder, metric: Metric) -> Figure:
     """The figure of the last validation, beside what trivial predictors get on the same rows."""
-    lines = folder.metrics()
+    lines, name = folder.metrics(), in_training(folder, metric)
     last = next((line for line in reversed(lines) if line.get("kind") == "validation"), None)
     if last is None:
         return Figure(value=None, unit=IN_TRAINING[name])
@@ -95,6 +113,8 @@ def figure_in_training(folder: RunFolder, name: str) -> Figure:
 def figure_of_task(registry: Registry, run: str, metric: Metric) -> Figure | None:
     """The figure of the newest evaluation of the metric's task; None where the task was not carried out.
 
+    Of answers that were given in several ways it is that of the first: of a thought, that of the drawn row.
+
     Raises:
         UserError: it was, and has no such figure.
     """
@@ -105,10 +125,15 @@ def figure_of_task(registry: Registry, run: str, metric: Metric) -> Figure | Non
     if not named:
         hint = did_you_mean(metric.name, {row["name"] for row in rows})
         raise UserError(f"task {metric.task} has no figure {metric.name}; {hint}")
-    row = named[-1]
+    row = next(row for row in named if _evaluation(row) == _evaluation(named[-1]))
     return Figure(
         value=_finite(row["value"]), stderr=row["stderr"], n=row["n"], trivial=row["trivial"], unit=row["unit"]
     )
+
+
+def _evaluation(row: Mapping[str, Any]) -> str:
+    """What the figures of one evaluation share."""
+    return row.get("evaluation") or row["created"]
 
 
 def kept_runs(registry: Registry, trials: Iterable[Trial]) -> dict[str, RunRecord]:

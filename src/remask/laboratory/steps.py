@@ -132,10 +132,10 @@ def timed_draws(
     first = Prompt(ids=prompt.ids[:1], fixed=prompt.fixed[:1])
 
     def draw(given: Prompt) -> tuple[float, Any]:
-        _wait_for(model.device)
+        wait_for(model.device)
         began = clock()
         ids = generate(model, sampler, given, seed=recipe.seed)
-        _wait_for(model.device)
+        wait_for(model.device)
         return clock() - began, ids
 
     with counted_calls(model.network) as calls:
@@ -189,8 +189,8 @@ def _cost(name: str, seconds: Sequence[float], protocol: dict[str, Any]) -> Meas
     )
 
 
-def _wait_for(device: torch.device) -> None:
-    """A GPU works on after a call returns."""
+def wait_for(device: torch.device) -> None:
+    """Waits for a GPU, which works on after a call returns."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

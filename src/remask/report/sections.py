@@ -112,10 +112,16 @@ def _steps(task: str, evaluations: Sequence[Record]) -> Section:
     return Section(
         heading=_HEADINGS[task],
         svgs=drawn(panels, name=task),
-        note=f"Dashed: held-out text, measured alike. Bars: one standard error. {outside(panels)}".strip(),
+        note=f"Dashed: {_beside(rows)}. Bars: one standard error. {outside(panels)}".strip(),
         table=table_of(rows, task=task),
         pivot=pivot_of(rows, by="steps"),
     )
+
+
+def _beside(rows: Sequence[Record]) -> str:
+    """What stands beside the figures of steps."""
+    answers = any(str(row.get("name")).startswith("accuracy_") for row in rows)
+    return "who answers without a network" if answers else "held-out text, measured alike"
 
 
 def _concepts(task: str, evaluations: Sequence[Record]) -> Section:

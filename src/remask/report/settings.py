@@ -10,8 +10,18 @@ from remask.report.reading import Record, mapping, named_numbers, number, text_o
 from remask.report.tables import decimals_for, figure, flatten
 
 _MOST_QUALITY_PANELS = 4
-_STEPS_QUALITY = ("judged_perplexity", "mauve", "entropy", "repetition", "distinct_2", "self_bleu", "word_share")
-"""Figures of samples in the order in which they are drawn over steps."""
+_ACCURACY = ("accuracy_strict", "accuracy_flexible")
+_STEPS_QUALITY = (
+    *_ACCURACY,
+    "judged_perplexity",
+    "mauve",
+    "entropy",
+    "repetition",
+    "distinct_2",
+    "self_bleu",
+    "word_share",
+)
+"""Figures of answers and samples in the order in which they are drawn over steps."""
 _HELD_OUT = "held-out text"
 
 
@@ -208,10 +218,11 @@ def _setting(record: Record, varying: set[str]) -> tuple[str, ...]:
 
 
 def _held_out(rows: Sequence[Record], name: str) -> list[tuple[str, float]]:
-    """What held-out text gets for a figure, where that is one value."""
-    beside = (named_numbers(record.get("trivial")) for record in rows if record["name"] == name)
-    values = {found[_HELD_OUT] for found in beside if _HELD_OUT in found}
-    return [(_HELD_OUT, value) for value in values] if len(values) == 1 else []
+    """What held-out text gets for a figure, or who answers without a network, where that is one value."""
+    beside = [named_numbers(record.get("trivial")) for record in rows if record["name"] == name]
+    names = dict.fromkeys(who for found in beside for who in found if who == _HELD_OUT or name in _ACCURACY)
+    values = {who: {found[who] for found in beside if who in found} for who in names}
+    return [(predictor_name(who), next(iter(own))) for who, own in values.items() if len(own) == 1]
 
 
 def _title(rows: Sequence[Record], name: str) -> str:
