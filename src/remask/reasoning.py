@@ -3,16 +3,16 @@
 A writer can hide a useless thought, because it reads the question, too. So answers are to be written behind three of
 them: the thought that was drawn, one of pure noise (`random_thought`), and one of another question (`exchanged`).
 
-Shape letters: B samples, L places of a row, A tokens of an answer, W features of a vector, V vocabulary, M places of
-thoughts.
+Shape letters: B samples, L places of a row, N of a row as the network reads it, A tokens of an answer, W features of a
+vector, V vocabulary, M vectors of thoughts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from remask.errors import UserError
@@ -20,7 +20,8 @@ from remask.gaussian import GaussianProcess
 from remask.model import Model
 from remask.objectives.prompt_dropout import unwrapped
 from remask.objectives.readouts import Estimate
-from remask.objectives.thought import ThoughtDiffusion, codec_of
+from remask.objectives.thought import ThoughtDiffusion
+from remask.objectives.thought_rows import ThoughtRows, rows_of
 from remask.samplers.base import Frame, OnStep, Prompt, Transform, silent
 from remask.samplers.gaussian import LatentFrame
 
@@ -34,12 +35,12 @@ class Thought:
 
     Attributes:
         ids: the rows, given tokens in their places [B L].
-        vectors: of the free places; not read elsewhere [B L W].
+        vectors: as `ThoughtRows` of the prompts have them; read where the thought stands [B N W].
         t: the time at which a network is to read them.
     """
 
     ids: Int[Tensor, "B L"]
-    vectors: Float[Tensor, "B L W"]
+    vectors: Float[Tensor, "B N W"]
     t: float
 
 
@@ -87,71 +88,67 @@ class ThoughtDenoiser:
         return self.objective.diffusion.process
 
     def clean(
-        self, z: Float[Tensor, "B L W"], t: Float[Tensor, "B"], *, before: Float[Tensor, "B L W"] | None
-    ) -> Float[Tensor, "B L W"]:
-        """The estimate of the clean vectors, zero at given tokens."""
-        free, vectors = ~self.prompt.fixed, codec_of(self.model.network).vectors()
-        estimate = self._estimate(z, t, before, free=free, vectors=vectors)
-        self.ids = self.prompt.ids.masked_scatter(free, estimate.log_p.argmax(-1))
-        full = torch.zeros_like(z)
-        full[free] = estimate.clean.to(z.dtype)
-        return full
+        self, z: Float[Tensor, "B N W"], t: Float[Tensor, "B"], *, before: Float[Tensor, "B N W"] | None
+    ) -> Float[Tensor, "B N W"]:
+        """The estimate of the clean vectors, zero where no thought stands."""
+        rows = rows_behind(self.model, self.prompt)
+        estimate = self._estimate(z, t, before, rows=rows)
+        self.ids = self.prompt.ids.masked_scatter(rows.free, estimate.log_p.argmax(-1))
+        return rows.in_places(estimate.clean.to(z.dtype))
 
     def _estimate(
         self,
-        z: Float[Tensor, "B L W"],
+        z: Float[Tensor, "B N W"],
         t: Float[Tensor, "B"],
-        before: Float[Tensor, "B L W"] | None,
+        before: Float[Tensor, "B N W"] | None,
         *,
-        free: Bool[Tensor, "B L"],
-        vectors: Float[Tensor, "V W"],
+        rows: ThoughtRows,
     ) -> Estimate:
-        readout, rows = self.objective.readout, free.nonzero()[:, 0]
+        readout, here = self.objective.readout, rows.noisy
+        noisy, each = z[here], t[here.nonzero()[:, 0]]
         before = before if self.objective.memory else None
         told = t.clamp_min(self.objective.diffusion.t_min)  # the network has learned of no less noise
-        ids = self.prompt.ids
+        asked = rows.asked
         if not self.guidance or not bool(self.prompt.fixed.any()):
-            said = ask(self.model, z, told, ids=ids, free=free, before=before)
-            return readout.reshaped(readout.read(said, z[free], t[rows], vectors), vectors, self.transform)
-        blind = torch.where(free, ids, self.model.mask_id)
-        twice = None if before is None else torch.cat([before, before])
+            said = ask(self.model, z, told, asked, before=before)
+            return readout.reshaped(readout.read(said, noisy, each, rows), rows, self.transform)
+        blind = {**asked, "ids": torch.where(here, asked["ids"], self.model.mask_id)}
         said = ask(
             self.model,
             torch.cat([z, z]),
             torch.cat([told, told]),
-            ids=torch.cat([ids, blind]),
-            free=torch.cat([free, free]),
-            before=twice,
+            {name: torch.cat([table, blind[name]]) for name, table in asked.items()},
+            before=None if before is None else torch.cat([before, before]),
         )
-        given, dropped = (readout.read(part, z[free], t[rows], vectors) for part in said.chunk(2))
-        guided = readout.away(given, dropped, vectors, scale=self.guidance)
-        return readout.reshaped(guided, vectors, self.transform)
+        given, dropped = (readout.read(part, noisy, each, rows) for part in said.chunk(2))
+        return readout.reshaped(readout.away(given, dropped, rows, scale=self.guidance), rows, self.transform)
+
+
+def rows_behind(model: Model, prompt: Prompt) -> ThoughtRows:
+    """What stands behind prompts, as the codec of a model has it; each row is one document."""
+    return rows_of(model.network, ids=prompt.ids, free=~prompt.fixed, segments=torch.ones_like(prompt.ids))
 
 
 def ask(
     model: Model,
-    z: Float[Tensor, "B L W"],
+    z: Float[Tensor, "B N W"],
     t: Float[Tensor, "B"],
+    asked: Mapping[str, Tensor],
     *,
-    ids: Int[Tensor, "B L"],
-    free: Bool[Tensor, "B L"],
-    before: Float[Tensor, "B L W"] | None,
+    before: Float[Tensor, "B N W"] | None,
     **answer: Tensor,
 ) -> Float[Tensor, "M X"]:
-    """What the network of a model says at the free places of whole rows; each row is one document.
+    """What the network of a model says of the thoughts of whole rows.
 
     Args:
         model: of thoughts.
-        z: vectors of the free places.
+        z: vectors where the thought stands.
         t: the time of each row.
-        ids: tokens of the others.
-        free: the thought.
+        asked: the rows, as `ThoughtRows.asked` has them.
         before: the estimate made just before, or None.
         answer: `answer` and `wanted`, as `ThoughtNetwork` takes them.
     """
-    network = cast(Any, model.network)
-    segments = torch.ones_like(ids)
-    return network(z, t, ids=ids, noisy=free, segments=segments, before=before, positions=free, **answer)
+    return cast(Any, model.network)(z, t, before=before, **asked, **answer)
 
 
 @torch.no_grad()
@@ -224,30 +221,21 @@ def write_answers(model: Model, prompt: Prompt, thought: Thought, *, length: int
             "this model was not trained to write answers behind its thoughts: train one with objective.answer_weight=1"
         )
     readout, eos = thought_objective(model).readout, model.tokenizer.eos_id
-    rows = len(prompt.ids)
-    answer = prompt.ids.new_zeros(rows, 0)
-    t = torch.full((rows,), thought.t, dtype=torch.float32, device=prompt.ids.device)
-    ended = torch.zeros(rows, dtype=torch.bool, device=prompt.ids.device)
+    rows, count = rows_behind(model, prompt), len(prompt.ids)
+    answer = prompt.ids.new_zeros(count, 0)
+    t = torch.full((count,), thought.t, dtype=torch.float32, device=prompt.ids.device)
+    ended = torch.zeros(count, dtype=torch.bool, device=prompt.ids.device)
     while answer.shape[1] < length and not bool(ended.all()):
         asked = torch.nn.functional.pad(answer, (0, 1), value=eos)
         wanted = torch.zeros_like(asked, dtype=torch.bool)
         wanted[:, -1] = True
-        logits = ask(
-            model,
-            thought.vectors,
-            t,
-            ids=prompt.ids,
-            free=~prompt.fixed,
-            before=None,
-            answer=asked,
-            wanted=wanted,
-        )
+        logits = ask(model, thought.vectors, t, rows.asked, before=None, answer=asked, wanted=wanted)
         token = readout.spoken(logits).argmax(-1).masked_fill(ended, eos)
         answer, ended = torch.cat([answer, token[:, None]], 1), ended | (token == eos)
     return answer
 
 
-def _noise(model: Model, prompt: Prompt, generator: torch.Generator) -> Float[Tensor, "B L W"]:
-    process = thought_objective(model).diffusion.process
-    width = codec_of(model.network).width
-    return process.draw_prior(*prompt.ids.shape, width, generator=generator, dtype=torch.float32)
+def _noise(model: Model, prompt: Prompt, generator: torch.Generator) -> Float[Tensor, "B N W"]:
+    process, rows = thought_objective(model).diffusion.process, rows_behind(model, prompt)
+    drawn = process.draw_prior(len(prompt.ids), *rows.drawn, generator=generator, dtype=torch.float32)
+    return rows.placed(drawn)

@@ -7,7 +7,8 @@ import torch
 
 from doubles import full_batch
 from remask.gaussian import CLEAN, NOISE, VELOCITY, CosineNoise, LinearNoise, SquareRootNoise
-from remask.objectives.thought import cross_entropy, squared_error
+from remask.objectives.thought import cross_entropy, rows_in, squared_error
+from remask.objectives.thought_rows import TableRows
 from remask.randomness import keyed_generator
 from thoughts import ANSWERS, EOS, MASK, Knowing, V, question_rows, random_law, random_table, thought_network
 from thoughts import thought_objective as objective
@@ -56,7 +57,7 @@ def test_a_constant_network_costs_the_logarithm_of_the_vocabulary_and_its_estima
     loss = objective()(network, batch, generator=torch.Generator().manual_seed(1))
     assert per_token(loss) == pytest.approx(torch.tensor(V - 1.0).log().item(), rel=1e-6)
     vectors = network.codec.vectors()
-    estimate = objective().readout.read(torch.zeros(1, V), torch.zeros(1, 4), torch.ones(1), vectors)
+    estimate = objective().readout.read(torch.zeros(1, V), torch.zeros(1, 4), torch.ones(1), rows_in(batch, network))
     kept = torch.arange(V) != MASK
     torch.testing.assert_close(estimate.clean[0], vectors[kept].mean(0))
     assert bool((estimate.log_p[:, MASK] == -torch.inf).all())
@@ -158,7 +159,9 @@ def test_a_squared_error_of_the_mean_vector_is_that_of_the_estimate():
 def test_tokens_are_read_off_a_vector_by_distance():
     vectors = random_table(3).float()
     readout = objective(vectors=True, loss=squared_error).readout
-    estimate = readout.read(vectors[:MASK] + 0.01, torch.zeros(MASK, 3), torch.full((MASK,), 0.5), vectors)
+    every = torch.arange(MASK)[None]
+    rows = TableRows(ids=every, free=every >= 0, segments=torch.ones_like(every), vectors=vectors)
+    estimate = readout.read(vectors[:MASK] + 0.01, torch.zeros(MASK, 3), torch.full((MASK,), 0.5), rows)
     assert estimate.log_p.argmax(-1).tolist() == list(range(MASK))
 
 

@@ -13,8 +13,11 @@ level of noise teaches nothing. Two differences of cross-entropies are taken on 
     question gap   nats with another row's question − nats with the row's own         0 for a question that is not read
     memory gain    nats of the first look − nats of a second one that reads its estimate
 
-Shape letters: B rows of a batch, R rows judged, K ranges of t, S draws a row, L places, W features, V vocabulary, M
-places that are denoised.
+Where thoughts are the vectors of a codec of responses, its decoder says which tokens they are of, the best multiple of
+z_t in the place of z_t/α_t.
+
+Shape letters: B rows of a batch, R rows judged, K ranges of t, S draws a row, L places, J vectors of noise a row, W
+features, V vocabulary, T tokens.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +38,8 @@ from remask.gaussian import CLEAN
 from remask.objectives.base import Network
 from remask.objectives.prompt_dropout import unwrapped
 from remask.objectives.readouts import Seen
-from remask.objectives.thought import ThoughtDiffusion, codec_of, cross_entropy
+from remask.objectives.thought import ThoughtDiffusion, cross_entropy, rows_in
+from remask.objectives.thought_rows import ThoughtRows
 from remask.randomness import batch_normal, batch_uniform, keyed_generator
 from remask.schedules import stratified
 
@@ -84,11 +88,10 @@ def row_thoughts(model: Judged, batches: Sequence[Batch], *, levels: int, draws:
     was_training = model.network.training
     model.network.eval()
     batches = [batch.to(model.device) for batch in batches]
-    vectors = codec_of(network).vectors()
     tokens = torch.cat([batch.targets.sum(-1) for batch in batches]).double()
-    present = torch.cat([batch.ids[batch.targets] for batch in batches])
-    variance = float(vectors[present].double().square().mean())
-    looks = _Looks(objective=objective, network=network, vectors=vectors, variance=variance)
+    present = torch.cat([rows.clean[rows.noisy] for rows in (rows_in(batch, network) for batch in batches)])
+    variance = float(present.double().square().mean())
+    looks = _Looks(objective=objective, network=network, variance=variance)
     parts: dict[str, list[Tensor]] = {}
     clean: dict[str, list[Tensor]] = {}
     for place, (batch, other) in enumerate(zip(batches, other_questions(batches), strict=True)):
@@ -115,13 +118,11 @@ class _Looks:
     Attributes:
         objective: readout, noise and memory.
         network: of thoughts.
-        vectors: of all tokens [V W].
         variance: s².
     """
 
     objective: ThoughtDiffusion
     network: Network
-    vectors: Float[Tensor, "V W"]
     variance: float
 
     def at_levels(
@@ -129,10 +130,12 @@ class _Looks:
     ) -> dict[str, Float[Tensor, "B K"]]:
         """The means over draws of all sums in each range."""
         times = self.objective.diffusion.spread(stratified(batch_uniform(generator, batch, levels * draws)))
+        rows = rows_in(batch, self.network)
+        exchanged = None if other is None else rows_in(other, self.network)
         drawn: list[dict[str, Tensor]] = []
         for t in times.unbind(-1):
-            noise = self._noise(generator, batch)
-            drawn.append({**self._own(batch, t=t, noise=noise), **self._beside(batch, other, t=t, noise=noise)})
+            noise = batch_normal(generator, batch, *rows.drawn)
+            drawn.append({**self._own(rows, t=t, noise=noise), **self._beside(rows, exchanged, t=t, noise=noise)})
         return {
             name: torch.stack([each[name] for each in drawn], -1).unflatten(-1, (levels, draws)).mean(-1)
             for name in drawn[0]
@@ -140,61 +143,48 @@ class _Looks:
 
     def at_once(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Float[Tensor, "B"]]:
         """Tokens named where next to no noise is left, by the network and by the nearest vector."""
+        rows = rows_in(batch, self.network)
         t = torch.full((len(batch),), self.objective.diffusion.t_min, device=generator.device)
-        sums = self._own(batch, t=t, noise=self._noise(generator, batch))
+        sums = self._own(rows, t=t, noise=batch_normal(generator, batch, *rows.drawn))
         return {name: sums[name] for name in ("right", "nearest")}
 
-    def _own(self, batch: Batch, *, t: Float[Tensor, "B"], noise: Float[Tensor, "B L W"]) -> dict[str, Tensor]:
-        seen = self._look(batch, t=t, noise=noise)
+    def _own(self, rows: ThoughtRows, *, t: Float[Tensor, "B"], noise: Float[Tensor, "B J W"]) -> dict[str, Tensor]:
+        seen = self._look(rows, t=t, noise=noise)
         estimate = self.objective.readout.estimate(seen)
         error = (estimate.clean - seen.x).double().square().mean(-1)
         floor = CLEAN.linear_floor(self.objective.diffusion.process, seen.t.double(), variance=self.variance)
-        values = {
-            "error": error,
-            "ratio": error / floor,
-            "filter": floor,
-            "zero": self.variance / floor,
-            "right": (estimate.log_p.argmax(-1) == seen.ids).double(),
-            "nearest": (self.nearest(seen) == seen.ids).double(),
+        vectors = {"error": error, "ratio": error / floor, "filter": floor, "zero": self.variance / floor}
+        tokens = {
+            "right": (estimate.log_p.argmax(-1) == rows.tokens).double(),
+            "nearest": (self.nearest(seen) == rows.tokens).double(),
             "nats": cross_entropy(self.objective.readout, seen).double(),
         }
-        return {name: _by_row(value, batch) for name, value in values.items()}
+        summed = {name: rows.held(value).sum(-1) for name, value in vectors.items()}
+        return summed | {name: rows.of_tokens(value).sum(-1) for name, value in tokens.items()}
 
     def _beside(
-        self, batch: Batch, other: Batch | None, *, t: Float[Tensor, "B"], noise: Float[Tensor, "B L W"]
+        self, rows: ThoughtRows, other: ThoughtRows | None, *, t: Float[Tensor, "B"], noise: Float[Tensor, "B J W"]
     ) -> dict[str, Tensor]:
         """Nats with another question, and of a second look, on the same noise."""
         found = {}
-        readout = self.objective.readout
         if other is not None:
-            moved = noise.new_zeros(*other.ids.shape, noise.shape[-1])
-            moved[other.targets] = noise[batch.targets]
-            found["other"] = _by_row(cross_entropy(readout, self._look(other, t=t, noise=moved)).double(), other)
+            found["other"] = self._nats(self._look(other, t=t, noise=rows.moved(noise, other)))
         if self.objective.memory:
-            again = self.objective.look(self.network, batch, self.vectors, t=t, noise=noise, remembering=True)
-            found["again"] = _by_row(cross_entropy(readout, again).double(), batch)
+            found["again"] = self._nats(self.objective.look(self.network, rows, t=t, noise=noise, remembering=True))
         return found
 
-    def nearest(self, seen: Seen) -> Int[Tensor, "M"]:
-        """The token whose vector is nearest to z_t/α_t, the mask left out; ‖z − α E‖² has no pole where α is 0."""
-        alpha, _ = self.objective.diffusion.process.coefficients(seen.t.double())
-        table = self.vectors.double()
-        near = alpha[:, None] * (seen.z.double() @ table.T) - 0.5 * alpha[:, None].square() * table.square().sum(-1)
-        near[:, self.objective.readout.mask_id] = -torch.inf
-        return near.argmax(-1)
+    def nearest(self, seen: Seen) -> Int[Tensor, "T"]:
+        """The tokens that noisy vectors show by themselves, the mask left out: those of the nearest vectors."""
+        alpha, sigma = self.objective.diffusion.process.coefficients(seen.t.double())
+        shown = seen.rows.read_off(seen.z.double(), alpha=alpha, sigma=sigma)
+        shown[:, self.objective.readout.mask_id] = -torch.inf
+        return shown.argmax(-1)
 
-    def _look(self, batch: Batch, *, t: Float[Tensor, "B"], noise: Float[Tensor, "B L W"]) -> Seen:
-        return self.objective.look(self.network, batch, self.vectors, t=t, noise=noise, remembering=False)
+    def _nats(self, seen: Seen) -> Float[Tensor, "B"]:
+        return seen.rows.of_tokens(cross_entropy(self.objective.readout, seen).double()).sum(-1)
 
-    def _noise(self, generator: torch.Generator, batch: Batch) -> Float[Tensor, "B L W"]:
-        return batch_normal(generator, batch, *batch.ids.shape[1:], self.vectors.shape[1]).to(self.vectors.dtype)
-
-
-def _by_row(values: Float[Tensor, "M"], batch: Batch) -> Float[Tensor, "B"]:
-    """Sums over the denoised places of each row."""
-    full = values.new_zeros(batch.ids.shape)
-    full[batch.targets] = values
-    return full.sum(-1)
+    def _look(self, rows: ThoughtRows, *, t: Float[Tensor, "B"], noise: Float[Tensor, "B J W"]) -> Seen:
+        return self.objective.look(self.network, rows, t=t, noise=noise, remembering=False)
 
 
 def _objective(model: Judged) -> ThoughtDiffusion:

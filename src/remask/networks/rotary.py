@@ -4,7 +4,7 @@ Shape letters: B batch, L length, H heads, E head width, F = E/2 pairs.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 TOP_FREQUENCY, BASE = 2.0, 10_000.0
@@ -19,7 +19,12 @@ def rotary_frequencies(head_width: int, *, device: torch.device) -> Float[Tensor
 
 def rotary(length: int, head_width: int, *, device: torch.device) -> Float[Tensor, "L F 2"]:
     """Cosine and sine of the angle position × frequency."""
-    angles = torch.arange(length, device=device)[:, None] * rotary_frequencies(head_width, device=device)
+    return rotary_at(torch.arange(length, device=device), head_width)
+
+
+def rotary_at(places: Int[Tensor, "*N"], head_width: int) -> Float[Tensor, "*N F 2"]:
+    """As `rotary`, of given positions."""
+    angles = places[..., None] * rotary_frequencies(head_width, device=places.device)
     return torch.stack([angles.cos(), angles.sin()], -1)
 
 

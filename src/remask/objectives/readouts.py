@@ -1,6 +1,6 @@
 """What a denoiser of token vectors says at each place, and what that amounts to: tokens, or a vector.
 
-Shape letters: M places, W features of a vector, V vocabulary.
+Shape letters: M vectors, T tokens (as many, where each token has a vector), W features of a vector, V vocabulary.
 """
 
 from abc import ABC, abstractmethod
@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from remask.objectives.gaussian import LatentDiffusion
+from remask.objectives.thought_rows import ThoughtRows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +25,7 @@ class Seen:
         x: the clean ones [M W].
         noise: ε [M W].
         t: the time of each place [M].
-        ids: the clean tokens [M].
-        vectors: of all tokens [V W].
+        rows: what the vectors are of.
     """
 
     said: Float[Tensor, "M X"]
@@ -33,8 +33,7 @@ class Seen:
     x: Float[Tensor, "M W"]
     noise: Float[Tensor, "M W"]
     t: Float[Tensor, "M"]
-    ids: Int[Tensor, "M"]
-    vectors: Float[Tensor, "V W"]
+    rows: ThoughtRows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +41,11 @@ class Estimate:
     """What the words amount to.
 
     Attributes:
-        log_p: log-probabilities of the tokens; the mask has none [M V].
+        log_p: log-probabilities of the responses' tokens; the mask has none [T V].
         clean: x̂ [M W].
     """
 
-    log_p: Float[Tensor, "M V"]
+    log_p: Float[Tensor, "T V"]
     clean: Float[Tensor, "M W"]
 
 
@@ -64,20 +63,20 @@ class Readout(ABC):
 
     @abstractmethod
     def read(
-        self, said: Float[Tensor, "M X"], z: Float[Tensor, "M W"], t: Float[Tensor, "M"], vectors: Float[Tensor, "V W"]
+        self, said: Float[Tensor, "M X"], z: Float[Tensor, "M W"], t: Float[Tensor, "M"], rows: ThoughtRows
     ) -> Estimate:
-        """The estimate that words about z_t amount to; `vectors` are of all tokens."""
+        """The estimate that words about the z_t of some rows amount to."""
 
     @abstractmethod
-    def away(self, given: Estimate, dropped: Estimate, vectors: Float[Tensor, "V W"], *, scale: float) -> Estimate:
+    def away(self, given: Estimate, dropped: Estimate, rows: ThoughtRows, *, scale: float) -> Estimate:
         """`given` moved by `scale` times its difference from `dropped` (arXiv:2207.12598, equation 6)."""
 
     @abstractmethod
     def reshaped(
         self,
         estimate: Estimate,
-        vectors: Float[Tensor, "V W"],
-        transform: Callable[[Float[Tensor, "M V"]], Float[Tensor, "M V"]],
+        rows: ThoughtRows,
+        transform: Callable[[Float[Tensor, "T V"]], Float[Tensor, "T V"]],
     ) -> Estimate:
         """An estimate under changed log-probabilities, where it is one of probabilities."""
 
@@ -91,9 +90,13 @@ class Readout(ABC):
 
     def estimate(self, seen: Seen) -> Estimate:
         """The estimate of what was seen."""
-        return self.read(seen.said, seen.z, seen.t, seen.vectors)
+        return self.read(seen.said, seen.z, seen.t, seen.rows)
 
-    def spoken(self, logits: Float[Tensor, "M V"]) -> Float[Tensor, "M V"]:
+    def vector(self, seen: Seen) -> Float[Tensor, "M W"]:
+        """The estimate's vector alone."""
+        return self.estimate(seen).clean
+
+    def spoken(self, logits: Float[Tensor, "*M V"]) -> Float[Tensor, "*M V"]:
         """Log-probabilities of tokens, float32; the mask is never one."""
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
         mask = torch.arange(wide.shape[-1], device=wide.device) == self.mask_id
@@ -105,30 +108,30 @@ class TokenReadout(Readout):
     """Logits over tokens; x̂ = Σ p E."""
 
     def read(
-        self, said: Float[Tensor, "M X"], z: Float[Tensor, "M W"], t: Float[Tensor, "M"], vectors: Float[Tensor, "V W"]
+        self, said: Float[Tensor, "M X"], z: Float[Tensor, "M W"], t: Float[Tensor, "M"], rows: ThoughtRows
     ) -> Estimate:
         """Softmax, and the mean vector under it."""
         del z, t
-        return self.mean(self.spoken(said), vectors)
+        return self.mean(self.spoken(said), rows)
 
-    def mean(self, log_p: Float[Tensor, "M V"], vectors: Float[Tensor, "V W"]) -> Estimate:
+    def mean(self, log_p: Float[Tensor, "T V"], rows: ThoughtRows) -> Estimate:
         """The estimate under given probabilities."""
-        return Estimate(log_p=log_p, clean=log_p.exp() @ vectors.to(log_p.dtype))
+        return Estimate(log_p=log_p, clean=rows.mean(log_p))
 
-    def away(self, given: Estimate, dropped: Estimate, vectors: Float[Tensor, "V W"], *, scale: float) -> Estimate:
+    def away(self, given: Estimate, dropped: Estimate, rows: ThoughtRows, *, scale: float) -> Estimate:
         """Log-probabilities moved; what is impossible given the question stays so."""
         moved = given.log_p + scale * (given.log_p - dropped.log_p)
         kept = torch.where(given.log_p == -torch.inf, given.log_p, moved)
-        return self.mean(kept.log_softmax(-1), vectors)
+        return self.mean(kept.log_softmax(-1), rows)
 
     def reshaped(
         self,
         estimate: Estimate,
-        vectors: Float[Tensor, "V W"],
-        transform: Callable[[Float[Tensor, "M V"]], Float[Tensor, "M V"]],
+        rows: ThoughtRows,
+        transform: Callable[[Float[Tensor, "T V"]], Float[Tensor, "T V"]],
     ) -> Estimate:
         """The mean vector under the changed probabilities."""
-        return self.mean(transform(estimate.log_p).log_softmax(-1), vectors)
+        return self.mean(transform(estimate.log_p).log_softmax(-1), rows)
 
     def weighted_error(self, seen: Seen) -> Float[Tensor, "M W"]:
         """Of x̂ = Σ p E."""
@@ -144,28 +147,31 @@ class TokenReadout(Readout):
 class VectorReadout(Readout):
     """A vector: the clean one, the noise or the velocity, as the diffusion's prediction says.
 
-    Tokens are read off x̂ by distance: log p ∝ −½ ‖x̂ − E‖².
+    Tokens are read off x̂ by distance, log p ∝ −½ ‖x̂ − E‖², or by a codec's decoder.
     """
 
     def read(
-        self, said: Float[Tensor, "M X"], z: Float[Tensor, "M W"], t: Float[Tensor, "M"], vectors: Float[Tensor, "V W"]
+        self, said: Float[Tensor, "M X"], z: Float[Tensor, "M W"], t: Float[Tensor, "M"], rows: ThoughtRows
     ) -> Estimate:
-        """The clean vector that follows, and tokens by distance."""
-        wide = said.to(torch.promote_types(said.dtype, torch.float32))
-        return self._by_distance(self.diffusion.prediction.clean(self.diffusion.process, z, wide, t), vectors)
+        """The clean vector that follows, and its tokens."""
+        return self._named(self._clean(said, z, t), rows)
 
-    def away(self, given: Estimate, dropped: Estimate, vectors: Float[Tensor, "V W"], *, scale: float) -> Estimate:
+    def vector(self, seen: Seen) -> Float[Tensor, "M W"]:
+        """The clean vector that follows."""
+        return self._clean(seen.said, seen.z, seen.t)
+
+    def away(self, given: Estimate, dropped: Estimate, rows: ThoughtRows, *, scale: float) -> Estimate:
         """Clean vectors moved."""
-        return self._by_distance(given.clean + scale * (given.clean - dropped.clean), vectors)
+        return self._named(given.clean + scale * (given.clean - dropped.clean), rows)
 
     def reshaped(
         self,
         estimate: Estimate,
-        vectors: Float[Tensor, "V W"],
-        transform: Callable[[Float[Tensor, "M V"]], Float[Tensor, "M V"]],
+        rows: ThoughtRows,
+        transform: Callable[[Float[Tensor, "T V"]], Float[Tensor, "T V"]],
     ) -> Estimate:
         """The estimate as it is: its vector was not made of probabilities."""
-        del vectors, transform
+        del rows, transform
         return estimate
 
     def weighted_error(self, seen: Seen) -> Float[Tensor, "M W"]:
@@ -184,7 +190,11 @@ class VectorReadout(Readout):
             "linear filter": self.diffusion.linear_loss(variance=variance),
         }
 
-    def _by_distance(self, clean: Float[Tensor, "M W"], vectors: Float[Tensor, "V W"]) -> Estimate:
-        table = vectors.to(clean.dtype)
-        # ‖x̂‖² is the same for all tokens
-        return Estimate(log_p=self.spoken(clean @ table.T - 0.5 * table.square().sum(-1)), clean=clean)
+    def _clean(
+        self, said: Float[Tensor, "M X"], z: Float[Tensor, "M W"], t: Float[Tensor, "M"]
+    ) -> Float[Tensor, "M W"]:
+        wide = said.to(torch.promote_types(said.dtype, torch.float32))
+        return self.diffusion.prediction.clean(self.diffusion.process, z, wide, t)
+
+    def _named(self, clean: Float[Tensor, "M W"], rows: ThoughtRows) -> Estimate:
+        return Estimate(log_p=self.spoken(rows.named(clean)), clean=clean)

@@ -7,13 +7,14 @@ a network reads the question, z_t and t, and is trained to say which tokens thos
 
 the mean over places (CDCD, arXiv:2211.15089, equation 7). The cross-entropy keeps the table from collapsing, which a
 squared error would not. The estimate x̂ = Σ p E is the posterior mean where p is the posterior, and all that a sampler
-needs. As ablations the loss is a weighted squared error instead (`remask.objectives.gaussian`).
+needs. As ablations, and where the vectors are a codec's, the loss is a weighted squared error instead
+(`remask.objectives.gaussian`; `remask.objectives.thought_rows`).
 
 Nothing here is a likelihood of text: at small t the places are shown almost as they are. What the network is judged by
 is (1) with u uniform and κ = 1, under a name of its own.
 
-Shape letters: B rows, L places of a row, A places of an answer, W features of a vector, V vocabulary, M places that are
-denoised.
+Shape letters: B rows, L places of a row, A places of an answer, K vectors of noise a row, W features of a vector, V
+vocabulary, M vectors that are denoised, T tokens that they stand for (as many, where each token has one).
 """
 
 import math
@@ -24,33 +25,19 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
 
 from remask.data.batch import Batch
 from remask.objectives.base import Assessment, Loss, Network, scatter_positions
 from remask.objectives.gaussian import LatentDiffusion, SkillByTime
-from remask.objectives.readouts import Estimate, Readout, Seen
-from remask.objectives.without_likelihood import WithoutLikelihood
+from remask.objectives.readouts import Readout, Seen
+from remask.objectives.thought_rows import ThoughtRows, rows_of
+from remask.objectives.without_likelihood import WithoutLikelihood, clean_nats
 from remask.objectives.written_answers import WrittenAnswers
 from remask.randomness import batch_normal, batch_uniform
 from remask.schedules import stratified
 
 VARIANCE = 1.0
-"""Mean square of a coordinate of a token vector."""
-
-
-@runtime_checkable
-class TokenVectors(Protocol):
-    """What a network in two spaces knows of its tokens."""
-
-    @property
-    def width(self) -> int:
-        """W."""
-        ...
-
-    def vectors(self) -> Float[Tensor, "V W"]:
-        """A vector for every token."""
-        ...
+"""Mean square of a coordinate of a vector."""
 
 
 @runtime_checkable
@@ -71,16 +58,16 @@ class Warp(Protocol):
 
 
 ThoughtLoss = Callable[[Readout, Seen], Float[Tensor, "M"]]
-"""What a network said, at M places, to the loss of each."""
+"""What a network said of M vectors to the loss of each."""
 
 
-def cross_entropy(readout: Readout, seen: Seen) -> Float[Tensor, "M"]:
+def cross_entropy(readout: Readout, seen: Seen) -> Float[Tensor, "T"]:
     """−log p of the clean tokens, in nats: equation (1)."""
-    return -readout.estimate(seen).log_p.gather(-1, seen.ids[:, None]).squeeze(-1)
+    return clean_nats(readout.estimate(seen).log_p, seen.rows.tokens)
 
 
 def squared_error(readout: Readout, seen: Seen) -> Float[Tensor, "M"]:
-    """The weighted squared error of what the readout speaks of, the mean over a place's coordinates."""
+    """The weighted squared error of what the readout speaks of, the mean over a vector's coordinates."""
     return readout.weighted_error(seen).mean(-1)
 
 
@@ -128,21 +115,21 @@ class ThoughtDiffusion(WithoutLikelihood):
     def __call__(self, network: Network, batch: Batch, *, generator: torch.Generator) -> Loss:
         """The loss of the thought of every row at one time a row; noise is keyed by an example's place in the batch."""
         t = self._times(network, generator, batch)
-        vectors = codec_of(network).vectors()
-        noise = self._noise(generator, batch, like=vectors)
-        seen = self.look(network, batch, vectors, t=t, noise=noise, remembering=self.remembering)
+        rows = rows_in(batch, network)
+        noise = batch_normal(generator, batch, *rows.drawn)
+        seen = self.look(network, rows, t=t, noise=noise, remembering=self.remembering)
         loss = self.loss(self.readout, seen)
-        nats = scatter_positions(loss, batch.targets)
+        nats = rows.held(loss)
         with torch.no_grad():
             estimate = self.readout.estimate(seen)
             terms = {
-                self.quantity: -estimate.log_p.gather(-1, seen.ids[:, None]).sum(),
+                self.quantity: clean_nats(estimate.log_p, rows.tokens).sum(),
                 **self.skill.terms(estimate.clean - seen.x, seen.t),
             }
             if (warp := warp_of(network)) is not None:
                 terms |= warp.terms(loss, self.diffusion.placed(seen.t))
         if self.answers is not None:
-            written, places = self._answer_nats(network, batch, vectors, generator=generator)
+            written, places = self._answer_nats(network, batch, generator=generator)
             terms |= {"answer_nats": written.detach().sum(), "answer_tokens": places.sum().to(nats.dtype)}
             nats = nats + written * self.answers.factor(places, batch)
         return Loss(nats, batch.targets.to(nats.dtype), terms)
@@ -163,14 +150,14 @@ class ThoughtDiffusion(WithoutLikelihood):
 
     def assess(self, network: Network, batch: Batch, *, generator: torch.Generator, draws: int) -> Assessment:
         """Cross-entropy at times uniform in [t_0, t_max], stratified over a row's draws; nothing is remembered."""
-        vectors = codec_of(network).vectors()
+        rows = rows_in(batch, network)
         times = self.diffusion.spread(stratified(batch_uniform(generator, batch, draws)))
-        rows = []
+        nats = []
         for t in times.unbind(-1):
-            noise = self._noise(generator, batch, like=vectors)
-            seen = self.look(network, batch, vectors, t=t, noise=noise, remembering=False)
-            rows.append(scatter_positions(cross_entropy(self.readout, seen), batch.targets).sum(1))
-        return Assessment(torch.stack(rows).sum(0), draws * batch.targets.sum(1).to(rows[0].dtype))
+            noise = batch_normal(generator, batch, *rows.drawn)
+            seen = self.look(network, rows, t=t, noise=noise, remembering=False)
+            nats.append(rows.of_tokens(cross_entropy(self.readout, seen)).sum(1))
+        return Assessment(torch.stack(nats).sum(0), draws * batch.targets.sum(1).to(nats[0].dtype))
 
     def trivial(self, batches: Sequence[Batch], text: Mapping[str, float]) -> Mapping[str, float]:
         """Who looks at no noisy vector and at no neighbour: a uniform guess, and the frequencies of tokens."""
@@ -179,9 +166,9 @@ class ThoughtDiffusion(WithoutLikelihood):
 
     def rebuild(self, network: Network, batch: Batch, *, generator: torch.Generator) -> Int[Tensor, "B L"]:
         """The rows with the likeliest token at each place of a thought, seen at one drawn time a row."""
-        vectors = codec_of(network).vectors()
-        t, noise = self._times(network, generator, batch), self._noise(generator, batch, like=vectors)
-        seen = self.look(network, batch, vectors, t=t, noise=noise, remembering=False)
+        rows = rows_in(batch, network)
+        t, noise = self._times(network, generator, batch), batch_normal(generator, batch, *rows.drawn)
+        seen = self.look(network, rows, t=t, noise=noise, remembering=False)
         return batch.ids.masked_scatter(batch.targets, self.readout.estimate(seen).log_p.argmax(-1))
 
     # ── parts ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -190,73 +177,57 @@ class ThoughtDiffusion(WithoutLikelihood):
         warp = warp_of(network)
         return (self.diffusion if warp is None else replace(self.diffusion, warp=warp)).times(generator, batch)
 
-    def _noise(self, generator: torch.Generator, batch: Batch, *, like: Tensor) -> Float[Tensor, "B L W"]:
-        return batch_normal(generator, batch, batch.ids.shape[1], like.shape[1]).to(like.dtype)
-
     def look(
         self,
         network: Network,
-        batch: Batch,
-        vectors: Float[Tensor, "V W"],
+        rows: ThoughtRows,
         *,
         t: Float[Tensor, "B"],
-        noise: Float[Tensor, "B L W"],
+        noise: Float[Tensor, "B K W"],
         remembering: bool,
     ) -> Seen:
-        """What the network says of rows with noise on their targets, after a first look where it is remembering.
+        """What the network says of rows with noise on their thoughts, after a first look where it is remembering.
 
         Args:
             network: of thoughts.
-            batch: rows.
-            vectors: of all tokens, by the network's table.
+            rows: as its codec has them.
             t: the time of each row.
-            noise: ε, read at the targets.
+            noise: ε, as the rows say it is drawn.
             remembering: whether the network looks twice, the second time with its first estimate.
         """
-        x = functional.embedding(batch.ids, vectors)
+        x, noise, here = rows.clean, rows.placed(noise), rows.noisy
         z = self.diffusion.process.corrupt(x, t, noise=noise)
-        rows, where = batch.targets.nonzero(as_tuple=True)
-        call = cast(Any, network)
-        given = {"ids": batch.ids, "noisy": batch.targets, "segments": batch.segments, "positions": batch.targets}
+        call, each = cast(Any, network), here.nonzero()[:, 0]
 
         def look(before: Tensor | None) -> Seen:
-            return Seen(
-                said=call(z, t, before=before, **given),
-                z=z[rows, where],
-                x=x[rows, where],
-                noise=noise[rows, where],
-                t=t[rows],
-                ids=batch.ids[rows, where],
-                vectors=vectors,
-            )
+            said = call(z, t, before=before, **rows.asked)
+            return Seen(said=said, z=z[here], x=x[here], noise=noise[here], t=t[each], rows=rows)
 
         if not remembering:
             return look(None)
         with torch.no_grad():
-            first = self.readout.estimate(look(None))
-        return look(in_places(first, batch))
+            first = self.readout.vector(look(None))
+        return look(rows.in_places(first))
 
     def _answer_nats(
-        self, network: Network, batch: Batch, vectors: Float[Tensor, "V W"], *, generator: torch.Generator
+        self, network: Network, batch: Batch, *, generator: torch.Generator
     ) -> tuple[Float[Tensor, "B L"], Bool[Tensor, "B L"]]:
         """−log p of the tokens of some rows' answers behind a noisy thought, in their places; and which those are."""
         assert self.answers is not None
         t_min = self.diffusion.t_min
         t = t_min + (self.answers.latest - t_min) * batch_uniform(generator, batch)
-        noise = self._noise(generator, batch, like=vectors)
+        rows = rows_in(batch, network)
+        noise = batch_normal(generator, batch, *rows.drawn)
         chosen = self.answers.rows(batch)
         found = self.answers.find(batch)
         wanted, places = found.real & chosen[:, None], found.places & chosen[:, None]
-        nats = torch.zeros(batch.ids.shape, dtype=vectors.dtype, device=batch.ids.device)
+        nats = torch.zeros(batch.ids.shape, dtype=torch.float32, device=batch.ids.device)
         if bool(wanted.any()):
-            z = self.diffusion.process.corrupt(functional.embedding(batch.ids, vectors), t, noise=noise)
+            z = self.diffusion.process.corrupt(rows.clean, t, noise=rows.placed(noise))
             logits = cast(Any, network)(
                 z[chosen],
                 t[chosen],
-                ids=batch.ids[chosen],
-                noisy=batch.targets[chosen],
-                segments=batch.segments[chosen],
-                positions=batch.targets[chosen],
+                **{name: table[chosen] for name, table in rows.asked.items()},
                 answer=found.ids[chosen],
                 wanted=wanted[chosen],
             )
@@ -265,18 +236,9 @@ class ThoughtDiffusion(WithoutLikelihood):
         return nats, places
 
 
-def in_places(estimate: Estimate, batch: Batch) -> Float[Tensor, "B L W"]:
-    """The estimates of the targets at their places, zero elsewhere."""
-    full = estimate.clean.new_zeros(*batch.ids.shape, estimate.clean.shape[-1])
-    full[batch.targets] = estimate.clean
-    return full
-
-
-def codec_of(network: object) -> TokenVectors:
-    """The table of a network; it may be wrapped."""
-    codec = getattr(getattr(network, "module", network), "codec", None)
-    assert isinstance(codec, TokenVectors), "the schema refuses a network without token vectors"
-    return codec
+def rows_in(batch: Batch, network: Network) -> ThoughtRows:
+    """A batch as the codec of a network has it: its targets are thought."""
+    return rows_of(network, ids=batch.ids, free=batch.targets, segments=batch.segments)
 
 
 def warp_of(network: object) -> Warp | None:

@@ -112,6 +112,7 @@ class ThoughtNetwork(nn.Module):
         segments: Int[Tensor, "B L"],
         before: Float[Tensor, "B L W"] | None = None,
         positions: Bool[Tensor, "B L"],
+        places: Int[Tensor, "B L"] | None = None,
         answer: Int[Tensor, "B A"] | None = None,
         wanted: Bool[Tensor, "B A"] | None = None,
     ) -> Float[Tensor, "M V"]:
@@ -125,6 +126,7 @@ class ThoughtNetwork(nn.Module):
             segments: 1 for a row's places, 0 for padding, which no text sees.
             before: x̂⁻ of equation (1), read where `noisy` is true; None: nothing yet.
             positions: where an answer of the network is wanted.
+            places: where each place stands, as attention counts; None: one behind the other, from 0.
             answer: tokens behind the row, each predicted from those before it; logits at `wanted` are given instead of
                 those at `positions`. Padding stands behind a row's last wanted token.
             wanted: tokens of the answer that are predicted; given with `answer`.
@@ -132,7 +134,7 @@ class ThoughtNetwork(nn.Module):
         condition = None if self.time is None else self.time(t)
         x = self._read(z, condition, ids=ids, noisy=noisy, before=before)
         mask, real = self.sight(segments), segments != 0
-        places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids) if places is None else places
         if answer is None or wanted is None:
             rows, where = positions.nonzero(as_tuple=True)
             hidden = self.trunk.run(x, mask=mask, places=places, real=real)[rows, where]
@@ -140,7 +142,7 @@ class ThoughtNetwork(nn.Module):
             return self.trunk.project(hidden)[:, : self.columns] if self.say is None else self.say(hidden)
         shifted = torch.cat([torch.full_like(answer[:, :1], self.start_id), answer[:, :-1]], 1)
         x = torch.cat([x, self.trunk.embed(shifted).to(x.dtype)], 1)
-        more = ids.shape[1] + torch.arange(answer.shape[1], device=ids.device).expand_as(answer)
+        more = places[:, -1:] + 1 + torch.arange(answer.shape[1], device=ids.device)
         real, places = torch.cat([real, wanted], 1), torch.cat([places, more], 1)
         hidden = self.trunk.run(x, mask=answering_mask(mask, segments, answer=answer), places=places, real=real)
         rows, where = wanted.nonzero(as_tuple=True)

@@ -22,7 +22,7 @@ from remask.networks.pretrained import (
     mean_embedding,
     untrained,
 )
-from remask.networks.rotary import rotary
+from remask.networks.rotary import rotary_at
 from remask.networks.stacks import Stack, straight
 
 NEIGHBOURS = (-1, 1, -2, 2, -3, 3, -4, 4)
@@ -138,7 +138,7 @@ class ScratchTrunk(nn.Module):
         real: Bool[Tensor, "B N"],
     ) -> Float[Tensor, "B N D"]:
         """As `Trunk.run`."""
-        rotation = rotary(x.shape[1], self.head_width, device=x.device)[places]
+        rotation = rotary_at(places, self.head_width)
         nothing = x.new_zeros(len(x), 0)
         return self.norm(self.blocks(x, nothing, rotation=rotation, mask=mask, real=real))
 
