@@ -113,9 +113,12 @@ def gather(
     architecture = None if codec is None else codec.architecture
     place = torch.device("cpu") if shared else device
     model = build_model(recipe, text.tokenizer, device=place, architecture=architecture)
+    if isinstance(model.network, ConceptNetwork) and model.network.rarity is not None:
+        model.network.hear_counts(torch.from_numpy(text.stores["train"].source_counts()))
     origins = []
     if codec is not None:
         codec.fill(model.network)
+        codec.measure(model.network, build_rows(recipe.data, text.stores["train"]), eos_id=text.tokenizer.eos_id)
         origins.append({"how": ENCLOSED, "from": codec.name})
     if isinstance(recipe.network, AdaptedSpec):
         origins.append({"how": CONVERTED, "from": recipe.network.name})
@@ -143,9 +146,10 @@ def gather(
 
 def _codec(recipe: Recipe, text: Text) -> tuple[Codec | None, Recipe]:
     """The finished model that a recipe's network is around, if any, and the recipe with its name for good."""
-    if recipe.network.kind != "concept_prior":
+    given = getattr(recipe.network, "codec", None)
+    if given is None:
         return None, recipe
-    name = lasting_name(recipe.network.codec)
+    name = lasting_name(given)
     codec = open_codec(recipe, name=name, tokenizer=text.tokenizer)
     return codec, recipe.model_copy(update={"network": recipe.network.model_copy(update={"codec": name})})
 

@@ -58,6 +58,7 @@ def _concept_network(recipe: Recipe) -> Iterator[Contradiction]:
             but = "a token stands in the middle of its neighbours"
             yield clash("network.kind", f"network.{key}", given=span, but=but, give=f"network.{key}={span + 1}")
     yield from _encoder(network)
+    yield from _source_tokens(network)
 
 
 def _encoder(network: ConceptSpec) -> Iterator[Contradiction]:
@@ -89,6 +90,26 @@ def _encoder(network: ConceptSpec) -> Iterator[Contradiction]:
             but = "its table has a column for each of a fixed number of concepts"
             give = "network.decoder=denoising, or network.encoder=perceiver"
             yield clash("network.encoder", "network.decoder", given=network.decoder, but=but, give=give)
+
+
+def _source_tokens(network: ConceptSpec) -> Iterator[Contradiction]:
+    """What is said of the tokens that an encoder reads."""
+    encoder, letters = network.encoder, network.letters
+    if letters is not None and letters.least > letters.most:
+        but = f"it is more than network.letters.most={letters.most}"
+        give = f"network.letters.least={letters.most} or fewer"
+        yield clash("network.letters.most", "network.letters.least", given=letters.least, but=but, give=give)
+    if letters is not None and encoder == "none":
+        but, give = "an encoder of kind none reads no token", "network.letters=null, or network.encoder=perceiver"
+        yield clash("network.encoder", "network.letters", given="letters", but=but, give=give)
+    if network.rarity is not None and encoder not in WEIGHING:
+        but = f"an encoder of kind {encoder} reads all tokens as equally large ones, or none"
+        give = f"network.rarity=null, or network.encoder={' or '.join(WEIGHING)}"
+        yield clash("network.encoder", "network.rarity", given=network.rarity, but=but, give=give)
+
+
+WEIGHING = ("perceiver", "recursive", "mean")
+"""Encoders to which the size of a token's vector says how much it counts."""
 
 
 CONCEPT_CHECKS: tuple[Callable[[Recipe], Iterator[Contradiction]], ...] = (

@@ -107,6 +107,14 @@ class TokenStore:
             self.release_pages()
         return counts
 
+    def source_counts(self) -> np.ndarray:
+        """How often each id occurs at all, prompts of pairs included, int64 [V]."""
+        counts = np.zeros(self.vocab_size, dtype=np.int64)
+        for start in range(0, len(self), _CHUNK):
+            counts += np.bincount(self.ids[start : start + _CHUNK], minlength=self.vocab_size)
+            self.release_pages()
+        return counts
+
     def _learned(self, part: np.ndarray, start: int) -> np.ndarray:
         """Those of the ids from `start` on that are no part of a prompt."""
         if self.prompt_lengths is None:

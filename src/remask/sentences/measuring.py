@@ -16,6 +16,7 @@ from remask.continuation import SourceNetwork
 from remask.errors import UserError
 from remask.evaluation.measurement import Examples, Measurement
 from remask.model import Model
+from remask.networks.concepts import ConceptNetwork
 from remask.randomness import derive_seed
 from remask.sentences.baselines import CHARACTERS, WORDS, all_positive, constant, tfidf_cosines, tfidf_probe
 from remask.sentences.encoders import SentenceEncoder, Vectors, Wording, embedding_of, read_embeddings, reader_of
@@ -102,6 +103,8 @@ def bench_of(model: Model, recipe: Recipe) -> Bench:
         return Bench(own=own, bag=bag, random=None, facts=facts | {"random_encoder": "none of a pretrained model"})
     other = recipe.model_copy(update={"seed": recipe.seed + 1})
     network = build_model(other, model.tokenizer, device=model.device).network
+    if isinstance(network, ConceptNetwork) and isinstance(model.network, ConceptNetwork):
+        network.take_counts(model.network)
     return Bench(own=own, bag=bag, random=replace(own, network=network), facts=facts)
 
 

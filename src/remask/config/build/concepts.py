@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import torch
 from torch import nn
 from torch.nn import functional
 
@@ -29,10 +30,12 @@ from remask.networks.concepts.encoders import (
     TwoWayLayer,
     local_reading,
 )
+from remask.networks.concepts.letters import Letters, Rarity
 from remask.networks.normalisation import UnitRMS
 from remask.networks.stacks import straight
 from remask.randomness import keyed_generator
 from remask.tokenizers import Tokenizer
+from remask.tokenizers.letters import hashed_grams, token_texts
 
 
 def build_concept_network(spec: schema.ConceptSpec, tokenizer: Tokenizer, *, length: int, seed: int) -> ConceptNetwork:
@@ -51,6 +54,8 @@ def build_concept_network(spec: schema.ConceptSpec, tokenizer: Tokenizer, *, len
         decoder=build_decoder(spec, length=length),
         latent_width=spec.latent_width,
         source_embedding=nn.Embedding(tokenizer.vocab_size, spec.width) if spec.freeze_encoder else None,
+        letters=None if spec.letters is None else build_letters(spec.letters, tokenizer, width=spec.width),
+        rarity=None if spec.rarity is None else Rarity(tokenizer.vocab_size, smoothing=spec.rarity),
     )
     if spec.head == "tied" and spec.decoder != "none":
         network.tie_head()
@@ -58,6 +63,13 @@ def build_concept_network(spec: schema.ConceptSpec, tokenizer: Tokenizer, *, len
     if spec.freeze_encoder:
         network.freeze_encoder()
     return network
+
+
+def build_letters(spec: schema.LettersSpec, tokenizer: Tokenizer, *, width: int) -> Letters:
+    """The letters of each of a tokenizer's tokens."""
+    texts = token_texts(tokenizer)
+    grams = hashed_grams(texts, buckets=spec.buckets, least=spec.least, most=spec.most)
+    return Letters(torch.from_numpy(grams), width=width, buckets=spec.buckets)
 
 
 def build_encoder(spec: schema.ConceptSpec) -> nn.Module:
@@ -80,10 +92,11 @@ def build_encoder(spec: schema.ConceptSpec) -> nn.Module:
     one_way = partial(PerceiverLayer, width, heads, mixing=mixing, **common)
     both_ways = partial(TwoWayLayer, width, heads, weights=weights, **common)
     slots = {"pairs": width // heads // 2, "local": local_reading(width, spec.local_width, dropout=dropout)}
+    plain = UnitRMS if spec.rarity is None else nn.Identity  # how large a token is says how much it counts
     match spec.encoder:
         case "perceiver":
             layers = [one_way(norm=nn.Identity()) for _ in range(spec.layers)]
-            return SlotEncoder(width, spec.concepts, layers, norm=UnitRMS(), **slots)
+            return SlotEncoder(width, spec.concepts, layers, norm=plain(), **slots)
         case "two_way":
             # nobody reads tokens behind the last layer, so nothing is written to them there
             layers = [*(both_ways() for _ in range(spec.layers - 1)), one_way(norm=UnitRMS())]
@@ -91,7 +104,7 @@ def build_encoder(spec: schema.ConceptSpec) -> nn.Module:
         case "recursive":
             depths = {"depth": spec.layers, "min_depth": spec.min_depth or spec.layers}
             layer = one_way(norm=nn.Identity())
-            return RecursiveEncoder(width, spec.concepts, layer, norm=UnitRMS(), **depths, **slots)
+            return RecursiveEncoder(width, spec.concepts, layer, norm=plain(), **depths, **slots)
 
 
 def build_decoder(spec: schema.ConceptSpec, *, length: int) -> nn.Module | None:

@@ -235,12 +235,20 @@ class PretrainedSpec(AdaptedSpec):
 class LatentTableSpec(Section):
     """What networks of thoughts say beside their size."""
 
-    latent: Literal["learned", "random", "own"] = Field(
+    latent: Literal["learned", "random", "own", "codec"] = Field(
         default="learned",
-        description="the vectors of tokens: a learned table, a random one, or the network's own embedding, held still",
+        description="what is diffused: the vectors of tokens, from a learned table, a random one, or the network's own "
+        "embedding, held still; or a codec's vectors of a response",
+    )
+    codec: str | None = Field(
+        default=None,
+        min_length=1,
+        description="latent=codec: a run of recipe thought-codec or concept-autoencoder, its id or its folder",
     )
     latent_width: Whole | None = Field(
-        default=None, ge=1, description="features of a token's vector; null: 16, or what the own embedding has"
+        default=None,
+        ge=1,
+        description="features of a token's vector; null: 16, or what the own embedding or the codec has",
     )
     readout: Literal["tokens", "vectors", "logit_columns"] = Field(
         default="tokens",

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from remask.networks.blocks import Attention, ModulatedBranch
 from remask.networks.concepts.layers import LocalConvolution
+from remask.networks.concepts.letters import Letters, Rarity, UnitTogether
 from remask.networks.concepts.vectors import Concepts
 from remask.networks.normalisation import UnitRMS, unit_rms
 from remask.networks.transformer import BIDIRECTIONAL
@@ -62,11 +63,13 @@ class ConceptNetwork(nn.Module):
             ever written from the concepts, so there is no vocabulary projection either.
         latent_width: W, of the vectors between the two; None: D, of root mean square 1.
         source_embedding: token vectors of the encoder alone; None: it shares those of the decoder.
+        letters: what is added to the token vectors that the encoder reads; None: nothing.
+        rarity: how much each token counts for the encoder, and each concept among those of its text; None: all alike.
 
     Weights hold nothing meaningful until `initialise` is called.
     """
 
-    READERS = ("encoder.", "source_embedding.", "narrow.")
+    READERS = ("encoder.", "source_embedding.", "letters.", "rarity.", "narrow.")
     """What the names of those weights begin with that only reading a text needs; the others decode."""
 
     def __init__(
@@ -78,14 +81,18 @@ class ConceptNetwork(nn.Module):
         decoder: nn.Module | None,
         latent_width: int | None = None,
         source_embedding: nn.Embedding | None = None,
+        letters: Letters | None = None,
+        rarity: Rarity | None = None,
     ) -> None:
         super().__init__()
         self.width = width
         self.latent_width = latent_width
         self.embedding = nn.Embedding(vocab_size, width)
         self.source_embedding = source_embedding
+        self.letters, self.rarity = letters, rarity
         self.encoder = encoder
-        self.narrow = UnitRMS() if latent_width is None else Narrowed(width, latent_width)
+        whole = UnitRMS() if rarity is None else UnitTogether()
+        self.narrow = whole if latent_width is None else Narrowed(width, latent_width)
         self.widen = nn.Identity() if latent_width is None else nn.Linear(latent_width, width, bias=False)
         self.decoder = decoder
         self.head = None if decoder is None else nn.Linear(width, vocab_size, bias=False)
@@ -104,7 +111,7 @@ class ConceptNetwork(nn.Module):
 
     def freeze_encoder(self) -> None:
         """Leaves the encoder as it was drawn: the baseline that shows what training one is worth."""
-        for part in (self.encoder, self.narrow, self.source_embedding):
+        for part in (self.encoder, self.narrow, self.source_embedding, self.letters, self.rarity):
             if part is not None:
                 part.requires_grad_(False)
 
@@ -152,9 +159,26 @@ class ConceptNetwork(nn.Module):
             source: ids; those that are not real may be any.
             real: which tokens are there. A text without one has no real concept.
         """
-        embedding = self.embedding if self.source_embedding is None else self.source_embedding
-        vectors, there = self.encoder(unit_rms(embedding(source)), real=real)
+        vectors, there = self.encoder(self.read(source), real=real)
         return Concepts(vectors=self.narrow(vectors), real=there)
+
+    def read(self, source: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
+        """The tokens as the encoder meets them: of root mean square 1, times how rare they are where that counts."""
+        vectors = (self.embedding if self.source_embedding is None else self.source_embedding)(source)
+        if self.letters is not None:
+            vectors = vectors + self.letters(source)
+        vectors = unit_rms(vectors)
+        return vectors if self.rarity is None else vectors * self.rarity(source)
+
+    def hear_counts(self, counts: Int[Tensor, "V"]) -> None:
+        """Is told how often each token stands in the training text, before training begins."""
+        if self.rarity is not None:
+            self.rarity.hear(counts)
+
+    def take_counts(self, other: "ConceptNetwork") -> None:
+        """Is told what another network of this kind has heard of the training text; nothing that was learned."""
+        if self.rarity is not None and other.rarity is not None:
+            self.rarity.shares.data.copy_(other.rarity.shares)
 
     def decode(
         self,
@@ -192,7 +216,9 @@ class ConceptNetwork(nn.Module):
             else:
                 scale = 0.1 if name.endswith("out.weight") and id(parameter) not in gated else 1.0
                 nn.init.normal_(parameter, std=scale * parameter.shape[-1] ** -0.5, generator=generator)
-        for table in (self.embedding, self.source_embedding):
+        if self.rarity is not None:
+            self.rarity.begin()
+        for table in (self.embedding, self.source_embedding, None if self.letters is None else self.letters.table):
             if table is not None:
                 nn.init.normal_(table.weight, std=SPREAD, generator=generator)
                 if self.concepts is None:  # for `Attention.look_beside`
