@@ -1,19 +1,27 @@
-"""The finished autoencoder of texts that a prior over concepts is trained around."""
+"""The finished autoencoder of texts that a prior over concepts, or a diffusion of thoughts, is trained around."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from remask.checkpoints import network_tensors, put_weights
-from remask.config.schema import ConceptAutoencoderSpec, ConceptPriorSpec, Recipe
+from remask.config.pretrained import architecture_of
+from remask.config.schema import ConceptAutoencoderSpec, ConceptPriorSpec, Recipe, TextAutoencoderSpec
+from remask.data.packing import Rows
 from remask.errors import UserError
 from remask.finished import model_folder, open_model
 from remask.networks.concepts.prior import ConceptPriorNetwork
+from remask.networks.thought import FrozenCodec, ThoughtNetwork
+from remask.objectives.responses import Responses
 from remask.tokenizers import Tokenizer
+
+MEASURED = 2048
+"""Training rows whose vectors give mean and scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,29 +33,46 @@ class Codec:
         recipe: its own.
         tensors: its weights by name.
         source: where they lie.
+        reader: what a pretrained model that it reads by is built from again, JSON values; None where there is none.
     """
 
     name: str
     recipe: Recipe
     tensors: Mapping[str, Tensor]
     source: Path
+    reader: Mapping[str, Any] | None = None
 
     @property
     def architecture(self) -> dict[str, Any]:
         """What a network around it is built from, JSON values."""
-        return {"codec": self.recipe.model_dump(mode="json")}
+        return {"codec": self.recipe.model_dump(mode="json"), "reader": self.reader}
 
     def fill(self, network: nn.Module) -> None:
         """Puts its weights into the network that is around it."""
+        if isinstance(network, ThoughtNetwork):
+            assert isinstance(network.codec, FrozenCodec)
+            put_weights(network.codec.filled, self.tensors, source=self.source)
+            return
         assert isinstance(network, ConceptPriorNetwork)
         put_weights(network.codec, self.tensors, source=self.source)
+
+    def measure(self, network: nn.Module, rows: Rows, *, eos_id: int) -> None:
+        """Takes mean and scale of a thought's vectors from some training rows, evenly spread; else does nothing."""
+        if not isinstance(network, ThoughtNetwork) or not isinstance(network.codec, FrozenCodec):
+            return
+        codec, device = network.codec, next(network.parameters()).device
+        chosen = np.linspace(0, len(rows) - 1, min(len(rows), MEASURED)).astype(np.int64)
+        batches = (rows.batch(part).to(device) for part in np.array_split(chosen, -(-len(chosen) // 256)))
+        codec.measure(
+            Responses(ids=batch.ids, free=batch.targets, length=codec.length, eos_id=eos_id).tokens for batch in batches
+        )
 
 
 def open_codec(recipe: Recipe, *, name: str, tokenizer: Tokenizer) -> Codec:
     """The codec of a recipe, which it fits.
 
     Args:
-        recipe: of the prior.
+        recipe: of the prior, or of the thought.
         name: of the codec: its run's id, or its folder.
         tokenizer: of the recipe.
 
@@ -55,16 +80,28 @@ def open_codec(recipe: Recipe, *, name: str, tokenizer: Tokenizer) -> Codec:
         UserError: there is no such model, it is of another objective, or text, rows or noise are others.
     """
     model, own = open_model(name, device=torch.device("cpu"))
+    check = _check_prior if isinstance(recipe.objective, ConceptPriorSpec) else _check_thought
+    check(recipe, own, name=name)
+    if model.tokenizer.fingerprint != tokenizer.fingerprint:
+        raise UserError(
+            f"network.codec={name} reads text with another tokenizer. Give the text and the tokenizer of its run"
+        )
+    return Codec(
+        name=name,
+        recipe=own,
+        tensors=network_tensors(model.network),
+        source=model_folder(name),
+        reader=architecture_of(model.network),
+    )
+
+
+def _check_prior(recipe: Recipe, own: Recipe, *, name: str) -> None:
     spec = recipe.objective
-    assert isinstance(spec, ConceptPriorSpec), "the schema refuses another objective"
+    assert isinstance(spec, ConceptPriorSpec)
     if not isinstance(own.objective, ConceptAutoencoderSpec):
         raise UserError(
             f"network.codec={name} was trained with objective {own.objective.kind}: its decoder does not know noisy "
             "concepts. Give a run of recipe concept-autoencoder"
-        )
-    if model.tokenizer.fingerprint != tokenizer.fingerprint:
-        raise UserError(
-            f"network.codec={name} reads text with another tokenizer. Give the text and the tokenizer of its run"
         )
     for key, there, here in (
         ("data.length", own.data.length, recipe.data.length),
@@ -75,4 +112,12 @@ def open_codec(recipe: Recipe, *, name: str, tokenizer: Tokenizer) -> Codec:
             raise UserError(
                 f"network.codec={name} was trained with {key}={there}, and this recipe has {here}: set it so"
             )
-    return Codec(name=name, recipe=own, tensors=network_tensors(model.network), source=model_folder(name))
+
+
+def _check_thought(recipe: Recipe, own: Recipe, *, name: str) -> None:
+    del recipe
+    if not isinstance(own.objective, ConceptAutoencoderSpec | TextAutoencoderSpec):
+        raise UserError(
+            f"network.codec={name} was trained with objective {own.objective.kind}: no text can be written from its "
+            "vectors alone. Give a run of recipe thought-codec or concept-autoencoder"
+        )

@@ -50,7 +50,8 @@ def preview_recipe(name_or_path: str) -> Recipe:
     left_open = []
     if isinstance(text, dict) and "source" not in text:
         left_open.append("data.source=FILE")
-    if isinstance(network, dict) and network.get("kind") == "concept_prior" and "codec" not in network:
+    around = isinstance(network, dict) and (network.get("kind") == "concept_prior" or network.get("latent") == "codec")
+    if around and "codec" not in network:
         left_open.append("network.codec=RUN")
     return load_recipe(name_or_path, left_open)
 

@@ -21,6 +21,7 @@ from remask.config.schema import Recipe
 from remask.errors import RunError, UserError
 from remask.model import Model
 from remask.networks.concepts.prior import ConceptPriorNetwork
+from remask.networks.thought import FrozenCodec, ThoughtNetwork
 from remask.parallel import ALONE, World
 from remask.sharding import is_sharded, whole
 from remask.tensor_files import read_tensors, write_tensors
@@ -96,6 +97,9 @@ def _architecture(network: nn.Module) -> dict[str, Any] | None:
     """What a finished model within the network is built from again; None where there is none."""
     if isinstance(network, ConceptPriorNetwork):
         return {"codec": dict(network.origin)}
+    if isinstance(network, ThoughtNetwork) and isinstance(network.codec, FrozenCodec):
+        assert isinstance(network.trunk, nn.Module)
+        return {**network.codec.origin, "trunk": architecture_of(network.trunk)}
     return architecture_of(network)
 
 
@@ -153,7 +157,9 @@ def load_model(folder: Path, *, device: torch.device) -> tuple[Model, Recipe]:
     base = record.get("base")
     if base is not None:
         _check_base(base, source=folder)
-    architecture = record.get("architecture") if base is None else None
+    architecture = record.get("architecture")
+    if base is not None:  # the body is opened where it was found; what stands beside it is built again
+        architecture = {**architecture, "trunk": None} if "codec" in (architecture or {}) else None
     model = build_model(recipe, tokenizer, device=device, architecture=architecture)
     put_weights(model.network, weights, source=folder)
     model.network.eval()

@@ -107,6 +107,31 @@ def _table(recipe: Recipe) -> Iterator[Contradiction]:
         yield clash("network.latent", "network.embeddings", given="cpu", but=but, give=give)
 
 
+def _codec(recipe: Recipe) -> Iterator[Contradiction]:
+    """What a codec of responses brings with it."""
+    network, spec = recipe.network, recipe.objective
+    if not isinstance(network, LatentTableSpec) or not isinstance(spec, ThoughtObjectiveSpec):
+        return
+    if network.latent != "codec":
+        if network.codec is not None:
+            but = f"network.latent={network.latent} has a vector for each token"
+            give = "network.codec=null, or network.latent=codec"
+            yield clash("network.latent", "network.codec", given=network.codec, but=but, give=give)
+        return
+    if network.codec is None:
+        but = "network.latent=codec is a finished run's"
+        give = "network.codec=RUN, of recipe thought-codec or concept-autoencoder"
+        yield clash("network.latent", "network.codec", given=None, but=but, give=give)
+    if network.latent_width is not None:
+        but = "network.latent=codec has the width of the codec's vectors"
+        give = "network.latent_width=null"
+        yield clash("network.latent", "network.latent_width", given=network.latent_width, but=but, give=give)
+    if network.readout != "vectors":
+        but = "network.latent=codec has no vector for a token"
+        give = "network.readout=vectors"
+        yield clash("network.latent", "network.readout", given=network.readout, but=but, give=give)
+
+
 def _hidden(recipe: Recipe) -> Iterator[Contradiction]:
     """What a network that reads no question cannot be asked."""
     network = recipe.network
@@ -129,5 +154,6 @@ THOUGHT_CHECKS: tuple[Callable[[Recipe], Iterator[Contradiction]], ...] = (
     _question,
     _loss,
     _table,
+    _codec,
     _hidden,
 )

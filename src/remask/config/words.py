@@ -70,8 +70,11 @@ def describe_architecture(recipe: schema.Recipe) -> str:
 
 def _latent(spec: schema.LatentTableSpec) -> list[str]:
     """`16 latent features`, and what is unusual."""
-    parts = ["own embedding as latent"] if spec.latent == "own" else [f"{spec.table_width} latent features"]
-    parts += ["random table"] if spec.latent == "random" else []
+    parts = {
+        "own": ["own embedding as latent"],
+        "codec": [f"codec {PurePath((spec.codec or '').rstrip('/')).name}"],
+        "random": [f"{spec.table_width} latent features", "random table"],
+    }.get(spec.latent, [f"{spec.table_width} latent features"])
     parts += {"tokens": [], "vectors": ["vectors out"], "logit_columns": ["logit columns out"]}[spec.readout]
     parts += ["no time"] if spec.time == "none" else []
     return parts + (["no question"] if spec.question == "hidden" else [])

@@ -34,7 +34,7 @@ from remask.networks import Transformer
 from remask.networks.blocks import GatedMLP, ModulatedFinal
 from remask.networks.couplings import Affine
 from remask.networks.experts import Experts
-from remask.networks.thought import ScratchTrunk, ThoughtNetwork
+from remask.networks.thought import ScratchTrunk, TableCodec, ThoughtNetwork
 
 
 def analytic_flops(model: Model, batch: Batch) -> float | None:
@@ -43,10 +43,12 @@ def analytic_flops(model: Model, batch: Batch) -> float | None:
     Nothing is computed but the noise.
 
     Returns:
-        None for networks that are neither a `Transformer` nor a thought's with blocks of its own.
+        None for networks that are neither a `Transformer` nor a thought's with blocks and a table of its own.
     """
     network = next((m for m in model.network.modules() if isinstance(m, ThoughtNetwork | Transformer)), None)
     if isinstance(network, ThoughtNetwork) and isinstance(network.trunk, ScratchTrunk):
+        if not isinstance(network.codec, TableCodec):
+            return None
         return _of_thought(network, model, batch) / mean_targets(batch)
     if not isinstance(network, Transformer):
         return None
@@ -147,7 +149,7 @@ def _with_gradients(network: ThoughtNetwork, call: Call) -> int:
     parts = _parts_of_thought(network, call)
     if not call.trained:
         return sum(parts.values())
-    learned = network.codec.vectors().requires_grad
+    learned = _table_of(network).vectors().requires_grad
     # neither the last estimate nor the time's features have a gradient, and a drawn table's vectors have none either
     times = {"recall": 2, "read": 3 if learned else 2, "time": 2.5, "estimate": 2}
     return round(sum(times.get(name, 3) * count for name, count in parts.items()))
@@ -170,6 +172,11 @@ def _parts_of_thought(network: ThoughtNetwork, call: Call) -> dict[str, int]:
     }
 
 
+def _table_of(network: ThoughtNetwork) -> TableCodec:
+    assert isinstance(network.codec, TableCodec), "asked before"
+    return network.codec
+
+
 class _MuteThought:
     """Stands in for a thought's network: notes what it is asked, and says nothing.
 
@@ -178,9 +185,9 @@ class _MuteThought:
     """
 
     def __init__(self, network: ThoughtNetwork) -> None:
-        self.codec, self.calls = network.codec, list[Call]()
+        self.codec, self.calls = _table_of(network), list[Call]()
         self._said = network.say.out_features if network.say is not None else network.columns
-        self._vocabulary = len(network.codec.vectors())
+        self._vocabulary = len(self.codec.vectors())
 
     def __call__(
         self,

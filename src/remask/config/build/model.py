@@ -103,7 +103,7 @@ def build_network(
             else:
                 network = rebuild_pretrained(spec, tokenizer, architecture=architecture, **common)
         case schema.ThoughtSpec() as spec:
-            network = build_scratch_thought(recipe, spec, tokenizer).to(device)
+            network = build_scratch_thought(recipe, spec, tokenizer, architecture=architecture).to(device)
         case schema.ThoughtPretrainedSpec() as spec:
             network = build_pretrained_thought(recipe, spec, tokenizer, device=device, architecture=architecture)
         case schema.TextAutoencoderNetworkSpec() as spec:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 from torch import nn
 
@@ -9,8 +10,9 @@ from remask import gaussian
 from remask.config import schema
 from remask.config.build.experts import gated_mlp
 from remask.config.build.latents import GAMMA
+from remask.config.build.thought_codecs import build_frozen_codec
 from remask.errors import UserError
-from remask.networks.thought import LearnedTable, OwnTable, ScratchTrunk, ThoughtNetwork, Trunk
+from remask.networks.thought import FrozenCodec, LearnedTable, OwnTable, ScratchTrunk, ThoughtNetwork, Trunk
 from remask.networks.thought.network import BIDIRECTIONAL, CAUSAL, hidden, shown
 from remask.networks.thought.warping import TimeWarp
 from remask.objectives.gaussian import LatentDiffusion, Weighting, min_snr, own_error, towards_noise, unwarped
@@ -92,8 +94,10 @@ def spellings(mark: str, tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:
 # ── networks ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def build_scratch_thought(recipe: schema.Recipe, spec: schema.ThoughtSpec, tokenizer: Tokenizer) -> ThoughtNetwork:
-    """A network of thoughts with weights drawn from the seed, on the CPU."""
+def build_scratch_thought(
+    recipe: schema.Recipe, spec: schema.ThoughtSpec, tokenizer: Tokenizer, *, architecture: Mapping[str, Any] | None
+) -> ThoughtNetwork:
+    """A network of thoughts with weights drawn from the seed, on the CPU; `architecture` is of its codec."""
     mlp, hidden = gated_mlp(spec)
     trunk = ScratchTrunk(
         vocab_size=tokenizer.vocab_size,
@@ -107,7 +111,7 @@ def build_scratch_thought(recipe: schema.Recipe, spec: schema.ThoughtSpec, token
     if spec.head == "tied":
         trunk.tie_head()
     trunk.initialise(keyed_generator(recipe.seed, "weights"))
-    return around(trunk, recipe, spec, tokenizer, start_id=tokenizer.eos_id)
+    return around(trunk, recipe, spec, tokenizer, start_id=tokenizer.eos_id, architecture=architecture)
 
 
 def around(
@@ -117,21 +121,25 @@ def around(
     tokenizer: Tokenizer,
     *,
     start_id: int,
+    architecture: Mapping[str, Any] | None,
 ) -> ThoughtNetwork:
     """A trunk with all that makes it a network of thoughts, weights drawn from the seed, on the CPU.
 
     Raises:
-        UserError: when the vocabulary has fewer logits than a vector has features that are to be taken from them.
+        UserError: when the vocabulary has fewer logits than a vector has features that are to be taken from them, or
+            nobody says what its codec is.
     """
     assert isinstance(recipe.objective, schema.ThoughtObjectiveSpec), "the schema refuses another objective"
     generator = keyed_generator(recipe.seed, "thought")
-    if spec.latent == "own":
-        codec: nn.Module = OwnTable(trunk.embedding)
+    if spec.latent == "codec":
+        codec: nn.Module = build_frozen_codec(recipe, tokenizer, architecture=architecture)
+    elif spec.latent == "own":
+        codec = OwnTable(trunk.embedding)
     else:
         codec = LearnedTable(vocab_size=tokenizer.vocab_size, width=spec.table_width)
         codec.initialise(generator)
         codec.requires_grad_(spec.latent == "learned")
-    assert isinstance(codec, LearnedTable | OwnTable)
+    assert isinstance(codec, LearnedTable | OwnTable | FrozenCodec)
     speaks = codec.width if spec.readout == "vectors" else None
     if spec.readout == "logit_columns" and codec.width > tokenizer.vocab_size:
         raise UserError(

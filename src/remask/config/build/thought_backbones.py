@@ -7,12 +7,9 @@ import torch
 
 from remask.backbones.placement import check_placement
 from remask.config import schema
+from remask.config.build.open_trunks import open_trunk
 from remask.config.build.thought import around, writes
-from remask.config.pretrained import adapt_backbone, prepare_backbone, quiet, rebuild_backbone, start_token
-from remask.errors import UserError
-from remask.networks.pretrained import PretrainedDenoiser
-from remask.networks.reading import read_both_ways
-from remask.networks.sight import attention_fault, habit_fault
+from remask.config.pretrained import adapt_backbone, rebuild_backbone, start_token
 from remask.networks.thought import PretrainedTrunk, ThoughtNetwork
 from remask.tokenizers import Tokenizer
 
@@ -33,41 +30,26 @@ def build_pretrained_thought(
         tokenizer: the model's own, with a mask.
         device: where the network goes.
         architecture: of a saved model, whose weights are still to be put in, without adapters; None: the model is
-            opened where the recipe says.
+            opened where the recipe says. With a codec, what it is, and under `trunk` what is said here.
 
     Raises:
         UserError: as `remask.config.pretrained.build_pretrained`.
     """
-    opened = architecture is None
+    body = architecture
+    if spec.latent == "codec":
+        body = None if architecture is None else architecture.get("trunk")
+    opened = body is None
     if opened:
         # an answer stands behind the row
         length = recipe.data.length * (2 if writes(recipe) else 1)
         backbone = open_trunk(spec, tokenizer, places=length, length=recipe.data.length, device=device)
     else:
-        backbone = rebuild_backbone(architecture)
+        backbone = rebuild_backbone(body)
     masks = bool(recipe.training.prompt_dropout) or spec.question == "hidden"
     trunk = PretrainedTrunk(backbone, mask_id=tokenizer.mask_id, reads_masks=masks)
     start = start_token(backbone.config, tokenizer)
-    network = around(trunk, recipe, spec, tokenizer, start_id=start).to(device)
+    network = around(trunk, recipe, spec, tokenizer, start_id=start, architecture=architecture).to(device)
     if opened:
         adapt_backbone(backbone, spec, seed=recipe.seed)
         check_placement(network, device=device)
     return network.train()
-
-
-def open_trunk(
-    spec: schema.AdaptedSpec, tokenizer: Tokenizer, *, places: int, length: int, device: torch.device
-) -> Any:
-    """A causal language model, looked at whether its attention obeys a mask; arguments as of `prepare_backbone`.
-
-    Raises:
-        UserError: as `remask.config.pretrained.build_pretrained`.
-    """
-    with quiet():
-        backbone = prepare_backbone(spec, tokenizer, places=places, length=length, device=device)
-        size = tokenizer.vocab_size
-        probe = PretrainedDenoiser(backbone, reading=read_both_ways, mask_id=tokenizer.mask_id, start_id=0).to(device)
-        fault = habit_fault(backbone, device=device, vocab_size=size) or attention_fault(probe, vocab_size=size)
-    if fault is not None:
-        raise UserError(f"network.name={spec.name} ({backbone.config.model_type}) cannot be used: {fault}")
-    return backbone

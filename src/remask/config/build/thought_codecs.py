@@ -1,4 +1,4 @@
-"""Autoencoders of responses, from a recipe."""
+"""Autoencoders of responses, to be trained or as codecs of thoughts, from a recipe."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,9 +6,13 @@ from typing import Any
 import torch
 
 from remask.config import schema
-from remask.config.build.thought_backbones import open_trunk
+from remask.config.build.concepts import build_concept_network
+from remask.config.build.latents import build_channel, codec_recipe
+from remask.config.build.open_trunks import open_trunk
 from remask.config.pretrained import rebuild_backbone
+from remask.networks.thought import FrozenCodec
 from remask.networks.thought.autoencoder import FrozenReader, OwnReader, Reader, TextAutoencoder, own_blocks
+from remask.networks.thought.codecs import ConceptCodec
 from remask.randomness import keyed_generator
 from remask.tokenizers import Tokenizer
 
@@ -66,3 +70,30 @@ def build_frozen_reader(
     opened = schema.PretrainedSpec(name=spec.name)
     backbone = open_trunk(opened, tokenizer, places=length, length=length, device=torch.device("cpu"))
     return FrozenReader(backbone.requires_grad_(False))
+
+
+def build_frozen_codec(
+    recipe: schema.Recipe, tokenizer: Tokenizer, *, architecture: Mapping[str, Any] | None
+) -> FrozenCodec:
+    """The codec of a thought, on the CPU; its weights are put in, and its vectors measured, by whoever has them.
+
+    Args:
+        recipe: of the thought.
+        tokenizer: the codec's, too.
+        architecture: `codec`, its recipe, and `reader`, what its frozen reader is built from again.
+
+    Raises:
+        UserError: nobody says what the codec is.
+    """
+    own = codec_recipe(recipe, architecture)
+    assert architecture is not None
+    if isinstance(own.network, schema.ConceptSpec):
+        assert isinstance(own.objective, schema.ConceptAutoencoderSpec), "refused where it was opened"
+        length, channel = own.data.length, build_channel(own.objective, own.network)
+        network = build_concept_network(own.network, tokenizer, length=length, seed=own.seed)
+        heard, _ = channel.process.coefficients(torch.tensor(channel.time, dtype=torch.float64, device="cpu"))
+        autoencoder = ConceptCodec(network, length=length, mask_id=tokenizer.mask_id, heard=float(heard))
+    else:
+        assert isinstance(own.network, schema.TextAutoencoderNetworkSpec), "refused where it was opened"
+        autoencoder = build_text_autoencoder(own, own.network, tokenizer, architecture=architecture.get("reader"))
+    return FrozenCodec(autoencoder, start=recipe.data.length, eos_id=tokenizer.eos_id, origin=architecture)

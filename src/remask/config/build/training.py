@@ -48,7 +48,7 @@ def describe_shape(recipe: schema.Recipe) -> str:
     """The network's size in a run id, or a pretrained model's name.
 
     `D256L4R3E8`: width, layers, and where there are any how many blocks are reversible and the experts a block.
-    `D128L4W16`: of a thought, width, layers, features of a vector.
+    `D128L4W16`: of a thought, width, layers, features of a vector; `D128L4codec` with a codec.
     `D96L2W16K2`: of an autoencoder of responses, the same, and tokens a vector.
     `H512L6C128D2`: width, layers of the encoder, concepts, layers of the decoder.
     """
@@ -62,7 +62,8 @@ def describe_shape(recipe: schema.Recipe) -> str:
         case schema.ConceptPriorNetworkSpec() as spec:
             return f"D{spec.width}L{spec.layers}"
         case schema.ThoughtSpec() as spec:
-            return f"D{spec.width}L{spec.layers}W{spec.table_width}" + (f"E{spec.experts}" if spec.experts else "")
+            latent = "codec" if spec.latent == "codec" else f"W{spec.table_width}"
+            return f"D{spec.width}L{spec.layers}{latent}" + (f"E{spec.experts}" if spec.experts else "")
         case schema.TextAutoencoderNetworkSpec() as spec:
             return f"D{spec.width}L{spec.layers}W{spec.latent_width}K{spec.stride}"
         case schema.AdaptedSpec() as spec:

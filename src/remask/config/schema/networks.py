@@ -248,7 +248,7 @@ class LatentTableSpec(Section):
     latent_width: Whole | None = Field(
         default=None,
         ge=1,
-        description="features of a token's vector; null: 16, or what the own embedding or the codec has",
+        description="features of a token's vector; null: 16, or what the own embedding has",
     )
     readout: Literal["tokens", "vectors", "logit_columns"] = Field(
         default="tokens",

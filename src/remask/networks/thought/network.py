@@ -35,7 +35,7 @@ from torch.nn import functional
 from remask.networks.blocks import TimeEmbedding
 from remask.networks.normalisation import unit_rms
 from remask.networks.segments import causal_mask, segment_mask
-from remask.networks.thought.codecs import TableCodec
+from remask.networks.thought.codecs import FrozenCodec, TableCodec
 from remask.networks.thought.trunks import Trunk
 from remask.networks.thought.warping import TimeWarp
 
@@ -64,7 +64,7 @@ class ThoughtNetwork(nn.Module):
 
     Args:
         trunk: carries the places.
-        codec: token vectors.
+        codec: token vectors, or a codec of responses.
         sight: `BIDIRECTIONAL` or `CAUSAL`.
         start_id: what stands before the first token of an answer.
         remembers: whether it reads its last estimate; else R is not there.
@@ -81,7 +81,7 @@ class ThoughtNetwork(nn.Module):
     def __init__(
         self,
         trunk: Trunk,
-        codec: TableCodec,
+        codec: TableCodec | FrozenCodec,
         *,
         sight: Sight,
         start_id: int,

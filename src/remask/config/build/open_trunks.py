@@ -1,0 +1,31 @@
+"""Causal language models opened to read by a mask of ours, from a recipe."""
+
+from typing import Any
+
+import torch
+
+from remask.config import schema
+from remask.config.pretrained import prepare_backbone, quiet
+from remask.errors import UserError
+from remask.networks.pretrained import PretrainedDenoiser
+from remask.networks.reading import read_both_ways
+from remask.networks.sight import attention_fault, habit_fault
+from remask.tokenizers import Tokenizer
+
+
+def open_trunk(
+    spec: schema.AdaptedSpec, tokenizer: Tokenizer, *, places: int, length: int, device: torch.device
+) -> Any:
+    """A causal language model, looked at whether its attention obeys a mask; arguments as of `prepare_backbone`.
+
+    Raises:
+        UserError: as `remask.config.pretrained.build_pretrained`.
+    """
+    with quiet():
+        backbone = prepare_backbone(spec, tokenizer, places=places, length=length, device=device)
+        size = tokenizer.vocab_size
+        probe = PretrainedDenoiser(backbone, reading=read_both_ways, mask_id=tokenizer.mask_id, start_id=0).to(device)
+        fault = habit_fault(backbone, device=device, vocab_size=size) or attention_fault(probe, vocab_size=size)
+    if fault is not None:
+        raise UserError(f"network.name={spec.name} ({backbone.config.model_type}) cannot be used: {fault}")
+    return backbone
