@@ -9,9 +9,10 @@ import torch
 from command import TINY, newest, refused, remask, succeeds
 from safetensors.torch import load_file
 
-from pretrained_models import write_model
+from pretrained_models import write_mixture, write_model
 from remask.cli.progress import PlainWatcher
 from remask.config.build import build_thinker, valid_samplers
+from remask.config.load import load_recipe
 from remask.finished import open_model
 from remask.generation import encode_prompts
 from remask.networks.thought import PretrainedTrunk
@@ -21,7 +22,9 @@ from remask.recipes import recipe_names
 from remask.samplers.base import silent
 
 OF_FILES = ("thought-gsm8k-eq",)
-NAMES = [name for name in recipe_names() if name.startswith("thought-") and name not in OF_FILES]
+LARGE = ("thought-gsm8k-a100", "thought-t4")
+NAMES = [name for name in recipe_names() if name.startswith("thought-") and name not in (*OF_FILES, *LARGE)]
+GSM8K_TRAIN = 7473
 SMALL = [part for part in TINY if not part.startswith(("data.length", "evaluation.rows"))]
 SMALL += ["data.max_documents=40", "evaluation.rows=4"]
 
@@ -117,6 +120,45 @@ def test_a_thought_on_a_language_model_trains_saves_and_thinks_without_it(home, 
     assert line["text"].startswith("3+4=")
     model, _ = open_model("last", device=torch.device("cpu"))
     assert isinstance(model.network.trunk, PretrainedTrunk)
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_long_run_of_a_large_mixture_is_ten_epochs_with_a_cosine(name):
+    recipe = load_recipe(name, ["data.source=gsm8k/train.jsonl"])
+    spec = recipe.training
+    assert spec.steps * spec.batch_size >= 10 * GSM8K_TRAIN
+    assert (spec.decay, spec.gradient_checkpointing, recipe.network.quantisation) == ("cosine", True, "nf4")
+
+
+def test_a_large_recipe_trains_a_tiny_mixture_stops_says_what_is_left_goes_on_and_answers(home, tmp_path, monkeypatch):
+    pytest.importorskip("bitsandbytes")
+    base = write_mixture(tmp_path / "qwen")
+    rows = [{"question": f"{a}+{b}?", "answer": f"<<{a}+{b}>> #### {a + b}"} for a in range(8) for b in range(8)]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    names = [f"network.name={base}", f"tokenizer.name={base}", "data.source=train.jsonl", "data.length=24"]
+    small = ["training.steps=4", "training.batch_size=4", "training.micro_batch_size=2", "training.log_every=1"]
+    small += ["training.evaluate_rows=4", "evaluation.rows=4", "evaluation.draws=1", "sampling.steps=2"]
+    small += ["network.lora_rank=4", "sampling.count=1", "training.precision=float32"]
+    logged = PlainWatcher.logged
+
+    def stop(self, record):
+        logged(self, record)
+        if record["kind"] == "train" and record["step"] == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PlainWatcher, "logged", stop)
+        done = remask("train", "thought-t4", *names, *small)
+    assert done.code == 130
+    assert [line.endswith(" left") for line in done.err.splitlines() if line.startswith("step      ")] == [True, True]
+    again = succeeds("train", "--resume", "last")
+    record, folder = newest(home)
+    assert (record.status, record.step) == ("finished", 4)
+    steps = [line for line in again.err.splitlines() if line.startswith("step      ") and " loss " in line]
+    assert [line.endswith(" left") for line in steps] == [True, False], "none is left behind the last step"
+    assert folder.model_path.joinpath("model.safetensors").stat().st_size < 1e6, "what was trained, and not its base"
+    (line,) = succeeds("sample", "last", "--prompt", "3+4?", "--json").objects
+    assert line["text"].startswith("3+4?")
 
 
 def test_what_a_thought_has_not_is_refused_in_one_line(home):

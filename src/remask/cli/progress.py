@@ -69,6 +69,33 @@ def amount_done(done: int, total: int | None, *, speed: float) -> str:
     return f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB, {speed / 1e6:.1f} MB/s{left}"
 
 
+class TimeLeft:
+    """How long a training goes on, from its pace since this process took it up, validations and checkpoints included.
+
+    Args:
+        steps: in all.
+        step: those made before.
+        seconds: they took.
+    """
+
+    def __init__(self, steps: int, *, step: int, seconds: float) -> None:
+        self._steps, self._first = steps, (step, seconds)
+
+    def words(self, record: Mapping[str, Any]) -> str:
+        """`1 h 12 min left` behind a training line; nothing at the end, or behind a run that went back."""
+        made, took = record["step"] - self._first[0], record["seconds"] - self._first[1]
+        left = self._steps - record["step"]
+        return f"  {in_words(left * took / made)} left" if made > 0 and left > 0 else ""
+
+
+def in_words(seconds: float) -> str:
+    """A length of time in its two largest units: `48 s`, `12 min 31 s`, `1 h 12 min`, `3 d 4 h`."""
+    whole = round(seconds)
+    units = (("d", whole // 86400), ("h", whole // 3600 % 24), ("min", whole // 60 % 60), ("s", whole % 60))
+    first = next((k for k, (_, count) in enumerate(units) if count), len(units) - 1)
+    return " ".join(f"{count} {name}" for name, count in units[first : first + 2])
+
+
 class PlainWatcher:
     """Prints a line for each logged record; for pipes, files and CI."""
 
@@ -76,6 +103,7 @@ class PlainWatcher:
         self.console = console
         self.reference = ""
         self.prompt = ""
+        self.left: TimeLeft | None = None
         self._learning = TextMeter("learning a vocabulary", note="once; it is cached")
         self._tokenizing = TextMeter("tokenizing the text", note="once; the tokens are cached")
 
@@ -101,6 +129,7 @@ class PlainWatcher:
         own = own_figure(run.materials.trivial)
         spec = run.recipe.training
         self.prompt = " --prompt TEXT" if answers_prompts(run.recipe) else ""
+        self.left = TimeLeft(spec.steps, step=run.state.step, seconds=run.seconds)
         self.say(
             f"run {run.record.id} on {run.record.device}: {run.model.parameters:,} parameters, {spec.steps:,} steps"
         )
@@ -110,8 +139,9 @@ class PlainWatcher:
         self.say(f"trivial predictors, {'bits/byte' if own is None else OWN_FIGURES[own]}: {listing(trivial)}")
 
     def logged(self, record: Mapping[str, Any]) -> None:
-        """Prints one record."""
-        self.say(line_of(record, self.reference))
+        """Prints one record; a training line with the time that is left."""
+        left = self.left.words(record) if self.left is not None and record["kind"] == "train" else ""
+        self.say(line_of(record, self.reference) + left)
 
     def said(self, message: str) -> None:
         """Prints a message."""
