@@ -232,6 +232,14 @@ def test_an_explosion_is_relative_to_what_is_usual():
     assert Watched(factor=1000.0).run(31, From(31, times(100.0))) == []
 
 
+def test_a_row_that_is_not_yet_learned_is_no_explosion_where_nearly_all_is():
+    network = tiny_network()
+    monitor = Monitor(network, trivial={}, explosion_factor=30, steps=1000)
+    losses = [2.7] * 5 + [0.001] * 100 + [0.013, 0.2]
+    found = [monitor.before_update(seen(network, k, loss=loss)) for k, loss in enumerate(losses, 1)]
+    assert [(alarm.step, alarm.name) for alarms in found for alarm in alarms] == [(107, "exploding loss")]
+
+
 def test_early_on_the_first_three_steps_are_what_is_usual():
     """As the first of an explosion, which a median would soon take for usual."""
     network = tiny_network()

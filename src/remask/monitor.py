@@ -35,6 +35,10 @@ LOSS_SHARE = 1 / 3
 """Of the explosion factor, for the loss: of one row a step, sound runs had norms up to 11 and losses up to 3.2 times
 their median (of 16 rows: 4.2 and 1.6)."""
 
+LOSS_FLOOR = 1 / 20
+"""Of the first steps' loss: where nearly all is learned, one row that is not has many times the usual loss, and that is
+no explosion."""
+
 STREAK, LATER_STREAK = 5, 20
 """Steps in a row at which a gradient or a loss of exactly zero is no accident: at first, and where it was not zero yet
 (a small batch may have no masked token now and then)."""
@@ -95,6 +99,7 @@ class _Memory:
     Attributes:
         norms: of the last gradients, `WINDOW` at most.
         losses: the last ones, alike.
+        first_losses: those of the first steps, `FIRST` at most.
         zero_norms: gradients of exactly zero in a row.
         zero_losses: losses of exactly zero in a row.
         overflows: steps in a row without a finite gradient.
@@ -110,6 +115,7 @@ class _Memory:
 
     norms: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    first_losses: list[float] = field(default_factory=list)
     zero_norms: int = 0
     zero_losses: int = 0
     overflows: int = 0
@@ -175,6 +181,8 @@ class Monitor:
         self.memory.exploding = [alarm.name for alarm in sudden]
         _remember(self.memory.norms, seen.gradient_norm)
         _remember(self.memory.losses, seen.loss)
+        if len(self.memory.first_losses) < FIRST:
+            _remember(self.memory.first_losses, seen.loss)
         return found
 
     def after_update(self, step: int) -> list[Alarm]:
@@ -246,7 +254,10 @@ class Monitor:
                 modulated=any("modulation" in name or name.startswith("time.") for name in shares),
             )
         usual = _usual(self.memory.losses)
-        if seen.loss > self.factor * LOSS_SHARE * usual > 0:
+        if (
+            seen.loss > max(self.factor * LOSS_SHARE * usual, LOSS_FLOOR * _usual(self.memory.first_losses))
+            and usual > 0
+        ):
             yield alarms.exploding_loss(step=seen.step, loss=seen.loss, usual=usual, terms=seen.terms)
 
     def _streaks(self, seen: Seen) -> Iterator[Alarm]:
