@@ -10,7 +10,14 @@ from pretrained_models import tiny_model
 from remask.config.build import build_model
 from remask.config.load import load_recipe
 from remask.data.batch import Batch
-from remask.flops import active_parameters, analytic_flops, forward_flops, training_flops, typical_row
+from remask.flops import (
+    active_parameters,
+    analytic_flops,
+    analytic_forward_flops,
+    forward_flops,
+    training_flops,
+    typical_row,
+)
 from remask.model import Model
 from remask.networks.experts import Experts
 from remask.networks.pretrained import PretrainedDenoiser
@@ -64,6 +71,7 @@ def test_what_is_measured_is_what_the_closed_form_says(case):
     recipe, changes = CASES[case]
     model = model_of(recipe, *changes)
     assert training_flops(model, BATCH) == analytic_flops(model, BATCH) > 0
+    assert forward_flops(model, BATCH) == analytic_forward_flops(model, BATCH)
 
 
 QUESTION = 5
@@ -86,6 +94,7 @@ def test_a_thought_is_measured_as_its_closed_form_says(case):
     recipe, changes = THOUGHTS[case]
     model = model_of(recipe, *changes)
     assert training_flops(model, questions()) == pytest.approx(analytic_flops(model, questions()), rel=1e-12)
+    assert forward_flops(model, questions()) == pytest.approx(analytic_forward_flops(model, questions()), rel=1e-12)
 
 
 def test_a_second_look_in_half_of_the_steps_costs_half_a_forward_pass():

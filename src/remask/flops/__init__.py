@@ -6,7 +6,7 @@ again to save memory, in the backward pass or within an attention kernel, count 
 arXiv:2204.02311, appendix B). Attention counts for all pairs of places, hidden ones too, since they are computed.
 """
 
-from remask.flops.closed_form import Call, analytic_flops, call_flops
+from remask.flops.closed_form import Call, analytic_flops, analytic_forward_flops, call_flops
 from remask.flops.measured import forward_flops, training_flops
 from remask.flops.parameters import active_parameters
 from remask.flops.rows import typical_row
@@ -15,6 +15,7 @@ __all__ = [
     "Call",
     "active_parameters",
     "analytic_flops",
+    "analytic_forward_flops",
     "call_flops",
     "forward_flops",
     "training_flops",

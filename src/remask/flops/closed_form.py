@@ -19,6 +19,7 @@ before the head, and x̂ = Σ p E. The first look of a step that looks twice is 
 Shape letters: B rows, L tokens a row.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,17 +46,33 @@ def analytic_flops(model: Model, batch: Batch) -> float | None:
     Returns:
         None for networks that are neither a `Transformer` nor a thought's with blocks and a table of its own.
     """
+    return _mean(model, batch, of_thought=_with_gradients, of_tokens=lambda net, c: _times(c) * call_flops(net, c))
+
+
+def analytic_forward_flops(model: Model, batch: Batch) -> float | None:
+    """As `analytic_flops`, of what is computed forward alone: beside `forward_flops`."""
+    return _mean(model, batch, of_thought=_forward, of_tokens=call_flops)
+
+
+def _mean(
+    model: Model,
+    batch: Batch,
+    *,
+    of_thought: Callable[[ThoughtNetwork, "Call"], float],
+    of_tokens: Callable[[Transformer, "Call"], float],
+) -> float | None:
+    """The costs of all calls of a row, by one of the functions, for each target token."""
     network = next((m for m in model.network.modules() if isinstance(m, ThoughtNetwork | Transformer)), None)
-    if isinstance(network, ThoughtNetwork) and isinstance(network.trunk, ScratchTrunk):
-        if not isinstance(network.codec, TableCodec):
+    if isinstance(network, ThoughtNetwork):
+        if not isinstance(network.trunk, ScratchTrunk) or not isinstance(network.codec, TableCodec):
             return None
-        return _of_thought(network, model, batch) / mean_targets(batch)
-    if not isinstance(network, Transformer):
+        return _of_thought(network, model, batch, of_thought) / mean_targets(batch)
+    if network is None:
         return None
     mute = _Mute(vocab_size=network.head.out_features, mask_logit_bias=torch.zeros(1, device=model.device))
     with torch.enable_grad():
         loss_of(model.objective, typical_row(model, batch), network=mute)
-    return sum((3 if call.trained else 1) * call_flops(network, call) for call in mute.calls) / mean_targets(batch)
+    return sum(of_tokens(network, call) for call in mute.calls) / mean_targets(batch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +92,11 @@ class Call:
     asked: int
     trained: bool
     behind: int = 0
+
+
+def _times(call: Call) -> int:
+    """Of a forward pass: its backward pass costs twice as much."""
+    return 3 if call.trained else 1
 
 
 def call_flops(network: Transformer, call: Call) -> int:
@@ -128,31 +150,33 @@ class _Mute:
 # ── of a thought ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def thought_flops(network: ThoughtNetwork, call: Call) -> int:
-    """Operations of one forward pass of a thought's network with blocks of its own, by (1) and (2)."""
-    return sum(_parts_of_thought(network, call).values())
-
-
-def _of_thought(network: ThoughtNetwork, model: Model, batch: Batch) -> float:
+def _of_thought(
+    network: ThoughtNetwork, model: Model, batch: Batch, cost: Callable[[ThoughtNetwork, Call], float]
+) -> float:
     """Of one row, the mean over the kinds of steps."""
     row, total = typical_row(model, batch), 0.0
     for share, objective in courses(model.objective):
         mute = _MuteThought(network)
         with torch.enable_grad():
             loss_of(objective, row, network=mute)
-        total += share * sum(_with_gradients(network, call) for call in mute.calls)
+        total += share * sum(cost(network, call) for call in mute.calls)
     return total
 
 
-def _with_gradients(network: ThoughtNetwork, call: Call) -> int:
-    """A forward pass and, where one is wanted, its backward pass, in which not everything has two gradients."""
+def _forward(network: ThoughtNetwork, call: Call) -> int:
+    """By (1) and (2); what is said to be learned from is read twice, for the loss and for the record."""
     parts = _parts_of_thought(network, call)
+    return sum(parts.values()) + call.trained * parts["estimate"]
+
+
+def _with_gradients(network: ThoughtNetwork, call: Call) -> float:
+    """A forward pass and, where one is wanted, its backward pass, in which not everything has two gradients."""
     if not call.trained:
-        return sum(parts.values())
+        return _forward(network, call)
     learned = _table_of(network).vectors().requires_grad
     # neither the last estimate nor the time's features have a gradient, and a drawn table's vectors have none either
-    times = {"recall": 2, "read": 3 if learned else 2, "time": 2.5, "estimate": 2}
-    return round(sum(times.get(name, 3) * count for name, count in parts.items()))
+    times = {"recall": 2.0, "read": 3.0 if learned else 2.0, "time": 2.5, "estimate": 2.0}
+    return sum(times.get(name, 3.0) * count for name, count in _parts_of_thought(network, call).items())
 
 
 def _parts_of_thought(network: ThoughtNetwork, call: Call) -> dict[str, int]:
