@@ -254,6 +254,21 @@ CLASHES = [
         "network.time_conditioning=none",
     ),
     (
+        ["concept-tsdae", "network.letters={least: 6, most: 4}"],
+        "network.letters.least: 6 given, but it is more than network.letters.most=4; give network.letters.least=4 or "
+        "fewer",
+    ),
+    (
+        ["concept-diffusion", "network.encoder=none", "network.letters={}", "objective.nested_share=0"],
+        "network.letters: letters given, but an encoder of kind none reads no token; give network.letters=null, or "
+        "network.encoder=perceiver",
+    ),
+    (
+        ["concept-diffusion", "network.encoder=two_way", "network.layers=2", "network.rarity=1e-3"],
+        "network.rarity: 0.001 given, but an encoder of kind two_way reads all tokens as equally large ones, or none; "
+        "give network.rarity=null, or network.encoder=perceiver or recursive or mean",
+    ),
+    (
         ["ar", "network.kind=reversible", "network.time_conditioning=adaln_zero"],
         "network.time_conditioning: adaln_zero given, but objective next_token has no time; give "
         "network.time_conditioning=none",

@@ -87,6 +87,8 @@ def _describe_concepts(spec: schema.ConceptSpec) -> str:
     frozen = "frozen " if spec.freeze_encoder else ""
     parts = [f"concept H{spec.width}", f"{frozen}{spec.encoder.replace('_', '-')} encoder{layers}{slots}"]
     parts += ["competing slots"] if spec.slots == "competing" else []
+    parts += [] if spec.letters is None else [f"letters {spec.letters.least}-{spec.letters.most}"]
+    parts += [] if spec.rarity is None else ["rare tokens count more"]
     parts += [] if spec.latent_width is None else [f"latent width {spec.latent_width}"]
     if spec.decoder == "none":
         return ", ".join([*parts, "no decoder"])
