@@ -28,11 +28,16 @@ def _pair(recipe: Recipe) -> Iterator[Contradiction]:
 
 
 def _whole_texts(recipe: Recipe) -> Iterator[Contradiction]:
-    """An encoder of a whole row wants rows of one text each, all of which is told through concepts."""
+    """An encoder of a whole row wants rows of one text each, or of one response, all of which is told by concepts."""
     if not isinstance(recipe.objective, ConceptAutoencoderSpec | ConceptPriorSpec):
         return
     data, kind = recipe.data, recipe.objective.kind
-    if data.prompt_key is not None or data.source in TASKS:
+    paired = data.prompt_key is not None or data.source in TASKS
+    if paired and isinstance(recipe.objective, ConceptAutoencoderSpec):
+        if data.pad != "end":
+            but = f"objective {kind} encodes responses up to one length, their ends of text included"
+            yield clash("objective.kind", "data.pad", given=data.pad, but=but, give="data.pad=end")
+    elif paired:
         but = f"objective {kind} encodes rows of plain text"
         key = "data.source" if data.prompt_key is None else "data.prompt_key"
         given = data.source if data.prompt_key is None else data.prompt_key

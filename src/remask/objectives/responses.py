@@ -3,12 +3,14 @@
 Shape letters: B rows, L places of a row, R tokens of a response, V vocabulary, T places of all responses.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from remask.data.batch import Batch
 
 CERTAIN = 20.0
 """Nats by which an end of text is likelier than any other token behind a response's last place that is held."""
@@ -54,3 +56,35 @@ class Responses:
         behind[self.eos_id] = CERTAIN
         inside = logits[rows, at.clamp_max(self.length - 1)]
         return torch.where((at < self.length)[:, None], inside, behind)
+
+    def tokens_in_places(self, tokens: Int[Tensor, "B R"]) -> Int[Tensor, "T"]:
+        """Tokens of responses at the true places of `free`, in row-major order; ends of text behind the last held."""
+        rows, _, at = self._where
+        return torch.where(at < self.length, tokens[rows, at.clamp_max(self.length - 1)], self.eos_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AsTexts:
+    """Rows of pairs as texts of their own: the responses alone, all R of their tokens targets.
+
+    Attributes:
+        length: R.
+        eos_id: end of text.
+    """
+
+    length: int
+    eos_id: int
+
+    def of(self, batch: Batch) -> Responses:
+        """The responses of a batch."""
+        return Responses(ids=batch.ids, free=batch.targets, length=self.length, eos_id=self.eos_id)
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Rows of R tokens, in which nothing stands of the questions."""
+        tokens = self.of(batch).tokens
+        one = torch.ones_like(tokens)
+        return replace(batch, ids=tokens, segments=one, targets=one.bool(), byte_lengths=torch.zeros_like(tokens))
+
+    def share(self, batch: Batch) -> Float[Tensor, "B"]:
+        """What a token of `__call__` counts, so that a row counts by the tokens that it has."""
+        return batch.targets.sum(1) / self.length

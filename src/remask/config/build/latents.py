@@ -7,6 +7,7 @@ from typing import Any
 from remask import gaussian, processes
 from remask.config import schema
 from remask.config.build.concepts import build_concept_network
+from remask.config.schema.text import TASKS
 from remask.errors import UserError
 from remask.networks.concepts.prior import ConceptPriorNetwork
 from remask.networks.latent import LatentTransformer
@@ -23,6 +24,7 @@ from remask.objectives.gaussian import (
     unwarped,
 )
 from remask.objectives.likelihood import LikelihoodBound, masking_integrand
+from remask.objectives.responses import AsTexts
 from remask.randomness import keyed_generator
 from remask.tokenizers import Tokenizer
 
@@ -67,11 +69,17 @@ def build_channel(spec: schema.LatentSpec, codec: schema.ConceptSpec) -> LatentC
 
 
 def build_autoencoder(
-    recipe: schema.Recipe, spec: schema.ConceptAutoencoderSpec, *, bound: LikelihoodBound
+    recipe: schema.Recipe, spec: schema.ConceptAutoencoderSpec, *, bound: LikelihoodBound, eos_id: int
 ) -> ConceptAutoencoder:
-    """The first stage; `bound` is of the text given its noisy concepts."""
+    """The first stage; `bound` is of the text given its noisy concepts, `eos_id` fills up responses."""
     assert isinstance(recipe.network, schema.ConceptSpec)
-    return ConceptAutoencoder(bound=bound, channel=build_channel(spec, recipe.network), blind_share=spec.blind_share)
+    pairs = recipe.data.prompt_key is not None or recipe.data.source in TASKS
+    return ConceptAutoencoder(
+        bound=bound,
+        channel=build_channel(spec, recipe.network),
+        blind_share=spec.blind_share,
+        texts=AsTexts(length=recipe.data.length, eos_id=eos_id) if pairs else None,
+    )
 
 
 def build_prior(

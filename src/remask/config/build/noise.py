@@ -115,7 +115,8 @@ def build_plain_objective(
         case schema.ConceptMaskedSpec() | schema.ConceptTSDAESpec() | schema.ConceptContrastiveSpec():
             return build_concept_objective(spec, process)
         case schema.ConceptAutoencoderSpec():
-            return build_autoencoder(recipe, spec, bound=build_bound(spec, process, steps=steps))
+            bound = build_bound(spec, process, steps=steps)
+            return build_autoencoder(recipe, spec, bound=bound, eos_id=tokenizer.eos_id)
         case schema.TextAutoencoderSpec():
             ends = {"eos_id": tokenizer.eos_id, "mask_id": tokenizer.mask_id}
             return TextReconstruction(divergence=spec.divergence, **ends)

@@ -7,7 +7,8 @@ With f the encoder, which reads all of x, and z_{t0} = α f(x) + σ ε at one ti
 the three terms of masked diffusion for a decoder that is told z_{t0} beside the noisy tokens. A network that passes x
 on whole makes (1) small, whatever the text's probability: it is a reconstruction, and becomes part of a likelihood only
 together with what z_{t0} costs under a prior (objectives/concepts/prior.py). The noise keeps what can be passed on
-below `LatentChannel.capacity`, and makes concepts that lie close together mean similar texts.
+below `LatentChannel.capacity`, and makes concepts that lie close together mean similar texts. Of questions with
+responses x is the response alone, filled up with ends of text: the latent of a thought.
 
 Shape letters: B rows, L places of a row, C concepts, W features of a concept.
 """
@@ -24,6 +25,7 @@ from remask.objectives.concepts.channel import LatentChannel
 from remask.objectives.concepts.contract import Hear, Sourced
 from remask.objectives.likelihood import LikelihoodBound
 from remask.objectives.noisy import NoisyBatch
+from remask.objectives.responses import AsTexts
 from remask.objectives.without_likelihood import WithoutLikelihood, greedy
 from remask.randomness import batch_uniform, widest_float
 
@@ -37,6 +39,7 @@ class ConceptAutoencoder(WithoutLikelihood):
         channel: between encoder and decoder.
         blind_share: the share of training rows that are decoded without any concept, so that the decoder can also be
             asked what it knows without them; in [0, 1).
+        texts: rows of pairs to texts of their responses; None: rows are texts.
 
     Raises:
         ValueError: when `blind_share` is no such share.
@@ -45,6 +48,7 @@ class ConceptAutoencoder(WithoutLikelihood):
     bound: LikelihoodBound
     channel: LatentChannel
     blind_share: float = 0.0
+    texts: AsTexts | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.blind_share < 1.0:
@@ -61,6 +65,11 @@ class ConceptAutoencoder(WithoutLikelihood):
 
     def __call__(self, network: Network, batch: Batch, *, generator: torch.Generator) -> Loss:
         """The training loss of `LikelihoodBound` on rows that are told their own noisy concepts."""
+        if self.texts is not None:
+            share = self.texts.share(batch)[:, None]
+            loss = replace(self, texts=None)(network, self.texts(batch), generator=generator)
+            nats = loss.nats * share.to(loss.nats.dtype)
+            return Loss(nats, loss.weight * share.to(loss.weight.dtype), {self.quantity: nats.detach().sum()})
         hear, kept = self._noise(batch, generator), None
         if self.blind_share:
             blind = batch_uniform(generator, batch) < self.blind_share
@@ -71,6 +80,10 @@ class ConceptAutoencoder(WithoutLikelihood):
 
     def assess(self, network: Network, batch: Batch, *, generator: torch.Generator, draws: int) -> Assessment:
         """The three terms of (1), each draw with a noise of its own on concepts, and all targets of each draw."""
+        if self.texts is not None:
+            found = replace(self, texts=None).assess(network, self.texts(batch), generator=generator, draws=draws)
+            share = self.texts.share(batch).to(found.nats.dtype)
+            return Assessment(found.nats * share, found.weight * share)
         rows = []
         for _ in range(draws):
             sourced = _reading(network, batch, self._noise(batch, generator), None)
@@ -80,6 +93,9 @@ class ConceptAutoencoder(WithoutLikelihood):
 
     def rebuild(self, network: Network, batch: Batch, *, generator: torch.Generator) -> Int[Tensor, "B L"]:
         """The rows with the likeliest token at each target, read off their noisy concepts alone."""
+        if self.texts is not None:
+            rebuilt = replace(self, texts=None).rebuild(network, self.texts(batch), generator=generator)
+            return batch.ids.masked_scatter(batch.targets, self.texts.of(batch).tokens_in_places(rebuilt))
         process, device = self.bound.process, batch.ids.device
         z = torch.where(batch.targets, process.mask_id, batch.ids)
         end = torch.ones(len(batch), dtype=widest_float(device), device=device)
