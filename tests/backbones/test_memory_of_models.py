@@ -148,8 +148,8 @@ def test_checkpointing_takes_less_and_what_is_kept_grows_with_the_batch(tiny):
 # ── operations ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def counted(model, ids):
-    model.set_experts_implementation("eager")
+def counted(model, ids, *, experts="eager"):
+    model.set_experts_implementation(experts)
     model.set_attn_implementation("eager")
     with FlopCounterMode(display=False) as counter:
         model(ids)
@@ -161,6 +161,7 @@ def test_operations_by_the_formula_are_those_counted(kind):
     ids = torch.arange(48).reshape(2, 24)
     with torch.no_grad():
         measured = counted(tiny_mixture(kind), ids)
+        assert counted(tiny_mixture(kind), ids, experts="batched_mm") == measured, "as benchmarks/large_flops.py says"
     analytic = ids.numel() * forward_flops(skeleton(MIXTURES[kind]()), places=24)
     assert analytic == pytest.approx(measured, rel=0.01)
 
