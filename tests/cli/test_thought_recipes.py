@@ -23,7 +23,9 @@ from remask.samplers.base import silent
 
 OF_FILES = ("thought-gsm8k-eq",)
 LARGE = ("thought-gsm8k-a100", "thought-t4")
-NAMES = [name for name in recipe_names() if name.startswith("thought-") and name not in (*OF_FILES, *LARGE)]
+CODECS = ("thought-codec", "thought-vae")  # the second stands on the first: test_codec_recipes.py
+APART = (*OF_FILES, *LARGE, *CODECS)
+NAMES = [name for name in recipe_names() if name.startswith("thought-") and name not in APART]
 GSM8K_TRAIN = 7473
 SMALL = [part for part in TINY if not part.startswith(("data.length", "evaluation.rows"))]
 SMALL += ["data.max_documents=40", "evaluation.rows=4"]
