@@ -6,6 +6,7 @@ from test_text_autoencoder import autoencoder
 
 from remask.config.build.concepts import build_concept_network
 from remask.config.schema import ConceptSpec
+from remask.evaluation.thoughts import row_thoughts
 from remask.gaussian import NOISE, VELOCITY, CosineNoise
 from remask.generation import pair_prompt
 from remask.networks.thought import FrozenCodec, ScratchTrunk, ThoughtNetwork
@@ -121,6 +122,9 @@ def test_who_knows_the_vectors_names_every_token_has_all_skill_and_draws_the_res
     assert bool((of.rebuild(network, batch, generator=torch.Generator().manual_seed(2)) == batch.ids).all())
     found = of.assess(network, batch, generator=torch.Generator().manual_seed(3), draws=2)
     assert float(found.nats.max()) < 1e-3
+    judged = row_thoughts(thought_model(network, of), [batch], levels=2, draws=1, seed=1)
+    assert judged.clean["right"].sum() == judged.tokens.sum()
+    assert float(judged.levels["ratio"].max()) < 1e-6
     frames = []
     thought = draw_thought(
         thought_model(network, of),
