@@ -150,6 +150,7 @@ def test_a_store_knows_where_each_prompt_ends(tmp_path):
     counts = store.token_counts()
     assert counts.sum() == sum(len(r) + 1 for _, r in PAIRS), "prompts are not counted"
     assert (counts[EOS], counts[ord("+")]) == (len(PAIRS), 0)
+    np.testing.assert_array_equal(store.source_counts(), np.bincount(store.ids, minlength=store.vocab_size))
 
 
 def test_a_row_is_prompt_response_end_and_padding_and_only_response_and_end_count(tmp_path):

@@ -1,10 +1,13 @@
 """Tokens by their letters and by how rare they are."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from concept_networks import LENGTH, all_real
 from torch.nn import functional
 
+from remask.checkpoints import network_tensors, put_weights
 from remask.config.build.concepts import build_concept_network, build_letters
 from remask.config.schema import ConceptSpec, LettersSpec
 from remask.networks.concepts.letters import LOUD, Letters, Rarity, UnitTogether
@@ -120,6 +123,15 @@ def test_tokens_that_are_not_there_change_nothing_with_letters_and_rarity(encode
 def test_a_frozen_encoder_leaves_letters_and_rarity_as_they_were_drawn():
     built = network(freeze_encoder=True, rarity=0.01, letters=LettersSpec(buckets=64), decoder="denoising")
     assert not any(p.requires_grad for name, p in built.named_parameters() if name.startswith(built.READERS))
+
+
+def test_a_saved_network_keeps_what_it_heard_of_the_text_and_finds_its_letters_again():
+    one, other = (network(rarity=0.01, letters=LettersSpec(buckets=64)) for _ in range(2))
+    one.hear_counts(torch.arange(258))
+    assert not any("grams" in name for name in network_tensors(one))
+    put_weights(other, network_tensors(one), source=Path("model"))
+    ids = torch.tensor([[70, 71, 72]])
+    assert torch.equal(*(each.encode(ids, real=all_real(ids)).vectors for each in (one, other)))
 
 
 def test_another_network_takes_what_was_heard_of_the_text_and_nothing_that_was_learned():
