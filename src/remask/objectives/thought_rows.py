@@ -218,7 +218,7 @@ class CodecRows(ThoughtRows):
         return Responses(ids=self.ids, free=self.free, length=self.codec.length, eos_id=self.codec.eos_id)
 
     @cached_property
-    def asked(self) -> Mapping[str, Tensor]:
+    def asked(self) -> Mapping[str, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The questions, as far as the longest of them reaches, and the vectors' places behind them."""
         given = ~self.free & (self.segments > 0)
         reach = int((given.any(0) * torch.arange(1, given.shape[1] + 1, device=given.device)).max())
@@ -239,7 +239,7 @@ class CodecRows(ThoughtRows):
         return self.codec.count, self.codec.width
 
     @cached_property
-    def clean(self) -> Float[Tensor, "B N W"]:
+    def clean(self) -> Float[Tensor, "B N W"]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The responses' vectors behind zeros."""
         return self.placed(self.codec.encode(self.responses.tokens))
 

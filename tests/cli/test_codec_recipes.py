@@ -1,0 +1,108 @@
+"""Codecs of responses and thoughts in their vectors, through the commands: train, judge, draw, save, refuse."""
+
+import shutil
+
+import pytest
+import torch
+from command import TINY, newest, refused, succeeds
+
+from pretrained_models import write_model
+from remask.finished import open_model
+
+SMALL = [part for part in TINY if not part.startswith(("data.length", "evaluation.rows"))]
+SMALL += ["data.max_documents=40", "evaluation.rows=4", "data.length=36"]
+OWN = ["network.length=28", "network.latent_width=4"]
+CONCEPTS = ["data.source=arithmetic", "data.prefix=null", "data.pad=end", "tokenizer.kind=character"]
+CONCEPTS += ["network.concepts=3", "network.latent_width=4", "network.decoder=position_only", "network.heads=2"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, cache):
+    """A home with a codec of each kind, and their ids; the language model that one of them read by is gone."""
+    folder = tmp_path_factory.mktemp("codecs")
+    reader = write_model(folder / "reader", "qwen2")
+    frozen = ["network.encoder=frozen", f"network.name={reader}", f"tokenizer.name={reader}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REMASK_HOME", str(folder / "runs"))
+        patch.setenv("REMASK_CACHE", str(cache))
+        found = {}
+        for name, recipe, changes in (
+            ("frozen", "thought-codec", [*OWN, *frozen, "tokenizer.kind=huggingface"]),
+            ("concepts", "concept-autoencoder", CONCEPTS),
+        ):
+            succeeds("train", recipe, *SMALL, *changes)
+            found[name] = newest(folder / "runs")[0].id
+        shutil.rmtree(reader)
+        tokenizer = folder / "runs" / found["frozen"] / "model" / "tokenizer"
+    return folder / "runs", found, tokenizer
+
+
+@pytest.fixture
+def place(runs, cache, tmp_path, monkeypatch):
+    """The same, with the commands of a test in it."""
+    home, found, tokenizer = runs
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("REMASK_HOME", str(home))
+    monkeypatch.setenv("REMASK_CACHE", str(cache))
+    return home, found, tokenizer
+
+
+def test_a_codec_is_judged_by_its_reconstruction_and_draws_nothing(place):
+    _, found, _ = place
+    (figure,) = succeeds("evaluate", found["frozen"], "--json").objects
+    assert figure["name"] == "reconstruction_nats_per_token"
+    assert figure["trivial"]
+    for codec in found.values():
+        assert "draws none of its own" in refused("sample", codec)
+
+
+@pytest.mark.parametrize("kind", ["frozen", "concepts"])
+def test_a_thought_in_the_vectors_of_a_codec_trains_draws_and_needs_nothing_of_the_codecs_run(
+    place, kind, tmp_path, monkeypatch
+):
+    home, found, tokenizer = place
+    text = {"frozen": ["tokenizer.kind=huggingface", f"tokenizer.name={tokenizer}"], "concepts": []}[kind]
+    succeeds("train", "thought-vae", *SMALL, *text, f"network.codec={found[kind]}")
+    record, folder = newest(home)
+    assert (record.family, record.lineage) == ("thought", [{"how": "enclosed", "from": found[kind]}])
+    assert any("worst_skill" in line for line in folder.metrics() if line["kind"] == "train")
+    shutil.copytree(folder.model_path, tmp_path / "model")
+    codec = dict(open_model(found[kind], device=torch.device("cpu"))[0].network.named_parameters())
+    (line,) = succeeds("sample", record.id, "--prompt", "1+2+3?", "--json").objects
+    assert line["text"].startswith("1+2+3?")
+    monkeypatch.setenv("REMASK_HOME", str(tmp_path / "nothing"))
+    model, _ = open_model(str(tmp_path / "model"), device=torch.device("cpu"))
+    for name, weight in model.network.codec.filled.named_parameters():
+        assert bool((weight == codec[name]).all())
+    assert float(model.network.codec.scale.detach()) != 1.0
+    assert model.mask_id not in line["ids"]
+
+
+WRONG = [
+    (["network.codec={concepts}", "tokenizer.kind=byte"], "another tokenizer"),
+    (["network.codec=nobody"], "nobody"),
+    ([], "network.codec: null given"),
+    (["network.codec={concepts}", "network.readout=tokens"], "give network.readout=vectors"),
+    (["network.codec={concepts}", "network.latent_width=8"], "give network.latent_width=null"),
+    (["network.codec={concepts}", "network.latent=random"], "has a vector for each token"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), WRONG, ids=[words for _, words in WRONG])
+def test_what_does_not_fit_a_codec_is_refused_in_one_line(place, changes, words):
+    given = [change.format(**place[1]) for change in changes]
+    assert words in refused("train", "thought-vae", *SMALL, *given)
+
+
+CLASHES = [
+    (["network.stride=3"], "give network.length=30"),
+    (["network.encoder=frozen"], "give network.name=FOLDER"),
+    (["network.name=somewhere"], "give network.encoder=frozen"),
+    (["objective.kind=likelihood_bound"], "objective.kind=text_autoencoder"),
+    (["training.parallel=fsdp"], "give training.parallel=ddp"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), CLASHES, ids=[words for _, words in CLASHES])
+def test_keys_of_a_codec_that_do_not_go_together_are_refused(place, changes, words):
+    assert words in refused("train", "thought-codec", *SMALL, *changes)
