@@ -11,11 +11,11 @@ import numpy as np
 from remask.sentences.metrics import Metric, Numbers
 from remask.sentences.splits import Labels
 
-STRENGTHS = (0.001, 0.01, 0.1, 1.0)
-"""C of the logistic regression, of standardised features."""
+STRENGTHS = (0.00001, 0.0001, 0.001, 0.01, 0.1, 1.0)
+"""C of the logistic regression, of standardised features; the least of them leave thousands of features little say."""
 SPARSE_STRENGTHS = (0.3, 1.0, 3.0, 10.0)
 """C on TF-IDF weights, which are not standardised."""
-PENALTIES = (1.0, 10.0, 100.0, 1000.0)
+PENALTIES = (1.0, 10.0, 100.0, 1_000.0, 10_000.0, 30_000.0, 100_000.0)
 """α of the ridge regression, of standardised features."""
 SPARSE_PENALTIES = (0.1, 0.3, 1.0, 3.0)
 ITERATIONS = 300
