@@ -13,15 +13,16 @@ import pytest
 
 from remask.runs import Registry, RunFolder
 
-STEPS = 60
+STEPS = 40
 SMALL = [
     "tokenizer.kind=byte",
-    "network.width=64",
-    "network.layers=2",
+    "network.width=32",
+    "network.layers=1",
+    "network.heads=2",
     "training.batch_size=8",
     "training.evaluate_rows=16",
 ]
-SMALL += ["training.checkpoint_every=15", "training.evaluate_every=15", "sampling.steps=8"]
+SMALL += ["training.checkpoint_every=10", "training.evaluate_every=20", "sampling.steps=8"]
 REMASK = [sys.executable, "-m", "remask", "train"]
 COMMAND = [*REMASK, "quickstart", f"training.steps={STEPS}", "seed=1", *SMALL]
 PATIENCE = 300.0  # seconds until a hung process is given up; no statement about speed
