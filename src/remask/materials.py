@@ -106,26 +106,7 @@ def gather(
         raise UserError("the text has no validation split: name one with data.validation=FILE")
     held_out_rows = build_rows(recipe.data, text.stores["validation"])
     held_out = list(evaluation_batches(held_out_rows, limit=recipe.training.evaluate_rows))
-    # weights that one device cannot hold are made on the CPU and shared out from there; 4 bits on the device itself
-    in_four_bits = isinstance(recipe.network, AdaptedSpec) and recipe.network.quantisation != "none"
-    shared = recipe.training.parallel == "fsdp" and processes > 1 and not in_four_bits
-    codec, recipe = _codec(recipe, text)
-    architecture = None if codec is None else codec.architecture
-    place = torch.device("cpu") if shared else device
-    model = build_model(recipe, text.tokenizer, device=place, architecture=architecture)
-    if isinstance(model.network, ConceptNetwork) and model.network.rarity is not None:
-        model.network.hear_counts(torch.from_numpy(text.stores["train"].source_counts()))
-    origins = []
-    if codec is not None:
-        codec.fill(model.network)
-        codec.measure(model.network, build_rows(recipe.data, text.stores["train"]), eos_id=text.tokenizer.eos_id)
-        origins.append({"how": ENCLOSED, "from": codec.name})
-    if isinstance(recipe.network, AdaptedSpec):
-        origins.append({"how": CONVERTED, "from": recipe.network.name})
-    if recipe.training.start_from is not None:
-        start_from = lasting_name(recipe.training.start_from)
-        origins.append({"how": INITIALISED, **take_weights(model, start_from)})
-        recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"start_from": start_from})})
+    model, recipe, origins = _made(recipe, text, device=device, processes=processes)
     build_sampler(recipe.sampling, model, seed=recipe.seed)
     check_length(recipe.sampling.length or recipe.data.length, model)
     predictors = fit_trivial(text.stores["train"], text.tokenizer, cache=cache)
@@ -142,6 +123,33 @@ def gather(
         end_share=predictors.end_share if held_out_rows.shows_ends else None,
         origins=origins,
     )
+
+
+def _made(
+    recipe: Recipe, text: Text, *, device: torch.device, processes: int
+) -> tuple[Model, Recipe, list[dict[str, str]]]:
+    """The model, the recipe with lasting names of the runs that it stands on, and where weights came from."""
+    # weights that one device cannot hold are made on the CPU and shared out from there; 4 bits on the device itself
+    in_four_bits = isinstance(recipe.network, AdaptedSpec) and recipe.network.quantisation != "none"
+    shared = recipe.training.parallel == "fsdp" and processes > 1 and not in_four_bits
+    codec, recipe = _codec(recipe, text)
+    architecture = None if codec is None else codec.architecture
+    place = torch.device("cpu") if shared else device
+    model = build_model(recipe, text.tokenizer, device=place, architecture=architecture)
+    if isinstance(model.network, ConceptNetwork) and model.network.rarity is not None:
+        model.network.hear_counts(torch.from_numpy(text.stores["train"].source_counts()))
+    origins = list[dict[str, str]]()
+    if codec is not None:
+        codec.fill(model.network)
+        codec.measure(model.network, build_rows(recipe.data, text.stores["train"]), eos_id=text.tokenizer.eos_id)
+        origins.append({"how": ENCLOSED, "from": codec.name})
+    if isinstance(recipe.network, AdaptedSpec):
+        origins.append({"how": CONVERTED, "from": recipe.network.name})
+    if recipe.training.start_from is not None:
+        start_from = lasting_name(recipe.training.start_from)
+        origins.append({"how": INITIALISED, **take_weights(model, start_from)})
+        recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"start_from": start_from})})
+    return model, recipe, origins
 
 
 def _codec(recipe: Recipe, text: Text) -> tuple[Codec | None, Recipe]:

@@ -115,6 +115,6 @@ def test_a_thought_is_described_in_words():
     assert describe_architecture(recipe) == (
         "thought D128 L4 H4, 4 experts, 2 a token, bidirectional, 16 latent features, random table"
     )
-    assert extra_losses(recipe) == ["times u^0.3", "self-conditioning 0.5", "written answers × 0.5"]
+    assert extra_losses(recipe) == ["times u^0.3", "self-conditioning 0.5", "written answers × 0.01"]
     assert draws_text(recipe)
     assert not draws_text(load_recipe("concept-tsdae"))

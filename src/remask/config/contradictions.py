@@ -1,7 +1,6 @@
 """Keys of a recipe that are each valid but do not go together."""
 
 from collections.abc import Callable, Iterator
-from math import gcd
 
 from remask.config.clash import Contradiction
 from remask.config.clash import clash as _clash
@@ -9,7 +8,6 @@ from remask.config.codec_contradictions import CODEC_CHECKS
 from remask.config.concept_contradictions import CONCEPT_CHECKS
 from remask.config.latent_contradictions import LATENT_CHECKS
 from remask.config.schema import (
-    DEFAULT_LANES,
     AdaptedSpec,
     BijectiveSpec,
     BlockDiffusionSpec,
@@ -24,7 +22,7 @@ from remask.config.schema import (
     SizesSpec,
     TextAutoencoderNetworkSpec,
 )
-from remask.config.schema.text import TASKS
+from remask.config.text_contradictions import PAIR_CHECKS, TEXT_CHECKS
 from remask.config.thought_contradictions import LATENT_SAMPLERS, THOUGHT_CHECKS
 
 
@@ -32,61 +30,6 @@ def contradictions(recipe: Recipe) -> Iterator[Contradiction]:
     """Every pair of keys in the recipe that do not go together, in a fixed order."""
     for check in _CHECKS:
         yield from check(recipe)
-
-
-def _source(recipe: Recipe) -> Iterator[Contradiction]:
-    data = recipe.data
-    if data.config is not None and not data.source.startswith("hf:"):
-        but = f"data.source={data.source} is no Hugging Face dataset"
-        give = "data.config=null, or data.source=hf:NAME"
-        yield _clash("data.source", "data.config", given=data.config, but=but, give=give)
-    for place, entry in enumerate(data.mixture, start=1):
-        if entry.config is not None and not entry.source.startswith("hf:"):
-            but = f"{entry.source} is no Hugging Face dataset"
-            given = f"entry {place} with config={entry.config}"
-            yield _clash("data.mixture", given=given, but=but, give="the entry without config, or source: hf:NAME")
-    if data.weight != 1 and not data.mixture:
-        but = "there is no other source to weigh it against"
-        give = "data.weight=1, or data.mixture"
-        yield _clash("data.mixture", "data.weight", given=data.weight, but=but, give=give)
-
-
-def _entries(recipe: Recipe) -> Iterator[Contradiction]:
-    if recipe.data.streaming:  # which has no pairs at all
-        return
-    for place, entry in enumerate(recipe.data.mixture, start=1):
-        if (entry.prompt_key is None) != (entry.response_key is None):
-            given, other = (
-                ("prompt_key", "response_key") if entry.response_key is None else ("response_key", "prompt_key")
-            )
-            but = f"its {other} is null, and pairs need both"
-            yield _clash("data.mixture", given=f"entry {place} with {given}", but=but, give=f"{other} too, or neither")
-
-
-def _streaming(recipe: Recipe) -> Iterator[Contradiction]:
-    data = recipe.data
-    if not data.streaming:
-        for key in ("lanes", "shuffle_documents", "sample_bytes"):
-            if (given := getattr(data, key)) is not None:
-                give = f"data.{key}=null, or data.streaming=true"
-                yield _clash("data.streaming", f"data.{key}", given=given, but="only a stream reads it", give=give)
-        return
-    for key in ("max_documents", "prompt_key", "response_key"):
-        entries = [getattr(entry, key) for entry in data.mixture if getattr(entry, key) is not None]
-        for name, given in [(f"data.{key}", getattr(data, key)), *(("data.mixture", f"{key}={e}") for e in entries)]:
-            if given is not None:
-                but = "streams are plain text, and read to their end"
-                yield _clash("data.streaming", name, given=given, but=but, give=f"{key}=null, or data.streaming=false")
-    if recipe.tokenizer.kind == "character":
-        but = "a stream may hold characters that its sample has not"
-        yield _clash(
-            "data.streaming", "tokenizer.kind", given="character", but=but, give="tokenizer.kind=byte (or bpe)"
-        )
-    lanes, whole = data.lanes or DEFAULT_LANES, recipe.training.batch_size
-    if whole % lanes:
-        but = f"it does not divide training.batch_size={whole}"
-        give = f"data.lanes={gcd(lanes, whole)}, or training.batch_size={-(-whole // lanes) * lanes}"
-        yield _clash("training.batch_size", "data.lanes", given=lanes, but=but, give=give)
 
 
 def _tracking(recipe: Recipe) -> Iterator[Contradiction]:
@@ -196,66 +139,6 @@ def _sampler_keys(recipe: Recipe) -> Iterator[Contradiction]:
         but = "guidance masks the prompt, which an autoregressive model cannot read"
         give = "sampling.guidance=0"
         yield _clash("sampling.sampler", "sampling.guidance", given=recipe.sampling.guidance, but=but, give=give)
-
-
-def _pairs(recipe: Recipe) -> Iterator[Contradiction]:
-    data = recipe.data
-    if (data.prompt_key is None) != (data.response_key is None):
-        given, other = ("prompt_key", "response_key") if data.response_key is None else ("response_key", "prompt_key")
-        but = f"data.{other} is null, and pairs need both"
-        give = f"data.{other} too, or neither"
-        yield _clash(f"data.{other}", f"data.{given}", given=getattr(data, given), but=but, give=give)
-    paired = data.prompt_key is not None or data.source in TASKS
-    if data.pad == "end" and not paired:
-        but = "only prompt-response pairs are padded"
-        give = "data.pad=none, or data.prompt_key and data.response_key"
-        yield _clash("data.prompt_key", "data.pad", given=data.pad, but=but, give=give)
-    if data.pad == "end" and recipe.objective.kind == "next_token":
-        but = "an autoregressive model ends a response by itself"
-        yield _clash("objective.kind", "data.pad", given=data.pad, but=but, give="data.pad=none")
-    if data.source in TASKS:
-        for key in ("validation", "test", "prompt_key", "response_key", "separator"):
-            if getattr(data, key) is not None:
-                but = f"source {data.source} makes its own pairs and splits"
-                yield _clash("data.source", f"data.{key}", given=getattr(data, key), but=but, give=f"data.{key}=null")
-    if recipe.training.prompt_dropout and not paired and not data.prefix:
-        but = "the text has no prompts"
-        give = "training.prompt_dropout=0, or data.prompt_key and data.response_key"
-        given = recipe.training.prompt_dropout
-        yield _clash("data.prompt_key", "training.prompt_dropout", given=given, but=but, give=give)
-    if recipe.training.prompt_dropout and recipe.objective.kind == "next_token":
-        but = "guidance masks the prompt, which an autoregressive model cannot read"
-        given = recipe.training.prompt_dropout
-        give = "training.prompt_dropout=0"
-        yield _clash("objective.kind", "training.prompt_dropout", given=given, but=but, give=give)
-
-
-def _prefix(recipe: Recipe) -> Iterator[Contradiction]:
-    data = recipe.data
-    if data.prefix is None:
-        if data.stride is not None:
-            but = "only rows with a prefix overlap"
-            yield _clash("data.prefix", "data.stride", given=data.stride, but=but, give="data.stride=null")
-        return
-    if data.prefix >= data.length:
-        but = f"data.length={data.length} leaves no token behind it to learn"
-        give = f"data.prefix={data.length - 1} or less, or another data.length"
-        yield _clash("data.length", "data.prefix", given=data.prefix, but=but, give=give)
-    if data.streaming:
-        but = "a stream is packed, and rows with a prefix lie in one document each"
-        give = "data.prefix=null, or data.streaming=false"
-        yield _clash("data.streaming", "data.prefix", given=data.prefix, but=but, give=give)
-    if data.prompt_key is not None or data.source in TASKS:
-        but = "the prompts of pairs are given already"
-        give = "data.prefix=null, or plain text"
-        key = "data.source" if data.source in TASKS else "data.prompt_key"
-        yield _clash(key, "data.prefix", given=data.prefix, but=but, give=give)
-    for place, entry in enumerate(data.mixture, start=1):
-        if entry.prompt_key is not None:
-            but = f"data.prefix={data.prefix} cuts plain text alone"
-            yield _clash(
-                "data.prefix", "data.mixture", given=f"entry {place} of pairs", but=but, give="data.prefix=null"
-            )
 
 
 def _pretrained(recipe: Recipe) -> Iterator[Contradiction]:
@@ -425,9 +308,7 @@ SAMPLER_KEYS = {  # key of `sampling` → the one sampler that reads it
 }
 
 _CHECKS: tuple[Callable[[Recipe], Iterator[Contradiction]], ...] = (
-    _source,
-    _entries,
-    _streaming,
+    *TEXT_CHECKS,
     _tracking,
     _next_token,
     _noise,
@@ -436,8 +317,7 @@ _CHECKS: tuple[Callable[[Recipe], Iterator[Contradiction]], ...] = (
     _curriculum,
     _masked_samplers,
     _sampler_keys,
-    _pairs,
-    _prefix,
+    *PAIR_CHECKS,
     _pretrained,
     _heads,
     _experts,
