@@ -14,7 +14,10 @@ RECIPES = {
     "ar": [],
     "bd3lm": ["objective.block_length=4", "sampling.block_length=4"],
     "bijective": ["objective.likelihood_warmup_ratio=0.0", "network.dropout=0.1"],
-    "concept-diffusion": ["data.prefix=4", "data.stride=4", "objective.nested_share=0.5", "network.encoder=recursive"],
+    "concept-diffusion": [
+        *("data.prefix=4", "data.stride=4", "objective.nested_share=0.5"),
+        *("network.encoder=recursive", "network.decoder_layers=1"),
+    ],
     "concept-contrastive": [],
     "gidd": [],
     "mdlm": ["network.time_conditioning=adaln_zero", "network.dropout=0.1"],
@@ -28,7 +31,7 @@ RECIPES = {
 """A recipe for each objective, noise and kind of network → what else is set."""
 SAMPLERS = ["analytic", "tau_leaping", "confidence", "entropy_bounded", "remdm", "bijective"]
 FAMILIES = ["ar", "mdlm", "bijective"]
-PRESENT = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+PRESENT = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
 
 
 def train(home, text, name: str, *, device: str) -> None:
