@@ -44,7 +44,7 @@ def test_a_printed_recipe_can_be_saved_and_run(name, tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(run(name).stdout)
     changes = [] if "source" in yaml.safe_load(read_recipe(name))["data"] else ["data.source=FILE"]
-    changes += ["network.codec=RUN"] if name == "concept-prior" else []
+    changes += ["network.codec=RUN"] if name in ("concept-prior", "thought-vae") else []
     assert load_recipe(str(file)) == load_recipe(name, changes)
 
 

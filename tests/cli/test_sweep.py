@@ -113,7 +113,7 @@ def test_a_text_that_is_gone_stops_the_study_and_fails_no_training(home, text, p
     assert "--seed" in refused("sweep", "--resume", "s", "--seed", 3, "--cluster", "slurm")
     found = succeeds("sweep", "--resume", "s", "--json").objects
     assert [each["trial"]["state"] for each in found[:-1]] == ["finished", "finished"]
-    assert found[-1]["command"].endswith("--sampler grid --metric bits_per_byte --prune none --seed 0")
+    assert found[-1]["command"].endswith("--sampler grid --prune none --seed 0")
 
 
 def raises_interrupt(job: jobs.Job) -> None:

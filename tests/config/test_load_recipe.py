@@ -247,7 +247,7 @@ WRONG = [
     ("process.kind=3", "process.kind: 3 given; valid: gaussian, hybrid, masking, uniform."),
     (
         "network.kind=mlp",
-        "network.kind: 'mlp' given; valid: concept, concept_prior, pretrained, reversible, thought, "
+        "network.kind: 'mlp' given; valid: concept, concept_prior, pretrained, reversible, text_autoencoder, thought, "
         "thought_pretrained, transformer.",
     ),
     (
