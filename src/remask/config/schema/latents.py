@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from remask.config.schema.bounds import BoundSpec, WeightedBoundSpec
-from remask.config.schema.section import Section, Whole
+from remask.config.schema.section import Section, Whole, gated_width
 
 
 class LatentSpec(Section):
@@ -68,7 +68,7 @@ class ConceptPriorNetworkSpec(Section):
     @property
     def hidden_width(self) -> int:
         """Hidden features of the gated MLP."""
-        return self.mlp_width or max(32, 32 * round(8 * self.width / 3 / 32))
+        return self.mlp_width or gated_width(self.width)
 
     @property
     def attention(self) -> Literal["bidirectional"]:

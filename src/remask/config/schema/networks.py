@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from remask.config.schema.latents import ConceptPriorNetworkSpec
-from remask.config.schema.section import Section, Whole, as_tuple
+from remask.config.schema.section import Section, Whole, as_tuple, gated_width
 
 BlockType = Literal["reversible", "standard"]
 
@@ -42,7 +42,7 @@ class SizesSpec(Section):
     @property
     def hidden_width(self) -> int:
         """Hidden features that a token uses in each block: of the one gated MLP, or of its experts together."""
-        return self.mlp_width or max(32, 32 * round(8 * self.width / 3 / 32))
+        return self.mlp_width or gated_width(self.width)
 
     @property
     def active_experts(self) -> int:
@@ -165,7 +165,7 @@ class ConceptSpec(Section):
     @property
     def hidden_width(self) -> int:
         """Hidden features of the gated MLPs."""
-        return self.mlp_width or max(32, 32 * round(8 * self.width / 3 / 32))
+        return self.mlp_width or gated_width(self.width)
 
     @property
     def attention(self) -> Literal["bidirectional"]:
@@ -318,7 +318,7 @@ class TextAutoencoderNetworkSpec(Section):
     @property
     def hidden_width(self) -> int:
         """Hidden features of the gated MLPs."""
-        return self.mlp_width or max(32, 32 * round(8 * self.width / 3 / 32))
+        return self.mlp_width or gated_width(self.width)
 
     @property
     def attention(self) -> Literal["bidirectional"]:

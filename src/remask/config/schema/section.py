@@ -25,5 +25,13 @@ def as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def gated_width(width: int) -> int:
+    """Hidden features of a gated MLP beside a stream of `width`: 8/3 of it, rounded to 32, at least 32.
+
+    Its three matrices have as many weights then as the two of a plain MLP of four widths (arXiv:2002.05202, section 2).
+    """
+    return max(32, 32 * round(8 * width / 3 / 32))
+
+
 Whole = Annotated[int, BeforeValidator(whole)]
 Share = Annotated[float, Field(ge=0, lt=1)]
