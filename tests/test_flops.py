@@ -80,6 +80,16 @@ THOUGHTS = {
     "of a drawn table": ("thought-arithmetic", ["network.latent=random"]),
     "without answers, and with a tied head": ("thought-cpu", ["network.head=tied"]),
     "of experts": ("thought-cpu", ["network.experts=8", "objective.self_conditioning=0"]),
+    "by the squared error of tokens": (
+        "thought-cpu",
+        ["objective.loss=clean", "network.latent=own", "network.latent_width=null"],
+    ),
+    "by that of tokens of a drawn table": ("thought-cpu", ["objective.loss=clean", "network.latent=random"]),
+    "by that of vectors": (
+        "thought-cpu",
+        ["objective.loss=velocity", "network.readout=vectors", "network.latent=random"],
+    ),
+    "of columns of its logits": ("thought-naive", []),
 }
 
 

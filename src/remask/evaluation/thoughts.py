@@ -38,8 +38,9 @@ from remask.gaussian import CLEAN
 from remask.objectives.base import Network
 from remask.objectives.prompt_dropout import unwrapped
 from remask.objectives.readouts import Seen
-from remask.objectives.thought import ThoughtDiffusion, cross_entropy, rows_in
+from remask.objectives.thought import ThoughtDiffusion, rows_in, token_nats
 from remask.objectives.thought_rows import ThoughtRows
+from remask.objectives.without_likelihood import clean_nats
 from remask.randomness import batch_normal, batch_uniform, keyed_generator
 from remask.schedules import stratified
 
@@ -157,7 +158,7 @@ class _Looks:
         tokens = {
             "right": (estimate.log_p.argmax(-1) == rows.tokens).double(),
             "nearest": (self.nearest(seen) == rows.tokens).double(),
-            "nats": cross_entropy(self.objective.readout, seen).double(),
+            "nats": clean_nats(estimate.log_p, rows.tokens).double(),
         }
         summed = {name: rows.held(value).sum(-1) for name, value in vectors.items()}
         return summed | {name: rows.of_tokens(value).sum(-1) for name, value in tokens.items()}
@@ -181,7 +182,7 @@ class _Looks:
         return shown.argmax(-1)
 
     def _nats(self, seen: Seen) -> Float[Tensor, "B"]:
-        return seen.rows.of_tokens(cross_entropy(self.objective.readout, seen).double()).sum(-1)
+        return seen.rows.of_tokens(token_nats(self.objective.readout, seen).double()).sum(-1)
 
     def _look(self, rows: ThoughtRows, *, t: Float[Tensor, "B"], noise: Float[Tensor, "B J W"]) -> Seen:
         return self.objective.look(self.network, rows, t=t, noise=noise, remembering=False)

@@ -14,14 +14,15 @@ A thought of vectors of W features has blocks and a head as in (1) with C = 0, a
     B·L · 4 W D  +  B · 4 D²  +  M · (4 D² + 2 V W)                                                             (2)
 
 for its two maps of L places (of the noisy vector and of the last estimate), the embedding of the time and what it does
-before the head, and x̂ = Σ p E. The first look of a step that looks twice is computed forward alone.
+before the head, and x̂ = Σ p E, which a network that says vectors does not make. The first look of a step that looks
+twice is computed forward alone, and so is x̂ where the loss is of the tokens.
 
 Shape letters: B rows, L tokens a row.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -36,6 +37,9 @@ from remask.networks.blocks import GatedMLP, ModulatedFinal
 from remask.networks.couplings import Affine
 from remask.networks.experts import Experts
 from remask.networks.thought import ScratchTrunk, TableCodec, ThoughtNetwork
+from remask.objectives.prompt_dropout import unwrapped
+from remask.objectives.readouts import TokenReadout
+from remask.objectives.thought import ThoughtDiffusion, squared_error
 
 
 def analytic_flops(model: Model, batch: Batch) -> float | None:
@@ -85,6 +89,8 @@ class Call:
         asked: M.
         trained: whether a gradient is wanted.
         behind: of the places, those that stand behind a row.
+        estimated: whether x̂ = Σ p E is made of what is said.
+        by_estimate: whether the loss is of that x̂.
     """
 
     rows: int
@@ -92,6 +98,8 @@ class Call:
     asked: int
     trained: bool
     behind: int = 0
+    estimated: bool = False
+    by_estimate: bool = False
 
 
 def _times(call: Call) -> int:
@@ -156,7 +164,7 @@ def _of_thought(
     """Of one row, the mean over the kinds of steps."""
     row, total = typical_row(model, batch), 0.0
     for share, objective in courses(model.objective):
-        mute = _MuteThought(network)
+        mute = _MuteThought(network, objective=cast(ThoughtDiffusion, unwrapped(objective)))
         with torch.enable_grad():
             loss_of(objective, row, network=mute)
         total += share * sum(cost(network, call) for call in mute.calls)
@@ -164,9 +172,8 @@ def _of_thought(
 
 
 def _forward(network: ThoughtNetwork, call: Call) -> int:
-    """By (1) and (2); what is said to be learned from is read twice, for the loss and for the record."""
-    parts = _parts_of_thought(network, call)
-    return sum(parts.values()) + call.trained * parts["estimate"]
+    """By (1) and (2)."""
+    return sum(_parts_of_thought(network, call).values())
 
 
 def _with_gradients(network: ThoughtNetwork, call: Call) -> float:
@@ -175,7 +182,8 @@ def _with_gradients(network: ThoughtNetwork, call: Call) -> float:
         return _forward(network, call)
     learned = _table_of(network).vectors().requires_grad
     # neither the last estimate nor the time's features have a gradient, and a drawn table's vectors have none either
-    times = {"recall": 2.0, "read": 3.0 if learned else 2.0, "time": 2.5, "estimate": 2.0}
+    both = 3.0 if learned else 2.0
+    times = {"recall": 2.0, "read": both, "time": 2.5, "estimate": both if call.by_estimate else 1.0}
     return sum(times.get(name, 3.0) * count for name, count in _parts_of_thought(network, call).items())
 
 
@@ -192,7 +200,7 @@ def _parts_of_thought(network: ThoughtNetwork, call: Call) -> dict[str, int]:
         "time": call.rows * 4 * width**2 * timed,
         "modulation": call.asked * 4 * width**2 * timed,
         "head": call.asked * 2 * width * said,
-        "estimate": 0 if call.behind else call.asked * 2 * vocabulary * latent,
+        "estimate": call.asked * 2 * vocabulary * latent if call.estimated else 0,
     }
 
 
@@ -206,9 +214,12 @@ class _MuteThought:
 
     Args:
         network: whose table the objective reads.
+        objective: what is made of the words.
     """
 
-    def __init__(self, network: ThoughtNetwork) -> None:
+    def __init__(self, network: ThoughtNetwork, *, objective: ThoughtDiffusion) -> None:
+        self._names = isinstance(objective.readout, TokenReadout)
+        self._by_estimate = self._names and objective.loss is squared_error
         self.codec, self.calls = _table_of(network), list[Call]()
         self._said = network.say.out_features if network.say is not None else network.columns
         self._vocabulary = len(self.codec.vectors())
@@ -228,7 +239,13 @@ class _MuteThought:
         behind = 0 if answer is None else answer.shape[1]
         asked = int((positions if wanted is None else wanted).sum())
         call = Call(
-            rows=len(z), places=z.shape[1] + behind, asked=asked, trained=torch.is_grad_enabled(), behind=behind
+            rows=len(z),
+            places=z.shape[1] + behind,
+            asked=asked,
+            trained=torch.is_grad_enabled(),
+            behind=behind,
+            estimated=self._names and not behind,
+            by_estimate=self._by_estimate and not behind,
         )
         self.calls.append(call)
         return torch.zeros(asked, (None if behind else self._said) or self._vocabulary, device=z.device)

@@ -135,17 +135,29 @@ class LatentDiffusion:
     def training_loss(
         self, denoise: Denoise, x: Float[Tensor, "B *S"], *, t: Float[Tensor, "B"], noise: Float[Tensor, "B *S"]
     ) -> tuple[Float[Tensor, "B *S"], Float[Tensor, "B *S"]]:
-        """The weighted squared error of what the network speaks of, and the error x̂ − x (detached), each coordinate.
-
-        The first is computed from the network's own words: turning noise into a clean vector divides by α_t, which is
-        0 at the end, and the weight would multiply by it again.
-        """
+        """The weighted squared error of what the network speaks of, and the error x̂ − x (detached), each coordinate."""
         z = self.process.corrupt(x, t, noise=noise)
         said = denoise(z, t)
+        loss = self.said_loss(said, x, t=t, noise=noise)
+        return loss, self.prediction.clean(self.process, z, said.detach(), t) - x
+
+    def said_loss(
+        self,
+        said: Float[Tensor, "B *S"],
+        x: Float[Tensor, "B *S"],
+        *,
+        t: Float[Tensor, "B"],
+        noise: Float[Tensor, "B *S"],
+    ) -> Float[Tensor, "B *S"]:
+        """The weighted squared error of what the network speaks of, each coordinate.
+
+        It is computed from the network's own words: turning noise into a clean vector divides by α_t, which is 0 at the
+        end, and the weight would multiply by it again.
+        """
         missed = said - self.prediction.target(self.process, x, t, noise=noise)
         own = self.prediction.amplification(self.process, t)
-        weight = (self.weighting(self.process, t) / own).to(missed.dtype).view((-1,) + (1,) * (missed.ndim - 1))
-        return weight * missed.square(), self.prediction.clean(self.process, z, said.detach(), t) - x
+        weight = (self.weighting(self.process, t) / own).to(missed.dtype)
+        return weight.view((-1,) + (1,) * (missed.ndim - 1)) * missed.square()
 
     def diffusion(
         self, denoise: Denoise, x: Float[Tensor, "B *S"], *, t: Float[Tensor, "B"], noise: Float[Tensor, "B *S"]

@@ -81,8 +81,8 @@ class Readout(ABC):
         """An estimate under changed log-probabilities, where it is one of probabilities."""
 
     @abstractmethod
-    def weighted_error(self, seen: Seen) -> Float[Tensor, "M W"]:
-        """The weighted squared error of each coordinate."""
+    def weighted_error(self, seen: Seen) -> tuple[Float[Tensor, "M W"], Float[Tensor, "M W"]]:
+        """The weighted squared error of each coordinate, and x̂ without a gradient."""
 
     @abstractmethod
     def trivial_loss(self, *, variance: float) -> Mapping[str, float]:
@@ -133,10 +133,10 @@ class TokenReadout(Readout):
         """The mean vector under the changed probabilities."""
         return self.mean(transform(estimate.log_p).log_softmax(-1), rows)
 
-    def weighted_error(self, seen: Seen) -> Float[Tensor, "M W"]:
+    def weighted_error(self, seen: Seen) -> tuple[Float[Tensor, "M W"], Float[Tensor, "M W"]]:
         """Of x̂ = Σ p E."""
-        error = self.estimate(seen).clean - seen.x
-        return self.diffusion.weigh(error, self.diffusion.weighting, t=seen.t)
+        clean = self.vector(seen)
+        return self.diffusion.weigh(clean - seen.x, self.diffusion.weighting, t=seen.t), clean.detach()
 
     def trivial_loss(self, *, variance: float) -> Mapping[str, float]:
         """The best multiple of z_t."""
@@ -174,14 +174,10 @@ class VectorReadout(Readout):
         del rows, transform
         return estimate
 
-    def weighted_error(self, seen: Seen) -> Float[Tensor, "M W"]:
-        """Of the network's own words, as `LatentDiffusion.training_loss`: x̂ from noise has a pole at the end."""
-        diffusion = self.diffusion
+    def weighted_error(self, seen: Seen) -> tuple[Float[Tensor, "M W"], Float[Tensor, "M W"]]:
+        """Of the network's own words: x̂ from noise has a pole at the end."""
         wide = seen.said.to(torch.promote_types(seen.said.dtype, torch.float32))
-        missed = wide - diffusion.prediction.target(diffusion.process, seen.x, seen.t, noise=seen.noise)
-        own = diffusion.prediction.amplification(diffusion.process, seen.t)
-        weight = (diffusion.weighting(diffusion.process, seen.t) / own).to(missed.dtype)
-        return weight[:, None] * missed.square()
+        return self.diffusion.said_loss(wide, seen.x, t=seen.t, noise=seen.noise), self.vector(seen).detach()
 
     def trivial_loss(self, *, variance: float) -> Mapping[str, float]:
         """Zero, and the best multiple of z_t."""

@@ -57,18 +57,20 @@ class Warp(Protocol):
         ...
 
 
-ThoughtLoss = Callable[[Readout, Seen], Float[Tensor, "M"]]
-"""What a network said of M vectors to the loss of each."""
+ThoughtLoss = Callable[[Readout, Seen], tuple[Float[Tensor, "M"], Float[Tensor, "M W"]]]
+"""What a network said of M vectors to the loss of each, and to x̂ without a gradient."""
 
 
-def cross_entropy(readout: Readout, seen: Seen) -> Float[Tensor, "T"]:
+def cross_entropy(readout: Readout, seen: Seen) -> tuple[Float[Tensor, "T"], Float[Tensor, "M W"]]:
     """−log p of the clean tokens, in nats: equation (1)."""
-    return clean_nats(readout.estimate(seen).log_p, seen.rows.tokens)
+    estimate = readout.estimate(seen)
+    return clean_nats(estimate.log_p, seen.rows.tokens), estimate.clean.detach()
 
 
-def squared_error(readout: Readout, seen: Seen) -> Float[Tensor, "M"]:
+def squared_error(readout: Readout, seen: Seen) -> tuple[Float[Tensor, "M"], Float[Tensor, "M W"]]:
     """The weighted squared error of what the readout speaks of, the mean over a vector's coordinates."""
-    return readout.weighted_error(seen).mean(-1)
+    error, clean = readout.weighted_error(seen)
+    return error.mean(-1), clean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,14 +120,10 @@ class ThoughtDiffusion(WithoutLikelihood):
         rows = rows_in(batch, network)
         noise = batch_normal(generator, batch, *rows.drawn)
         seen = self.look(network, rows, t=t, noise=noise, remembering=self.remembering)
-        loss = self.loss(self.readout, seen)
+        loss, clean = self.loss(self.readout, seen)
         nats = rows.held(loss)
         with torch.no_grad():
-            estimate = self.readout.estimate(seen)
-            terms = {
-                self.quantity: clean_nats(estimate.log_p, rows.tokens).sum(),
-                **self.skill.terms(estimate.clean - seen.x, seen.t),
-            }
+            terms = {"thought_loss": nats.sum(), **self.skill.terms(clean - seen.x, seen.t)}
             if (warp := warp_of(network)) is not None:
                 terms |= warp.terms(loss, self.diffusion.placed(seen.t))
         if self.answers is not None:
@@ -156,7 +154,7 @@ class ThoughtDiffusion(WithoutLikelihood):
         for t in times.unbind(-1):
             noise = batch_normal(generator, batch, *rows.drawn)
             seen = self.look(network, rows, t=t, noise=noise, remembering=False)
-            nats.append(rows.of_tokens(cross_entropy(self.readout, seen)).sum(1))
+            nats.append(rows.of_tokens(token_nats(self.readout, seen)).sum(1))
         return Assessment(torch.stack(nats).sum(0), draws * batch.targets.sum(1).to(nats[0].dtype))
 
     def trivial(self, batches: Sequence[Batch], text: Mapping[str, float]) -> Mapping[str, float]:
@@ -234,6 +232,11 @@ class ThoughtDiffusion(WithoutLikelihood):
             log_p = self.readout.spoken(logits).gather(-1, found.ids[wanted][:, None])
             nats = scatter_positions(-log_p.squeeze(-1), places)
         return nats, places
+
+
+def token_nats(readout: Readout, seen: Seen) -> Float[Tensor, "T"]:
+    """−log p of the clean tokens, in nats, by whatever the network was trained."""
+    return clean_nats(readout.estimate(seen).log_p, seen.rows.tokens)
 
 
 def rows_in(batch: Batch, network: Network) -> ThoughtRows:
