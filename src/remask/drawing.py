@@ -13,7 +13,16 @@ from remask.config.schema import Recipe, SamplingSpec
 from remask.data.store import TokenStore
 from remask.data.tasks import TASKS
 from remask.evaluation.likelihood import spread_indices
-from remask.generation import Trajectory, check_length, ended_at, generate, has_gap, pair_prompt, together
+from remask.generation import (
+    TEXTS_AT_ONCE,
+    Trajectory,
+    check_length,
+    ended_at,
+    generate,
+    has_gap,
+    pair_prompt,
+    together,
+)
 from remask.model import Model
 from remask.samplers.base import OnStep, Prompt, blank_prompt, silent
 
@@ -59,7 +68,8 @@ def draw_samples(
     fixed = prompt.fixed.tolist()
     course = Trajectory(model.tokenizer, sampling_steps(spec, length), fixed[0])
     watch = together(course.record, on_step)
-    ids = generate(model, build_sampler(spec, model, seed=recipe.seed), prompt, seed=recipe.seed, on_step=watch)
+    sampler, at_once = build_sampler(spec, model, seed=recipe.seed), recipe.evaluation.batch_size
+    ids = generate(model, sampler, prompt, seed=recipe.seed, on_step=watch, at_once=at_once)
     facts = {"sampler": spec.sampler, "steps": course.taken, "seed": recipe.seed}
     shared = {"run": run, "step": step, **facts, **own_keys(spec), "length": length}
     records = [
@@ -88,7 +98,9 @@ def sampling_protocol(recipe: Recipe, *, length: int) -> dict[str, Any]:
     """What decides whether two figures of samples compare."""
     spec = recipe.sampling
     facts = {"sampler": spec.sampler, "steps": sampling_steps(spec, length), "length": length}
-    return facts | own_keys(spec) | {"seed": recipe.seed}
+    at_once = recipe.evaluation.batch_size
+    batches = {} if at_once == TEXTS_AT_ONCE else {"texts_at_once": at_once}
+    return facts | own_keys(spec) | batches | {"seed": recipe.seed}
 
 
 def answers_prompts(recipe: Recipe) -> bool:

@@ -20,7 +20,7 @@ Sampler = Callable[[Prompt, torch.Generator, OnStep], Tensor]
 """(prompt, generator, on_step) → tokens [B L]."""
 
 TEXTS_AT_ONCE = 32
-"""Samples of one batch; fixed, because draws are keyed by the batch and must not depend on memory."""
+"""Samples of one batch where a recipe does not say: draws are keyed by the batch, so they must not depend on memory."""
 FRAMES = 12
 """States of a trajectory that are kept beside the start."""
 _GAP = re.compile(r"\[MASK(?:\*([^\]]*))?\]")
@@ -152,7 +152,13 @@ def check_length(length: int, model: Model) -> int:
 
 
 def generate(
-    model: Model, sampler: Sampler, prompt: Prompt, *, seed: int, on_step: OnStep = silent
+    model: Model,
+    sampler: Sampler,
+    prompt: Prompt,
+    *,
+    seed: int,
+    on_step: OnStep = silent,
+    at_once: int = TEXTS_AT_ONCE,
 ) -> Int[Tensor, "N L"]:
     """Draws one sample a row of `prompt`, a batch at a time, on the model's device, without dropout.
 
@@ -162,12 +168,13 @@ def generate(
         prompt: given tokens and the number of samples [N L].
         seed: with the batch's place, the key of all draws.
         on_step: sees the states of the first batch.
+        at_once: samples of a batch; with another number, other samples are drawn.
     """
     was_training = model.network.training
     model.network.eval()
     drawn = []
-    for place, start in enumerate(range(0, prompt.ids.shape[0], TEXTS_AT_ONCE)):
-        rows = slice(start, start + TEXTS_AT_ONCE)
+    for place, start in enumerate(range(0, prompt.ids.shape[0], at_once)):
+        rows = slice(start, start + at_once)
         part = Prompt(ids=prompt.ids[rows], fixed=prompt.fixed[rows])
         generator = keyed_generator(seed, "sample", place, device=model.device)
         drawn.append(sampler(part, generator, on_step if place == 0 else silent))

@@ -312,7 +312,13 @@ class Run:
     def _own_figure(self, objective: Assessed) -> dict[str, Measurement]:
         """What a model is judged by that gives text no likelihood."""
         with self.state.average.applied(self.model.network):
-            rows = row_assessments(self.model, self.materials.held_out, draws=VALIDATION_DRAWS, seed=self.recipe.seed)
+            rows = row_assessments(
+                self.model,
+                self.materials.held_out,
+                draws=VALIDATION_DRAWS,
+                seed=self.recipe.seed,
+                at_once=self.recipe.evaluation.batch_size,
+            )
         figure = assessment_measurement(rows, objective=objective, unit="", trivial={}, protocol={})
         return {figure.name: figure}
 
@@ -325,6 +331,7 @@ class Run:
                 draws=VALIDATION_DRAWS,
                 seed=self.recipe.seed,
                 end_share=self.materials.end_share,
+                at_once=self.recipe.evaluation.batch_size,
             )
         figures = {m.name: m for m in likelihood_measurements(sums, trivial_nats={}, protocol={})}
         return {name: figures[name] for name in ("bits_per_byte", "nats_per_token")}

@@ -39,6 +39,17 @@ def test_figures_go_into_the_record_and_the_table_shows_them_beside_trivial_valu
     assert newest(trained)[0].trivial == figure["trivial"]
 
 
+def test_rows_judged_a_few_at_a_time_give_the_same_figure_and_texts_say_how_many_were_drawn_at_once(trained):
+    whole, few = (
+        succeeds("evaluate", "last", *FEW, "--rows", 4, *more, "--json").objects for more in ([], ["--batch-size", 2])
+    )
+    for one, other in zip(whole, few, strict=True):
+        drawn = "sampler" in other["protocol"]
+        assert other["protocol"].get("texts_at_once") == (2 if drawn else None)
+        assert drawn or other["value"] == pytest.approx(one["value"], rel=1e-5)
+    assert refused("evaluate", "last", "--batch-size", 1).startswith("remask: --batch-size: 1 given")
+
+
 def test_one_task_is_judged_alone_and_the_test_split_too(trained):
     names = [f["name"] for f in succeeds("evaluate", "last", "--task", "quality", *FEW, "--json").objects]
     assert "entropy" in names

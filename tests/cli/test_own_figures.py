@@ -149,6 +149,7 @@ CLASHES = {
     "concept-contrastive objective.share=0.5": "views of kind halves delete nothing",
     "concept-tsdae training.micro_batch_size=8 objective.diversity.spread=0.1": "objective.diversity (spread)",
     "concept-contrastive training.batch_size=1": "compares the rows of a step",
+    "concept-contrastive evaluation.batch_size=8": "judges a row among the 32 of its batch",
     "concept-contrastive network.encoder=none network.decoder=denoising": "no concept to tell texts apart by",
     "concept-contrastive objective.reconstruction_weight=0": "nothing would train the decoder",
     "concept-contrastive network.decoder=none": "a network without a decoder writes nothing",

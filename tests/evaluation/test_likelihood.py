@@ -132,6 +132,15 @@ def test_evaluation_is_deterministic_and_leaves_the_mode_as_it_was(objective):
     assert (other.nats == results[0].nats).all() == (objective is NEXT_TOKEN)
 
 
+def test_rows_that_are_seen_a_few_at_a_time_have_the_same_noise_and_nats():
+    judged = Judged(tiny_network(), BOUND)
+    together = row_likelihoods(judged, judged_batches(), draws=2, seed=1)
+    for at_once in (1, 3):
+        apart = row_likelihoods(judged, judged_batches(), draws=2, seed=1, at_once=at_once)
+        np.testing.assert_allclose(apart.nats, together.nats, rtol=1e-5)
+        assert apart.tokens.tolist() == together.tokens.tolist()
+
+
 def test_terms_add_up_to_the_nats():
     result = row_likelihoods(Judged(tiny_network(), BOUND), judged_batches(), draws=3, seed=1)
     assert set(result.terms) == {"diffusion", "reconstruction", "prior"}

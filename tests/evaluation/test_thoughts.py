@@ -15,6 +15,7 @@ from remask.networks.thought.network import hidden
 from remask.objectives.thought import squared_error
 from remask.randomness import keyed_generator
 from thoughts import (
+    EOS,
     MASK,
     TOKENIZER,
     Knowing,
@@ -30,10 +31,10 @@ from thoughts import (
 ONE, OTHER = 2, 5
 
 
-def figures(network, batches, *, levels=5, draws=4, **objective):
+def figures(network, batches, *, levels=5, draws=4, eos_id=None, at_once=32, **objective):
     """name → its measurements, by level where it has some."""
     model = thought_model(network, thought_objective(**{"memory": 0.0, "t_min": 0.01, **objective}))
-    sums = row_thoughts(model, batches, levels=levels, draws=draws, seed=1)
+    sums = row_thoughts(model, batches, levels=levels, draws=draws, seed=1, eos_id=eos_id, at_once=at_once)
     found = {}
     for figure in thought_measurements(sums, protocol={}, identity="rows"):
         found.setdefault(figure.name, []).append(figure)
@@ -195,6 +196,42 @@ def test_a_memory_that_is_not_used_gains_nothing_and_one_that_is_not_there_is_no
     (gain,) = figures(fresh, [QUESTIONS], levels=2, draws=1, memory=0.5)["memory_gain"]
     assert gain.value == pytest.approx(0.0, abs=1e-7)
     assert "memory_gain" not in figures(fresh, [QUESTIONS], levels=2, draws=1)
+
+
+# ── rows that are filled up, and rows that are seen apart ──────────────────────────────────────────────────────
+
+
+def test_who_knows_only_where_rows_are_filled_up_has_no_skill():
+    table = random_table(16).float()
+
+    def told(z, t, ids):
+        ends = (ids == EOS).long()
+        behind = (ends > 0) & (ends.cumsum(-1) > 1)
+        return torch.where(behind[..., None], table[ids], filtered(z, t, ids))
+
+    network, rows = Saying(told, table), question_rows(length=16)
+    judged = {"loss": squared_error, "vectors": True, "draws": 64}
+    everywhere = figures(network, [rows], **judged)["skill"]
+    assert all(figure.value > 0.5 for figure in everywhere)
+    for figure in figures(network, [rows], eos_id=EOS, **judged)["skill"]:
+        assert figure.value == pytest.approx(0.0, abs=0.1)
+
+
+def test_tokens_behind_the_end_of_a_response_are_not_counted():
+    whole, ended = (figures(thought_network(), [QUESTIONS], eos_id=eos)["token_accuracy"][0] for eos in (None, EOS))
+    assert whole.n == ended.n == 4
+    model = thought_model(thought_network(), thought_objective(memory=0.0, t_min=0.01))
+    sums = row_thoughts(model, [QUESTIONS], levels=2, draws=1, seed=1, eos_id=EOS)
+    assert sums.tokens.tolist() == [3.0] * 4  # "=?11" asks up to "?"; two digits and the first end of text
+
+
+def test_rows_that_are_seen_a_few_at_a_time_have_the_same_noise_and_figures():
+    network = thought_network(remembers=False)
+    together, apart = (figures(network, [QUESTIONS], levels=2, draws=2, at_once=most) for most in (32, 3))
+    assert list(together) == list(apart)
+    for name, found in together.items():
+        values = [figure.value for figure in apart[name]]
+        assert values == pytest.approx([figure.value for figure in found], rel=1e-4, abs=1e-6), name
 
 
 def test_noise_depends_on_the_seed_alone():

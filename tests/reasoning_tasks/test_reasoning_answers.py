@@ -142,6 +142,24 @@ def test_any_model_is_asked_through_its_own_sampler_with_the_same_noise_every_ti
     assert drawn[0] != respond(model, prompts, ways["text"], length=12, seed=5, watch=lambda *done: None)
 
 
+@pytest.mark.parametrize(("asked", "at_once", "sizes"), [(5, 2, [2, 3]), (4, 2, [2, 2]), (5, 4, [5]), (1, 2, [1])])
+def test_no_question_is_alone_in_its_batch_unless_there_is_no_other(model, asked, at_once, sizes):
+    seen = []
+
+    def way(prompt, seed):
+        seen.append(len(prompt.ids))
+        return [Response(text="", ended=True)] * len(prompt.ids)
+
+    prompts = [pair.prompt for pair in QUESTIONS] * 5
+    told = []
+    found = respond(
+        model, prompts[:asked], way, length=12, seed=4, watch=lambda *done: told.append(done), at_once=at_once
+    )
+    assert seen == sizes
+    assert None not in found
+    assert told[-1] == (asked, asked)
+
+
 def test_a_thought_is_read_and_answers_are_written_behind_it_behind_noise_and_behind_another():
     thinking = {
         "process": {"kind": "gaussian"},
@@ -162,6 +180,8 @@ def test_a_thought_is_read_and_answers_are_written_behind_it_behind_noise_and_be
             if name != "trace":
                 assert all(response.text.startswith("####") for response in found[0])
     assert list(ways)[3] == "decoded behind another thought"
+    with pytest.raises(UserError, match="ask two or more"):  # its own thought would be called another's
+        respond(thinker, prompts[:1], ways["decoded behind another thought"], length=24, seed=4, watch=nobody)
 
 
 def test_the_difference_of_two_models_is_paired_over_questions(model):

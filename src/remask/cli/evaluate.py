@@ -101,6 +101,9 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="validation or test.")] = None,
     rows: Annotated[int | None, typer.Option(help="Rows of held-out text to judge.")] = None,
     draws: Annotated[int | None, typer.Option(help="Noise draws a row, for a likelihood bound.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Rows judged, or texts drawn, at once, 2 to 32: fewer where memory is short.")
+    ] = None,
     levels: Annotated[
         int | None, typer.Option(help="Levels of noise (--task levels, thought) [default: 10].", min=1)
     ] = None,
@@ -125,7 +128,8 @@ def evaluate(
     registry = Registry(runs_home())
     record = registry.find(run)
     wanted = wanted_tasks(task, judge=models["judge"], features=models["features"], folder=registry.folder_of(record))
-    own = {"evaluation.split": split, "evaluation.rows": rows, "evaluation.draws": draws, **sampling, "seed": seed}
+    judging = {"split": split, "rows": rows, "draws": draws, "batch_size": batch_size}
+    own = {**{f"evaluation.{name}": value for name, value in judging.items()}, **sampling, "seed": seed}
     others = {"levels": levels, "count": count, "none": models["none"], "full": models["full"]}
     refuse_unread(wanted, {**own, **others, **sentence_options, **reasoning_options})
     apart = {"sentences": sentence_options, "reasoning": reasoning_options}

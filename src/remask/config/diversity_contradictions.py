@@ -10,6 +10,7 @@ from remask.config.schema import (
     ConceptSpec,
     ConceptTSDAESpec,
     DiversitySpec,
+    EvaluationSpec,
     Recipe,
 )
 from remask.config.schema.text import TASKS
@@ -116,6 +117,11 @@ def whole_batches(recipe: Recipe) -> Iterator[Contradiction]:
         but, give = f"{reason} compares all rows of a step", "training.micro_batch_size=null"
         keys = ("objective.kind", "training.micro_batch_size")
         yield clash(*keys, given=training.micro_batch_size, but=but, give=give)
+    usual = EvaluationSpec().batch_size
+    if isinstance(recipe.objective, ConceptContrastiveSpec) and recipe.evaluation.batch_size != usual:
+        but = f"{reason} judges a row among the {usual} of its batch"
+        keys, give = ("objective.kind", "evaluation.batch_size"), f"evaluation.batch_size={usual}"
+        yield clash(*keys, given=recipe.evaluation.batch_size, but=but, give=give)
     if training.batch_size < 2:
         but, give = f"{reason} compares the rows of a step", "training.batch_size=2 or more"
         yield clash("objective.kind", "training.batch_size", given=training.batch_size, but=but, give=give)

@@ -3,7 +3,7 @@
 Shape letters: B examples on this process, L tokens a row.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -40,6 +40,13 @@ class Batch:
 
     def __len__(self) -> int:
         return self.ids.shape[0]
+
+    def parts(self, most: int) -> Iterator["Batch"]:
+        """The same examples, at most so many at a time; each keeps its place in the global batch, and so its noise."""
+        for start in range(0, len(self), most):
+            chosen = slice(start, start + most)
+            values = {f.name: getattr(self, f.name) for f in fields(self)}
+            yield replace(self, **{k: value[chosen] for k, value in values.items() if isinstance(value, Tensor)})
 
     def __reduce__(self) -> tuple[Callable[..., "Batch"], tuple[Mapping[str, Any]]]:
         """Between processes a batch travels as arrays: torch would open a shared file for each tensor."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from remask.data.batch import Batch
-from remask.evaluation.likelihood import Judged, ratio
+from remask.evaluation.likelihood import ROWS_AT_ONCE, Judged, placed_parts, ratio
 from remask.evaluation.measurement import Examples, Measurement
 from remask.objectives.base import Assessed, Network, Objective
 from remask.objectives.prompt_dropout import unwrapped
@@ -48,7 +48,9 @@ def draws_text(objective: Objective) -> bool:
 
 
 @torch.no_grad()
-def row_assessments(model: Judged, batches: Sequence[Batch], *, draws: int, seed: int) -> AssessedRows:
+def row_assessments(
+    model: Judged, batches: Sequence[Batch], *, draws: int, seed: int, at_once: int = ROWS_AT_ONCE
+) -> AssessedRows:
     """The sums of each row, in evaluation mode (no dropout).
 
     Args:
@@ -56,16 +58,17 @@ def row_assessments(model: Judged, batches: Sequence[Batch], *, draws: int, seed
         batches: the judged rows.
         draws: of what is hidden or deleted, a row.
         seed: with the batch's place, the key of all draws.
+        at_once: as for `row_likelihoods`; of an objective that compares the rows of a batch, all of them.
     """
     objective = assessed(model.objective)
     assert objective is not None, "a model with a likelihood is judged by that"
     was_training = model.network.training
     model.network.eval()
     nats, weights = [], []
-    for place, batch in enumerate(batches):
+    for place, part in placed_parts(batches, at_once=at_once):
         generator = keyed_generator(seed, "evaluation", place, device=model.device)
         network = cast(Network, model.network)
-        found = objective.assess(network, batch.to(model.device), generator=generator, draws=draws)
+        found = objective.assess(network, part.to(model.device), generator=generator, draws=draws)
         nats.append(found.nats)
         weights.append(found.weight)
     model.network.train(was_training)

@@ -88,9 +88,20 @@ def spread_indices(total: int, limit: int | None) -> npt.NDArray[np.int64]:
     return np.arange(count, dtype=np.int64) * total // max(count, 1)
 
 
+def placed_parts(batches: Sequence[Batch], *, at_once: int) -> Iterator[tuple[int, Batch]]:
+    """The batches a few rows at a time, each with the place of its batch: the key of the noise that they share."""
+    return ((place, part) for place, batch in enumerate(batches) for part in batch.parts(at_once))
+
+
 @torch.no_grad()
 def row_likelihoods(
-    model: Judged, batches: Sequence[Batch], *, draws: int, seed: int, end_share: float | None = None
+    model: Judged,
+    batches: Sequence[Batch],
+    *,
+    draws: int,
+    seed: int,
+    end_share: float | None = None,
+    at_once: int = ROWS_AT_ONCE,
 ) -> RowSums:
     """Sums of the likelihood terms over each row, in evaluation mode (no dropout).
 
@@ -101,14 +112,15 @@ def row_likelihoods(
         seed: with the batch's place, the key of all noise.
         end_share: the share of training tokens that end a document: a bound then has a term `ends`, for the ends that
             the network was shown (an exact likelihood shows none). None leaves it out: no segment may show an end.
+        at_once: rows of a batch that the network sees together; their noise is the same whatever it is.
     """
     was_training = model.network.training
     model.network.eval()
     network: Network = model.network  # pyright: ignore[reportAssignmentType]
     nats, tokens, lengths = [], [], []
     rows: dict[str, list[torch.Tensor]] = {}
-    for place, batch in enumerate(batches):
-        here = batch.to(model.device)
+    for place, part in placed_parts(batches, at_once=at_once):
+        here = part.to(model.device)
         generator = keyed_generator(seed, "evaluation", place, device=model.device)
         terms = model.objective.likelihood_terms(network, here, generator=generator, draws=draws)
         if end_share is not None and not model.objective.exact:

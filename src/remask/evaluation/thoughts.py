@@ -13,6 +13,9 @@ level of noise teaches nothing. Two differences of cross-entropies are taken on 
     question gap   nats with another row's question − nats with the row's own         0 for a question that is not read
     memory gain    nats of the first look − nats of a second one that reads its estimate
 
+Rows are filled up with ends of text, which are easily told and would hide how badly the rest is: a response counts up
+to its first one.
+
 Where thoughts are the vectors of a codec of responses, its decoder says which tokens they are of, the best multiple of
 z_t in the place of z_t/α_t.
 
@@ -20,18 +23,19 @@ Shape letters: B rows of a batch, R rows judged, K ranges of t, S draws a row, L
 features, V vocabulary, T tokens.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from remask.data.batch import Batch
-from remask.evaluation.likelihood import Judged, ratio
+from remask.evaluation.likelihood import ROWS_AT_ONCE, Judged, placed_parts, ratio
 from remask.evaluation.measurement import NEGLIGIBLE, Examples, Measurement
 from remask.evaluation.other_questions import other_questions
 from remask.gaussian import CLEAN
@@ -55,12 +59,12 @@ Sums = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ThoughtSums:
-    """What each judged row adds in each range of t, summed over its denoised places.
+    """What each judged row adds in each range of t, summed over its judged places.
 
     Attributes:
         edges: the times between which the ranges lie, from t_min to t_max [K + 1].
         variance: s², the mean square of a feature of the judged tokens' vectors.
-        tokens: denoised places [R].
+        tokens: judged places [R].
         levels: name → what it adds, the mean over draws [R K]: `error` (‖x̂ − x‖²/W), `ratio` (that over w), `filter`
             (w), `zero` (s²/w), `right` and `nearest` (tokens named), `nats`, and where they were measured `other` (nats
             with another question) and `again` (nats of a second look).
@@ -75,7 +79,16 @@ class ThoughtSums:
 
 
 @torch.no_grad()
-def row_thoughts(model: Judged, batches: Sequence[Batch], *, levels: int, draws: int, seed: int) -> ThoughtSums:
+def row_thoughts(
+    model: Judged,
+    batches: Sequence[Batch],
+    *,
+    levels: int,
+    draws: int,
+    seed: int,
+    eos_id: int | None = None,
+    at_once: int = ROWS_AT_ONCE,
+) -> ThoughtSums:
     """The sums of each row, in evaluation mode (no dropout).
 
     Args:
@@ -84,23 +97,28 @@ def row_thoughts(model: Judged, batches: Sequence[Batch], *, levels: int, draws:
         levels: K.
         draws: of time and noise, a row and range; times are stratified within it.
         seed: with the batch's place, the key of all noise.
+        eos_id: the end of text; what stands behind a response's first one only fills up its row, and is not judged.
+            None: every place is.
+        at_once: rows of a batch that the network sees together; their noise is the same whatever it is.
     """
     objective, network = _objective(model), cast(Network, model.network)
     was_training = model.network.training
     model.network.eval()
     batches = [batch.to(model.device) for batch in batches]
-    tokens = torch.cat([batch.targets.sum(-1) for batch in batches]).double()
-    present = torch.cat([rows.clean[rows.noisy] for rows in (rows_in(batch, network) for batch in batches)])
-    variance = float(present.double().square().mean())
-    looks = _Looks(objective=objective, network=network, variance=variance)
+    every = [rows_in(batch, network) for batch in batches]
+    tokens = torch.cat([judged_places(rows, eos_id=eos_id).sum(-1) for rows in every]).double()
+    variance = float(sum(_square(rows, eos_id=eos_id) for rows in every) / tokens.sum())
+    looks = _Looks(objective=objective, network=network, variance=variance, eos_id=eos_id)
     parts: dict[str, list[Tensor]] = {}
     clean: dict[str, list[Tensor]] = {}
-    for place, (batch, other) in enumerate(zip(batches, other_questions(batches), strict=True)):
+    for (place, part), other in zip(
+        placed_parts(batches, at_once=at_once), _parts(other_questions(batches), batches, at_once=at_once), strict=True
+    ):
         generator = keyed_generator(seed, "thoughts", place, device=model.device)
-        found = looks.at_levels(batch, other, generator=generator, levels=levels, draws=draws)
+        found = looks.at_levels(part, other, generator=generator, levels=levels, draws=draws)
         for name, values in found.items():
             parts.setdefault(name, []).append(values.cpu())
-        for name, values in looks.at_once(batch, generator=generator).items():
+        for name, values in looks.at_clean_end(part, generator=generator).items():
             clean.setdefault(name, []).append(values.cpu())
     model.network.train(was_training)
     return ThoughtSums(
@@ -112,6 +130,26 @@ def row_thoughts(model: Judged, batches: Sequence[Batch], *, levels: int, draws:
     )
 
 
+def _parts(others: Sequence[Batch | None], batches: Sequence[Batch], *, at_once: int) -> Iterator[Batch | None]:
+    """What stands beside each of `placed_parts`."""
+    for other, batch in zip(others, batches, strict=True):
+        yield from repeat(None, -(-len(batch) // at_once)) if other is None else other.parts(at_once)
+
+
+def judged_places(rows: ThoughtRows, *, eos_id: int | None) -> Bool[Tensor, "B L"]:
+    """The places of responses up to their first end of text: all that follows fills up a row, and is known from it."""
+    if eos_id is None:
+        return rows.free
+    ends = (rows.ids == eos_id) & rows.free
+    return rows.free & (ends.long().cumsum(-1) - ends.long() == 0)
+
+
+def _square(rows: ThoughtRows, *, eos_id: int | None) -> Float[Tensor, ""]:
+    """The mean squares of the coordinates of judged vectors, summed over places."""
+    squares = rows.held(rows.clean[rows.noisy].double().square().mean(-1))
+    return (squares * judged_places(rows, eos_id=eos_id)).sum()
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Looks:
     """What one look at noisy rows tells.
@@ -120,11 +158,13 @@ class _Looks:
         objective: readout, noise and memory.
         network: of thoughts.
         variance: s².
+        eos_id: as `row_thoughts` takes it.
     """
 
     objective: ThoughtDiffusion
     network: Network
     variance: float
+    eos_id: int | None
 
     def at_levels(
         self, batch: Batch, other: Batch | None, *, generator: torch.Generator, levels: int, draws: int
@@ -142,7 +182,7 @@ class _Looks:
             for name in drawn[0]
         }
 
-    def at_once(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Float[Tensor, "B"]]:
+    def at_clean_end(self, batch: Batch, *, generator: torch.Generator) -> dict[str, Float[Tensor, "B"]]:
         """Tokens named where next to no noise is left, by the network and by the nearest vector."""
         rows = rows_in(batch, self.network)
         t = torch.full((len(batch),), self.objective.diffusion.t_min, device=generator.device)
@@ -160,8 +200,9 @@ class _Looks:
             "nearest": (self.nearest(seen) == rows.tokens).double(),
             "nats": clean_nats(estimate.log_p, rows.tokens).double(),
         }
-        summed = {name: rows.held(value).sum(-1) for name, value in vectors.items()}
-        return summed | {name: rows.of_tokens(value).sum(-1) for name, value in tokens.items()}
+        judged = judged_places(rows, eos_id=self.eos_id)
+        summed = {name: (rows.held(value) * judged).sum(-1) for name, value in vectors.items()}
+        return summed | {name: (rows.of_tokens(value) * judged).sum(-1) for name, value in tokens.items()}
 
     def _beside(
         self, rows: ThoughtRows, other: ThoughtRows | None, *, t: Float[Tensor, "B"], noise: Float[Tensor, "B J W"]
@@ -182,7 +223,8 @@ class _Looks:
         return shown.argmax(-1)
 
     def _nats(self, seen: Seen) -> Float[Tensor, "B"]:
-        return seen.rows.of_tokens(token_nats(self.objective.readout, seen).double()).sum(-1)
+        nats = seen.rows.of_tokens(token_nats(self.objective.readout, seen).double())
+        return (nats * judged_places(seen.rows, eos_id=self.eos_id)).sum(-1)
 
     def _look(self, rows: ThoughtRows, *, t: Float[Tensor, "B"], noise: Float[Tensor, "B J W"]) -> Seen:
         return self.objective.look(self.network, rows, t=t, noise=noise, remembering=False)

@@ -81,7 +81,8 @@ def _answers(
         ids[row, :size] = torch.from_numpy(store.ids[start : start + size].astype(np.int64))
         fixed[row, :size] = True
     prompt = Prompt(ids=ids.to(model.device), fixed=fixed.to(model.device))
-    drawn = generate(model, build_sampler(recipe.sampling, model, seed=recipe.seed), prompt, seed=recipe.seed).tolist()
+    sampler, at_once = build_sampler(recipe.sampling, model, seed=recipe.seed), recipe.evaluation.batch_size
+    drawn = generate(model, sampler, prompt, seed=recipe.seed, at_once=at_once).tolist()
     behind = recipe.data.separator or ""  # a checker is asked about the prompt as the source has it
     prompts = [pair.prompt.removesuffix(behind) for _, pair in pairs]
     empty = partial(Answer, response=None, ended=False)

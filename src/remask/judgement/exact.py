@@ -86,7 +86,9 @@ class ExactTask:
         length = recipe.data.length
         if not isinstance(model.process, Masking):
             how: dict[str, object] = {"sampler": "left_to_right", "reveal": "left_to_right", "steps": length}
-            return row_likelihoods(model, batches, draws=1, seed=recipe.seed), how | {"network_calls": 1}
+            at_once = recipe.evaluation.batch_size
+            sums = row_likelihoods(model, batches, draws=1, seed=recipe.seed, at_once=at_once)
+            return sums, how | {"network_calls": 1}
         spec = _drawing(recipe, self.reveal)
         reveal = spec.reveal or USUAL_REVEAL
         most = min(spec.steps, spec.block_length or length)  # rounds beyond one a token reveal nothing

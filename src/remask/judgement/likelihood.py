@@ -25,7 +25,9 @@ def judge_likelihood(model: Model, recipe: Recipe, text: JudgedText) -> list[Mea
     end_share = text.predictors.end_share if text.rows.shows_ends else None
     chosen = spread_indices(len(text.rows), spec.rows)
     sums = replace(
-        row_likelihoods(model, batches, draws=spec.draws, seed=recipe.seed, end_share=end_share),
+        row_likelihoods(
+            model, batches, draws=spec.draws, seed=recipe.seed, end_share=end_share, at_once=spec.batch_size
+        ),
         documents=documents_of(text.rows, chosen),
     )
     exact, trivial = model.objective.exact, text.predictors.nats(batches)

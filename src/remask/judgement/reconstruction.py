@@ -65,7 +65,7 @@ def judge_reconstruction(model: Model, recipe: Recipe, text: JudgedText) -> list
     objective, spec = assessed(model.objective), recipe.evaluation
     assert objective is not None, "checked before"
     batches = list(evaluation_batches(text.rows, limit=spec.rows))
-    rows = row_assessments(model, batches, draws=spec.draws, seed=recipe.seed)
+    rows = row_assessments(model, batches, draws=spec.draws, seed=recipe.seed, at_once=spec.batch_size)
     tokens = sum(int(batch.targets.sum()) for batch in batches)
     plain = {name: nats / tokens for name, nats in text.predictors.nats(batches).items()}
     figure = assessment_measurement(

@@ -85,7 +85,8 @@ def _rows_to_go_on_from(recipe: Recipe, text: JudgedText) -> Batch:
 def draw_for_judging(model: Model, recipe: Recipe, bench: "Yardstick") -> npt.NDArray[np.int64]:
     """The samples that a yardstick is for, given tokens and all [n P+L]."""
     sampler = build_sampler(recipe.sampling, model, seed=recipe.seed)
-    return generate(model, sampler, bench.prompt, seed=recipe.seed).cpu().numpy()
+    at_once = recipe.evaluation.batch_size
+    return generate(model, sampler, bench.prompt, seed=recipe.seed, at_once=at_once).cpu().numpy()
 
 
 def open_yardstick(

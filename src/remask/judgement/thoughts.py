@@ -63,7 +63,8 @@ def judge_thoughts(model: Model, recipe: Recipe, text: JudgedText, *, levels: in
     spec = recipe.evaluation
     batches = list(evaluation_batches(text.rows, limit=spec.rows))
     draws = -(-spec.draws // levels)
-    sums = row_thoughts(model, batches, levels=levels, draws=draws, seed=recipe.seed)
+    eos_id, at_once = model.tokenizer.eos_id, spec.batch_size
+    sums = row_thoughts(model, batches, levels=levels, draws=draws, seed=recipe.seed, eos_id=eos_id, at_once=at_once)
     shared = rows_protocol(model, recipe, text)
     protocol = {"levels": levels, "draws_a_level": draws, "rows": len(sums.tokens), **shared}
     identity = rows_identity(model, recipe, text, spread_indices(len(text.rows), spec.rows))

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from statistics import median, stdev
 
 from remask.evaluation.measurement import Measurement
-from remask.generation import TEXTS_AT_ONCE
 from remask.laboratory.steps import counted_calls, wait_for
 from remask.reasoning_tasks.exams import Exam
 from remask.reasoning_tasks.measuring import Examinee, measure
@@ -77,7 +76,7 @@ def answer_steps(
     figures = measure(replace(examinee, ways={name: together}), exam, trained_on=None, watch=watch)[name]
     protocol = {key: value for key, value in figures[0].protocol.items() if key != "questions_trained_on"}
     asked = len(exam.questions)
-    at_once = min(asked, TEXTS_AT_ONCE)
+    at_once = min(asked, examinee.recipe.evaluation.batch_size)
 
     def cost(name: str, value: float, *, unit: str, n: int, stderr: float | None = None, **more: object) -> Measurement:
         return Measurement(

@@ -19,7 +19,7 @@ from remask.config.schema import Recipe
 from remask.drawing import sampling_protocol
 from remask.errors import UserError, did_you_mean
 from remask.evaluation.measurement import Measurement
-from remask.generation import TEXTS_AT_ONCE, generate
+from remask.generation import generate
 from remask.judgement import Yardstick
 from remask.model import Model
 from remask.samplers.base import Prompt
@@ -36,7 +36,7 @@ class Timed:
 
     Attributes:
         alone: seconds of each draw of one sample.
-        together: seconds of each draw of all samples, `TEXTS_AT_ONCE` at once.
+        together: seconds of each draw of all samples, `evaluation.batch_size` at once.
         calls: of the network, for one batch.
         ids: the samples [n L].
     """
@@ -107,7 +107,9 @@ def step_measurements(
     per_sample = [seconds / n for seconds in timed.together]
     costs = [
         _cost(
-            "seconds_per_sample", per_sample, protocol | {"samples_at_once": min(n, TEXTS_AT_ONCE), "device": device}
+            "seconds_per_sample",
+            per_sample,
+            protocol | {"samples_at_once": min(n, recipe.evaluation.batch_size), "device": device},
         ),
         _cost("seconds_alone", timed.alone, protocol | {"samples_at_once": 1, "device": device}),
         Measurement(
@@ -134,7 +136,7 @@ def timed_draws(
     def draw(given: Prompt) -> tuple[float, Any]:
         wait_for(model.device)
         began = clock()
-        ids = generate(model, sampler, given, seed=recipe.seed)
+        ids = generate(model, sampler, given, seed=recipe.seed, at_once=recipe.evaluation.batch_size)
         wait_for(model.device)
         return clock() - began, ids
 

@@ -94,7 +94,8 @@ def measure(
     prompts, found = examinee.prompts(exam), {}
     for name, way in examinee.ways.items():
         seed, length = examinee.recipe.seed, examinee.length
-        drawn = respond(examinee.model, prompts, way, length=length, seed=seed, watch=watch(name))
+        at_once = examinee.recipe.evaluation.batch_size
+        drawn = respond(examinee.model, prompts, way, length=length, seed=seed, watch=watch(name), at_once=at_once)
         protocol = _protocol(examinee, exam, drawn) | {"answer": name, "questions_trained_on": trained_on}
         found[name] = figures(_answers(exam, drawn, examinee.wording), exam, protocol=protocol, seed=seed)
     return found

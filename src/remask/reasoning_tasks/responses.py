@@ -6,12 +6,14 @@ Shape letters: B questions of a batch, L tokens of a row.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
 from remask.config.build import build_sampler
 from remask.config.build.sampling import build_thinker
 from remask.config.schema import Recipe, ThoughtObjectiveSpec
+from remask.errors import UserError
 from remask.generation import TEXTS_AT_ONCE, ended_at, generate
 from remask.model import Model
 from remask.objectives.prompt_dropout import unwrapped
@@ -51,7 +53,7 @@ def ways_of(model: Model, recipe: Recipe) -> Mapping[str, Way]:
     sampler = build_sampler(recipe.sampling, model, seed=recipe.seed)
 
     def drawn(prompt: Prompt, seed: int) -> list[Response]:
-        return read(model, prompt, generate(model, sampler, prompt, seed=seed).tolist())
+        return read(model, prompt, generate(model, sampler, prompt, seed=seed, at_once=len(prompt.ids)).tolist())
 
     objective = unwrapped(model.objective)
     if not isinstance(objective, ThoughtDiffusion):
@@ -93,7 +95,13 @@ class Writer:
             return self._written(prompt, self.think(prompt, self._generator(seed), silent))
 
     def behind_another(self, prompt: Prompt, seed: int) -> list[Response]:
-        """Behind the thought of the question before it in the batch; a batch of one question has no other."""
+        """Behind the thought of the question before it in the batch.
+
+        Raises:
+            UserError: there is no other question.
+        """
+        if len(prompt.ids) < 2:
+            raise UserError("one question has no other whose thought it could be answered behind: ask two or more")
         with drawing(self.model):
             return self._written(prompt, exchanged(self.think(prompt, self._generator(seed), silent)))
 
@@ -141,7 +149,14 @@ def token_counts(model: Model, prompts: Sequence[str]) -> list[int]:
 
 
 def respond(
-    model: Model, prompts: Sequence[str], way: Way, *, length: int, seed: int, watch: Watch
+    model: Model,
+    prompts: Sequence[str],
+    way: Way,
+    *,
+    length: int,
+    seed: int,
+    watch: Watch,
+    at_once: int = TEXTS_AT_ONCE,
 ) -> list[Response | None]:
     """A response to each prompt; None where a prompt leaves no place for one.
 
@@ -152,17 +167,26 @@ def respond(
         length: L.
         seed: with the number of the batch, the key of all draws.
         watch: is told after each batch.
+        at_once: prompts of a batch; one left over at the end joins the batch before it, since some ways give a prompt
+            what was drawn for another.
     """
     ids = [model.tokenizer.encode(prompt).ids.tolist() for prompt in prompts]
     able = [place for place, tokens in enumerate(ids) if len(tokens) < length]
     found: list[Response | None] = [None] * len(prompts)
-    for number, start in enumerate(range(0, len(able), TEXTS_AT_ONCE)):
-        places = able[start : start + TEXTS_AT_ONCE]
+    answered = 0
+    for number, places in enumerate(_batches(able, most=at_once)):
         prompt = _rows([ids[place] for place in places], model, length=length)
         for place, response in zip(places, way(prompt, derive_seed(seed, "reasoning", number)), strict=True):
             found[place] = response
-        watch(start + len(places), len(able))
+        answered += len(places)
+        watch(answered, len(able))
     return found
+
+
+def _batches(places: Sequence[int], *, most: int) -> Iterator[Sequence[int]]:
+    """So many at a time; one that is left over joins those before it."""
+    starts = list(range(0, max(1, len(places) - 1), most))
+    return (places[start:end] for start, end in pairwise([*starts, len(places)]))
 
 
 def _rows(prompts: Sequence[Sequence[int]], model: Model, *, length: int) -> Prompt:

@@ -75,6 +75,13 @@ class EvaluationSpec(Section):
     split: Literal["validation", "test"] = Field(default="validation", description="held-out text to judge on")
     rows: Whole | None = Field(default=512, ge=1, description="rows to judge on; null: all")
     draws: Whole = Field(default=8, ge=1, description="random times and noises a row, averaged")
+    batch_size: Whole = Field(
+        default=32,
+        ge=2,
+        le=32,
+        description="rows judged, and texts drawn, at once; fewer where memory is short. The same noise judges rows "
+        "whatever it is; drawn texts are others",
+    )
     checker: (
         Literal[
             "exact",
