@@ -240,6 +240,14 @@ def test_a_row_that_is_not_yet_learned_is_no_explosion_where_nearly_all_is():
     assert [(alarm.step, alarm.name) for alarms in found for alarm in alarms] == [(107, "exploding loss")]
 
 
+def test_the_gradient_of_such_a_row_is_none_either():
+    network = tiny_network()
+    monitor = Monitor(network, trivial={}, explosion_factor=30, steps=1000)
+    norms = [2.0] * 5 + [0.0008] * 100 + [0.04, 0.2]
+    found = [monitor.before_update(seen(network, k, norm=norm)) for k, norm in enumerate(norms, 1)]
+    assert [(alarm.step, alarm.name) for alarms in found for alarm in alarms] == [(107, "exploding gradient")]
+
+
 def test_early_on_the_first_three_steps_are_what_is_usual():
     """As the first of an explosion, which a median would soon take for usual."""
     network = tiny_network()

@@ -35,9 +35,9 @@ LOSS_SHARE = 1 / 3
 """Of the explosion factor, for the loss: of one row a step, sound runs had norms up to 11 and losses up to 3.2 times
 their median (of 16 rows: 4.2 and 1.6)."""
 
-LOSS_FLOOR = 1 / 20
-"""Of the first steps' loss: where nearly all is learned, one row that is not has many times the usual loss, and that is
-no explosion."""
+FLOOR = 1 / 20
+"""Of the first steps' loss, and of their gradient's norm: where nearly all is learned, one row that is not has many
+times what is usual, and that is no explosion."""
 
 STREAK, LATER_STREAK = 5, 20
 """Steps in a row at which a gradient or a loss of exactly zero is no accident: at first, and where it was not zero yet
@@ -100,6 +100,7 @@ class _Memory:
         norms: of the last gradients, `WINDOW` at most.
         losses: the last ones, alike.
         first_losses: those of the first steps, `FIRST` at most.
+        first_norms: alike, of gradients.
         zero_norms: gradients of exactly zero in a row.
         zero_losses: losses of exactly zero in a row.
         overflows: steps in a row without a finite gradient.
@@ -116,6 +117,7 @@ class _Memory:
     norms: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     first_losses: list[float] = field(default_factory=list)
+    first_norms: list[float] = field(default_factory=list)
     zero_norms: int = 0
     zero_losses: int = 0
     overflows: int = 0
@@ -183,6 +185,7 @@ class Monitor:
         _remember(self.memory.losses, seen.loss)
         if len(self.memory.first_losses) < FIRST:
             _remember(self.memory.first_losses, seen.loss)
+            _remember(self.memory.first_norms, seen.gradient_norm)
         return found
 
     def after_update(self, step: int) -> list[Alarm]:
@@ -243,8 +246,8 @@ class Monitor:
     def _explosions(self, seen: Seen) -> Iterator[Alarm]:
         if not math.isfinite(seen.loss) or not math.isfinite(seen.gradient_norm):
             return
-        usual = _usual(self.memory.norms)
-        if seen.gradient_norm > self.factor * usual > 0:
+        memory, usual = self.memory, _usual(self.memory.norms)
+        if seen.gradient_norm > max(self.factor * usual, FLOOR * _usual(memory.first_norms)) and usual > 0:
             shares = self._largest_gradients()
             yield alarms.exploding_gradient(
                 step=seen.step,
@@ -253,11 +256,8 @@ class Monitor:
                 shares=shares,
                 modulated=any("modulation" in name or name.startswith("time.") for name in shares),
             )
-        usual = _usual(self.memory.losses)
-        if (
-            seen.loss > max(self.factor * LOSS_SHARE * usual, LOSS_FLOOR * _usual(self.memory.first_losses))
-            and usual > 0
-        ):
+        usual = _usual(memory.losses)
+        if seen.loss > max(self.factor * LOSS_SHARE * usual, FLOOR * _usual(memory.first_losses)) and usual > 0:
             yield alarms.exploding_loss(step=seen.step, loss=seen.loss, usual=usual, terms=seen.terms)
 
     def _streaks(self, seen: Seen) -> Iterator[Alarm]:

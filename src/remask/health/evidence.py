@@ -25,6 +25,9 @@ OWN_FIGURES: Mapping[str, str] = {
 OTHER_TASKS = ("likelihood", "exact-likelihood", "answers", "judged", "steps", "reconstruction", "concepts")
 """Tasks of `remask evaluate` whose figures say nothing of how samples look."""
 
+RIGHT = ("answers_right", "accuracy_strict")
+"""Figures of drawn answers: the share that is right."""
+
 SPOKEN = {
     "uniform": "a uniform guess",
     "unigram": "the token unigram",
@@ -78,7 +81,7 @@ class Evidence:
     where a network denoises vectors; `levels` are the figures of the last thought evaluation that have a range of time,
     and `loss_trivial` what predictors that have learned nothing get for the training loss. `concepts` are effective
     rank and varying share at the last validation. `unmeasured` says that the newest evaluation of the likelihood came
-    to no finite number.
+    to no finite number; `answers_right` that answers were drawn, and more were right than any trivial predictor's.
     """
 
     losses: Sequence[tuple[int, float]]
@@ -96,6 +99,7 @@ class Evidence:
     loss_trivial: Mapping[str, float] = field(default_factory=dict)
     concepts: Mapping[str, float] = field(default_factory=dict)
     unmeasured: bool = False
+    answers_right: bool = False
 
     @property
     def last_step(self) -> int:
@@ -138,6 +142,7 @@ def gather(metrics: Sequence[Record], evaluations: Sequence[Record]) -> Evidence
         levels=_levels(evaluations),
         loss_trivial={k: v for k, each in (trivial.get("loss") or {}).items() if not math.isnan(v := number(each))},
         concepts=next((_concepts(r) for r in reversed(metrics) if "effective_rank" in r), {}),
+        answers_right=any(_beats_all(r) for name in RIGHT for r in _named(evaluations, name)),
         unmeasured=any(math.isnan(number(r.get("value"))) for r in _named(evaluations, own or "bits_per_byte")[-1:]),
     )
 
@@ -149,6 +154,13 @@ def own_figure(trivial: Record) -> str | None:
 
 def _named(evaluations: Sequence[Record], name: str) -> list[Record]:
     return [r for r in evaluations if r.get("name") == name]
+
+
+def _beats_all(record: Record) -> bool:
+    """Whether a share of right answers lies above all that stands beside it by more than two standard errors."""
+    value, stderr = number(record.get("value")), number(record.get("stderr"))
+    beside = [number(each) for each in (record.get("trivial") or {}).values()]
+    return bool(beside) and value - 2 * stderr > max(beside)
 
 
 def _only_skipped(record: Record) -> bool:

@@ -57,6 +57,8 @@ def _non_finite(evidence: Evidence) -> list[Finding]:
 def _loss_at_zero(evidence: Evidence) -> list[Finding]:
     if evidence.figure is not None and not evidence.figure.is_likelihood:
         return []  # a text that is told can cost nothing; a loss of exactly zero raises an alarm in training
+    if evidence.answers_right:
+        return []  # what a question decides costs nothing, once it is known; drawn answers have seen no targets
     values = [loss for _, loss in evidence.losses[-1:]] + ([evidence.figure.value] if evidence.figure else [])
     if not any(value < _NEAR_ZERO for value in values):
         return []
@@ -66,7 +68,8 @@ def _loss_at_zero(evidence: Evidence) -> list[Finding]:
             name="loss at zero",
             evidence=f"{min(values):.4f} is less than any text costs",
             cause="no target is counted, a device mix-up, or the network sees the tokens it predicts",
-            remedy="counting the targets of one batch; changing one target must leave its logits alone",
+            remedy="counting the targets of one batch; changing one target must leave its logits alone; where a "
+            "question decides its answer, remask evaluate with a task that draws answers",
         )
     ]
 
