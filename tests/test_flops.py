@@ -18,6 +18,7 @@ from remask.flops import (
     training_flops,
     typical_row,
 )
+from remask.laboratory.experts import expert_arms
 from remask.model import Model
 from remask.networks.experts import Experts
 from remask.networks.pretrained import PretrainedDenoiser
@@ -236,3 +237,14 @@ def test_active_parameters_leave_out_the_experts_that_are_not_chosen():
     network = pretrained("mixtral").network
     unused = 2 * 2 * 3 * 16 * 32
     assert active_parameters(network) == sum(p.numel() for p in network.parameters()) - unused
+
+
+@pytest.mark.parametrize("recipe", ["mdlm-moe", "ar"])
+def test_dense_arms_beside_a_mixture_have_its_operations_and_its_parameters(recipe):
+    changes = ("network.experts=6", "network.experts_per_token=3", "network.expert_width=32", "network.mlp_width=null")
+    mixture = load_recipe(recipe, [*SMALL, *changes])
+    built, operations, parameters = (model_of(recipe, *changes, *arm) for arm in expert_arms(mixture).values())
+    assert training_flops(operations, BATCH) == pytest.approx(training_flops(built, BATCH), rel=1e-12)
+    sizes = [sum(p.numel() for p in model.network.parameters()) for model in (built, parameters)]
+    assert sizes[1] == pytest.approx(sizes[0], rel=1e-3)  # the mixture steers its use by a number an expert
+    assert training_flops(parameters, BATCH) > 1.3 * training_flops(built, BATCH)

@@ -160,6 +160,27 @@ def test_sizes_are_compared_with_their_costs(home, text, pretend):
     assert "sizes are lists" in refused(*size, "--over", "network.layers=1..3")
 
 
+def test_a_mixture_is_trained_beside_dense_networks_of_its_operations_and_of_its_parameters(home, text, pretend):
+    runner = pretend(judged=judged_by_heads)
+    asked = ["ablate", "experts", "mdlm-file", f"data.source={text}", "network.mlp_width=96"]
+    mixture = ["network.experts=6", "network.experts_per_token=3", "training.batch_size=4"]
+    done = succeeds(*asked, *mixture, "--seeds", "0,1", "--name", "s", "--json")
+    arms = ["6 experts, 3 a token", "dense, equal operations", "dense, equal parameters"]
+    assert [arm["name"] for arm in study(home)["comparison"]["arms"]] == arms
+    assert done.out
+    assert len(runner.begun) == 6
+    trials = study(home)["trials"][:3]
+    changed = [{word for word in trial["overrides"] if "mlp_width" in word} for trial in trials]
+    assert changed == [
+        {"network.mlp_width=96"},
+        {"network.mlp_width=96", "network.mlp_width=98"},
+        {"network.mlp_width=96", "network.mlp_width=194"},
+    ]
+    assert all("network.experts=null" in trial["overrides"] for trial in trials[1:])
+    assert "there is no mixture to compare" in refused(*asked)
+    assert "cannot have" in refused("ablate", "experts", "concept-diffusion", f"data.source={text}")
+
+
 # ── matched pairs ────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -1,4 +1,4 @@
-"""`remask ablate`: what a step, a component, a size or a cost is worth."""
+"""`remask ablate`: what a step, a component, a size, experts or a cost is worth."""
 
 from typing import TYPE_CHECKING, Annotated, Any, no_type_check
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="ablate",
-    help="What denoising steps, a component, a size or a cost is worth; each as one study.",
+    help="What denoising steps, a component, a size, experts or a cost is worth; each as one study.",
     add_completion=False,
     rich_markup_mode=None,
 )
@@ -37,7 +37,7 @@ def ablate(
     as_json: option.AsJson = False,
     html: studies.Html = None,
 ) -> None:
-    """What denoising steps, a component, a size or a cost is worth; each as one study."""
+    """What denoising steps, a component, a size, experts or a cost is worth; each as one study."""
     from remask.errors import UserError
 
     if resume is not None and context.invoked_subcommand is not None:
@@ -47,7 +47,9 @@ def ablate(
         return
     studies.refuse_retry(retry)
     if context.invoked_subcommand is None:
-        raise UserError("remask ablate needs to know what: steps, component, size or matched, or --resume NAME")
+        raise UserError(
+            "remask ablate needs to know what: steps, component, size, experts or matched, or --resume NAME"
+        )
 
 
 @app.command()
@@ -161,6 +163,47 @@ def size(
             *("--seeds", seeds),
             *judged.typed,
         ),
+    )
+    studies.conduct(study, as_json=as_json, html=html)
+
+
+@app.command()
+@with_judging
+@studies.with_place
+def experts(
+    arguments: option.RecipeWords = None,
+    seeds: studies.Seeds = "0,1,2",
+    jobs: studies.Jobs = None,
+    name: studies.Name = None,
+    as_json: option.AsJson = False,
+    html: studies.Html = None,
+    *,
+    place: "Mapping[str, Any]",
+    judging: "Mapping[str, Any]",
+) -> None:
+    """Train a mixture of experts, and dense networks of equal operations and of equal parameters, on the same text."""
+    from remask.cli.train import split_arguments
+    from remask.laboratory.ablations import read_seeds
+    from remask.laboratory.experts import expert_arms, new_experts
+    from remask.runs import runs_home
+
+    recipe_name, overrides = split_arguments(arguments or [])
+    numbers = read_seeds(seeds)
+    recipe = checked(recipe_name, overrides)
+    arms = [checked(recipe_name, [*overrides, *changes]) for changes in expert_arms(recipe).values()]
+    judged = judged_by(judging, *arms, usual=LIKELIHOOD)
+    study = new_experts(
+        runs_home(),
+        studies.study_name(name, kind="experts", recipe=recipe.name),
+        recipe=recipe,
+        source=studies.recipe_text(recipe_name),
+        overrides=overrides,
+        seeds=numbers,
+        jobs=jobs or 1,
+        cluster=studies.asked_of(name=name or "experts", **place),
+        metric=judged.metric,
+        evaluate=list(judged.evaluating),
+        command=studies.typed("ablate", "experts", recipe_name, *overrides, "--seeds", seeds, *judged.typed),
     )
     studies.conduct(study, as_json=as_json, html=html)
 

@@ -55,7 +55,7 @@ def new_component(
         **more,
     )
     arms = {AS_IT_IS: list(both), words: [*both, *changes, f"name={arm_name(recipe.name, changes)}"]}
-    trials = _repeated(arms, values={AS_IT_IS: {}, words: _values(changes)}, seeds=seeds)
+    trials = repeated(arms, values={AS_IT_IS: {}, words: _values(changes)}, seeds=seeds)
     return Study.create(home, name, recipes={"recipe.yaml": source}, trials=trials, **facts)
 
 
@@ -101,7 +101,7 @@ def new_size(
         arm = " ".join(changes)
         arms[arm] = [*overrides, *changes, f"name={arm_name(recipe.name, changes)}"]
         values[arm] = combination
-    trials = _repeated(arms, values=values, seeds=seeds)
+    trials = repeated(arms, values=values, seeds=seeds)
     return Study.create(home, name, recipes={"recipe.yaml": source}, trials=trials, **facts)
 
 
@@ -185,7 +185,7 @@ def _worth(study: Study, comparison: Mapping[str, Any] | None) -> list[str]:
     return [f"{said} ({level:.4g} % interval {low:+.4f} to {high:+.4f}, {told['method']}, {told['covers']}): {worth}"]
 
 
-def _repeated(
+def repeated(
     arms: Mapping[str, Sequence[str]], *, values: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]
 ) -> list[Trial]:
     """Every arm with every seed; seed by seed, so that a drift of the machine's speed meets all arms."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from remask.config.load import load_recipe
 from remask.errors import UserError
+from remask.laboratory import experts
 from remask.laboratory.ablations import conclude_arms, conclude_size
 from remask.laboratory.conducting import Conductor, Interrupt, Say, Searching
 from remask.laboratory.jobs import Runner
@@ -36,6 +37,7 @@ KINDS: Mapping[str, Kind] = {
     "sweep": Kind(searching=Search, conclude=conclude_sweep),
     "component": Kind(searching=Planned, conclude=conclude_arms),
     "size": Kind(searching=Planned, conclude=conclude_size),
+    experts.KIND: Kind(searching=Planned, conclude=conclude_size),
     "matched": Kind(searching=Matching, conclude=conclude_matched),
 }
 

@@ -19,6 +19,7 @@ _KINDS = {
     "sweep": "sweep",
     "component": "ablation of components",
     "size": "ablation of sizes",
+    "experts": "experts against dense networks",
     "matched": "pair at matched cost",
 }
 _RATIOS = {"flops": "FLOPs", "seconds": "time", "active_parameters": "parameters used for a token"}

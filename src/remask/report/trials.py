@@ -100,7 +100,7 @@ def curve_panel(trials: Sequence[Trial], study: Mapping[str, Any]) -> Panel | No
 
 def cost_panels(trials: Sequence[Trial], study: Mapping[str, Any]) -> list[Panel]:
     """The figure over parameters, FLOPs and seconds, for studies that are about cost; a point an arm."""
-    if study.get("kind") not in ("size", "matched"):
+    if study.get("kind") not in ("size", "experts", "matched"):
         return []
     arms: dict[str, list[Trial]] = {}
     for trial in trials:
