@@ -218,7 +218,8 @@ def write_answers(model: Model, prompt: Prompt, thought: Thought, *, length: int
     """
     if thought_objective(model).answers is None:
         raise UserError(
-            "this model was not trained to write answers behind its thoughts: train one with objective.answer_weight=1"
+            "this model was not trained to write answers behind its thoughts: train one with "
+            "objective.answer_weight=0.01"
         )
     readout, eos = thought_objective(model).readout, model.tokenizer.eos_id
     rows, count = rows_behind(model, prompt), len(prompt.ids)
