@@ -1,4 +1,4 @@
-"""A short version of `benchmarks/reliability`: kills at every kind of moment, and killed writers of one registry."""
+"""A short version of `benchmarks/reliability`: a run killed twice, and killed writers of one registry."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def prove(proof: str, *arguments: object) -> dict:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_runs_killed_at_moments_of_every_kind_end_as_the_run_that_was_never_killed():
+def test_a_run_killed_at_two_moments_ends_as_the_run_that_was_never_killed():
     found = prove("kills", "--count", 2, "--only", "mdlm", "--seed", 3)
     assert found["lost"] == []
     assert found["resumed_bit_identical"] == found["kills"] == 2

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from remask.networks.thought.warping import RANGES, SHARE, TimeWarp
+from remask.networks.thought.warping import RANGES, RATE, SHARE, TimeWarp
 
 U = (torch.arange(20_000, device="cpu") + 0.5) / 20_000
 
@@ -52,6 +52,6 @@ def test_the_mean_loss_of_each_range_is_found_from_sums_over_parts():
     warp.learn(whole)
     parted.learn({name: float(first[name] + second[name]) for name in first})
     assert torch.equal(warp.nats, parted.nats)
-    assert float(warp.nats[0]) > 1.0
-    assert float(warp.nats[-1]) > float(warp.nats[0])
+    assert float(warp.nats[0]) == pytest.approx(1 + RATE * (2 - 1)), "towards the mean of 1 and 3"
+    assert float(warp.nats[-1]) == pytest.approx(1 + RATE * (5 - 1))
     assert bool((warp.nats[1:-1] == 1.0).all())

@@ -7,6 +7,7 @@ import torch
 
 from doubles import full_batch
 from remask.gaussian import CLEAN, NOISE, VELOCITY, CosineNoise, LinearNoise, SquareRootNoise
+from remask.networks.thought.warping import TimeWarp
 from remask.objectives.thought import cross_entropy, rows_in, squared_error
 from remask.objectives.thought_rows import TableRows
 from remask.randomness import keyed_generator
@@ -107,6 +108,17 @@ def test_what_is_remembered_brings_no_gradient_of_its_own():
     assert first is None
     assert not before.requires_grad
     assert bool((before[~batch.targets] == 0).all())
+
+
+@pytest.mark.parametrize(("known", "mean"), [([0.0] * 20, 0.5), ([0.0] * 19 + [1.0], 0.9275)])
+def test_training_times_are_drawn_where_the_network_knows_its_loss_to_rise(known, mean):
+    """A tenth of them uniform, the others in the last of 20 ranges."""
+    network, batch, seen = thought_network(), question_rows(("1=?2#34", "5=?6#70") * 50), []
+    network.warp = TimeWarp()
+    network.warp.nats.data = torch.tensor(known)
+    network.register_forward_pre_hook(lambda _, given: seen.append(given[1]))
+    objective(memory=0.0)(network, batch, generator=keyed_generator(1, "noise"))
+    assert float(torch.cat(seen).mean()) == pytest.approx(mean, abs=0.01)
 
 
 def test_the_figure_is_told_at_uniform_times_beside_uniform_and_unigram():

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from exact import chi_squared
+from remask.config.build import build_thinker
+from remask.config.schema import SamplingSpec
 from remask.errors import UserError
 from remask.gaussian import NOISE
 from remask.generation import pair_prompt
@@ -69,9 +71,9 @@ def test_noise_that_is_predicted_right_draws_the_law_although_nothing_is_left_of
 
     of = objective(vectors=True, loss=squared_error, memory=0.0, prediction=NOISE)
     model = thought_model(Speaking(law.float(), table), of)
-    grid = [of.diffusion.t_max * t for t in time_grid(60)]
-    asked = {"walk": ddim, "guidance": 0.0, "transform": AS_IS, "generator": keyed_generator(1, "draw")}
-    thought = draw_thought(model, blank_prompt(1500, 2), times=grid, **asked)
+    draw, frames = build_thinker(SamplingSpec(sampler="ddim", steps=60), model), []
+    thought = draw(blank_prompt(1500, 2), keyed_generator(1, "draw"), frames.append)
+    assert frames[0].t == of.diffusion.t_max < 1.0
     assert float(thought.vectors.abs().max()) < 1.1 * float(table.abs().max())
     outcomes = np.array([(one, other) for one in TOKENS for other in TOKENS])
     p = law[outcomes[:, 0], outcomes[:, 1]].numpy()
