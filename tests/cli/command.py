@@ -21,6 +21,8 @@ TINY = [
     *("sampling.count=1", "sampling.steps=4"),
 ]
 BYTES = ["tokenizer.kind=byte", *TINY]
+QUESTIONS = [*(part for part in TINY if not part.startswith("data.length")), "data.max_documents=40"]
+"""For recipes of made-up questions, whose rows keep the length that they need."""
 
 
 @dataclass(frozen=True)

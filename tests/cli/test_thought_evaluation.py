@@ -1,9 +1,7 @@
 """`remask evaluate --task thought` and what `health` and the report say of a run that it was carried out on."""
 
-from command import BYTES, TINY, newest, refused, succeeds
+from command import newest, refused, succeeds
 
-SMALL = [part for part in TINY if not part.startswith(("data.length", "evaluation.rows"))]
-SMALL += ["data.max_documents=40", "evaluation.rows=4", "evaluation.draws=1"]
 DRAWN = {"repetition", "id_0_share", "distinct_over_questions", "distinct_over_noise"}
 BY_LEVEL = {"clean_error", "skill", "token_accuracy", "rounding_gain"}
 
@@ -12,8 +10,8 @@ def evaluated(*options):
     return succeeds("evaluate", "last", "--task", "thought", "--levels", "2", "--count", "8", *options)
 
 
-def test_a_naive_run_is_found_out(home):
-    succeeds("train", "thought-naive", *SMALL)
+def test_a_naive_run_is_found_out(thought):
+    home = thought("thought-naive")
     done = evaluated()
     assert "← no skill" in done.out
     assert "NO SKILL over a linear filter, which has 0, in 2 of 2 ranges of t" in done.out
@@ -34,14 +32,13 @@ def test_a_naive_run_is_found_out(home):
     assert "No skill over a linear filter at any t." in page
 
 
-def test_memory_is_measured_where_there_is_one(home):
-    succeeds("train", "thought-cpu", *SMALL)
+def test_memory_is_measured_where_there_is_one(thought):
+    thought("thought-cpu")
     names = {line["name"] for line in evaluated("--json").objects}
     assert names == BY_LEVEL | DRAWN | {"decode_oracle", "question_gap", "memory_gain"}
     assert "2 --rows or more" in refused("evaluate", "last", "--task", "thought", "--rows", "1")
     assert "Give --count 8 or more" in refused("evaluate", "last", "--task", "thought", "--count", "4")
 
 
-def test_another_model_has_no_thoughts(home, text):
-    succeeds("train", "mdlm", *BYTES, f"data.source={text}")
+def test_another_model_has_no_thoughts(trained):
     assert "this model draws no thoughts" in refused("evaluate", "last", "--task", "thought")

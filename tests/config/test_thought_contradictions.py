@@ -78,6 +78,11 @@ CLASHES = [
         "training.parallel=ddp",
     ),
     (
+        ["thought-arithmetic", "objective.time_warping=learned"],
+        "objective.time_exponent: 0.3 given, but learned times are not bent as well; give objective.time_exponent=1, "
+        "or objective.time_warping=none",
+    ),
+    (
         ["thought-arithmetic", "network.width=130"],
         "network.width: 130 given, but it is no multiple of network.heads=4; give network.width=128, or another "
         "network.heads",
