@@ -18,17 +18,21 @@ RECIPES = {
         *("data.prefix=4", "data.stride=4", "objective.nested_share=0.5"),
         *("network.encoder=recursive", "network.decoder_layers=1"),
     ],
-    "concept-contrastive": [],
+    "concept-contrastive": ["network.rarity=0.01", "network.letters={buckets: 64}"],
     "gidd": [],
     "mdlm": ["network.time_conditioning=adaln_zero", "network.dropout=0.1"],
     "mdlm-moe": [],
     "mlm": [],
     "proofread": [],
     "sedd-absorb": [],
-    "thought-arithmetic": ["data.prefix=4", "data.pad=none", "objective.answer_mark=null", "sampling.guidance=1"],
+    "thought-arithmetic": [
+        *("data.prefix=4", "data.pad=none", "objective.answer_mark=null", "sampling.guidance=1"),
+        *("objective.time_warping=learned", "objective.time_exponent=1"),
+    ],
+    "thought-codec": ["data.prefix=4", "data.pad=none", "network.length=4", "network.latent_width=4"],
     "udlm": ["sampling.sampler=predictor_corrector"],
 }
-"""A recipe for each objective, noise and kind of network → what else is set."""
+"""Recipes of every noise, and of most objectives and kinds of network → what else is set."""
 SAMPLERS = ["analytic", "tau_leaping", "confidence", "entropy_bounded", "remdm", "bijective"]
 FAMILIES = ["ar", "mdlm", "bijective"]
 PRESENT = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

@@ -3,7 +3,11 @@
 import random
 
 import pytest
-from command import newest, refused, succeeds
+import torch
+from command import BYTES, newest, refused, succeeds
+
+from remask.finished import open_model
+from remask.sentences.measuring import bench_of
 
 NAMES = ["cosine", "whitened", "probe", "pair"]
 
@@ -78,3 +82,15 @@ def test_a_head_that_a_model_cannot_have_is_refused_before_anything_is_measured(
     tasks = ["--task", "likelihood", "--task", "mrpc", "--sentences", sentences]
     assert "has no decoder that reads concepts" in refused("evaluate", "last", *tasks, "--head", "via_decoder")
     assert newest(trained)[1].evaluations() == []
+
+
+def test_how_rare_tokens_are_is_counted_in_the_text_and_told_to_the_random_encoder_too(home, text):
+    rare = ["network.rarity=0.01", "network.letters={buckets: 64}"]
+    succeeds("train", "concept-contrastive", *BYTES, *rare, f"data.source={text}")
+    model, recipe = open_model("last", device=torch.device("cpu"))
+    shares = model.network.rarity.shares
+    blank, absent = (int(model.tokenizer.encode(letter).ids[0]) for letter in (" ", "~"))
+    assert float(shares[blank]) > 0.1 > 0.0 == float(shares[absent])
+    random_encoder = bench_of(model, recipe).random.network
+    assert torch.equal(random_encoder.rarity.shares, shares)
+    assert not torch.equal(random_encoder.embedding.weight, model.network.embedding.weight)
