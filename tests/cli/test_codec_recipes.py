@@ -4,14 +4,13 @@ import shutil
 
 import pytest
 import torch
-from command import TINY, newest, refused, succeeds
+from command import QUESTIONS, newest, refused, succeeds
 
 from pretrained_models import write_model
 from remask.finished import open_model
 from remask.networks.thought import FrozenCodec, PretrainedTrunk
 
-SMALL = [part for part in TINY if not part.startswith(("data.length", "evaluation.rows"))]
-SMALL += ["data.max_documents=40", "evaluation.rows=4", "data.length=36"]
+SMALL = [*QUESTIONS, "data.length=36"]
 OWN = ["network.length=28", "network.latent_width=4"]
 CONCEPTS = ["data.source=arithmetic", "data.prefix=null", "data.pad=end", "tokenizer.kind=character"]
 CONCEPTS += ["network.concepts=3", "network.latent_width=4", "network.decoder=position_only", "network.heads=2"]
