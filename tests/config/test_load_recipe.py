@@ -175,7 +175,10 @@ WRONG = [
     ("traning.steps=3", f"traning: unknown key; did you mean 'training'? {ROOT_KEYS}"),
     ("qqqq=3", f"qqqq: unknown key; {ROOT_KEYS}"),
     ("a\tb=3", "'a\\tb=3' given; valid: key=value, e.g. training.steps=100"),
-    ("evaluation.drws=3", "evaluation.drws: unknown key; did you mean 'draws'? Valid: checker, draws, rows, split."),
+    (
+        "evaluation.drws=3",
+        "evaluation.drws: unknown key; did you mean 'draws'? Valid: batch_size, checker, draws, rows, split.",
+    ),
     ("training.learning_rate=-1", "training.learning_rate: -1 given; valid: a number above 0 and at most 10"),
     (
         "training.learning_rate=.nan",
@@ -265,7 +268,7 @@ WRONG = [
     (
         "evaluation=3",
         "evaluation: 3 given, but it is a section; give its keys, evaluation.KEY=VALUE, with KEY "
-        "one of checker, draws, rows, split",
+        "one of batch_size, checker, draws, rows, split",
     ),
     (
         "tokenizer.kind=huggingface",
