@@ -147,7 +147,8 @@ def test_one_seed_is_said_to_tell_nothing_of_chance_and_a_change_to_nothing_is_r
 
 def test_sizes_are_compared_with_their_costs(home, text, pretend):
     def costs(recipe: Recipe) -> Costs:
-        return {"parameters": 1000 * recipe.network.layers, "flops": 1e9 * recipe.network.layers, "seconds": 2.0}
+        facts = {"parameters": 1000 * recipe.network.layers, "flops": 1e9 * recipe.network.layers}
+        return {**facts, "seconds": 2.0, "peak_memory_bytes": 2**20 * recipe.network.layers}
 
     pretend(judged=judged_by_heads, costs=costs)
     size = ["ablate", "size", "mdlm-file", f"data.source={text}"]
@@ -155,6 +156,7 @@ def test_sizes_are_compared_with_their_costs(home, text, pretend):
     assert [arm["name"] for arm in study(home)["comparison"]["arms"]] == [f"network.layers={n}" for n in (1, 2, 3)]
     row = next(line for line in done.out.splitlines() if line.startswith("network.layers=3"))
     assert row.split()[:6] == ["network.layers=3", "0", "2.800", "±", "0.050", "3,000"]
+    assert " 3 MiB " in row
     assert "sizes are missing" in refused(*size)
     assert "give --seeds" in refused(*size, "--over", "seed=1,2")
     assert "sizes are lists" in refused(*size, "--over", "network.layers=1..3")
@@ -243,6 +245,6 @@ def test_what_cannot_be_measured_or_afforded_is_said(home, text, pretend):
 
 
 def test_ablate_alone_says_what_there_is_and_an_unknown_study_is_named(home):
-    assert "steps, component, size or matched" in refused("ablate")
+    assert "steps, component, size, experts or matched" in refused("ablate")
     assert "there is no study s" in refused("ablate", "--resume", "s")
     assert "there is no command stesp; did you mean 'steps'?" in refused("ablate", "stesp")

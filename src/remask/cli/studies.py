@@ -255,7 +255,7 @@ def lines_of(study: "Study") -> Iterator[str]:
     if study.facts["kind"] == "sweep":
         rows, left = _sweep_rows(study, trials), (0, len(study.facts["over"]) + 3, len(study.facts["over"]) + 4)
     else:
-        rows, left = _arm_rows(study, trials), (0, 8)
+        rows, left = _arm_rows(study, trials), (0, 9)
     yield from aligned(rows, left=left)
     yield from _matched_lines(study.facts["matched"])
     yield ""
@@ -288,7 +288,8 @@ def _arm_rows(study: "Study", trials: "Sequence[Trial]") -> list[list[str]]:
     from remask.laboratory.sweeps import figure_words
 
     metric = study.metric
-    header = ["", "seed", f"{metric.name} ({metric.unit})", "parameters", "active", "tokens", "FLOPs", "seconds", "run"]
+    figure = f"{metric.name} ({metric.unit})"
+    header = ["", "seed", figure, "parameters", "active", "tokens", "FLOPs", "seconds", "memory", "run"]
     costs = ("parameters", "active_parameters", "tokens_seen", "flops", "seconds")
     return [
         header,
@@ -298,11 +299,17 @@ def _arm_rows(study: "Study", trials: "Sequence[Trial]") -> list[list[str]]:
                 "" if trial.seed is None else str(trial.seed),
                 figure_words(trial.value, trial.stderr),
                 *(shown(trial.costs.get(cost)) for cost in costs),
+                _mebibytes(trial.costs.get("peak_memory_bytes")),
                 trial.run or trial.state,
             ]
             for trial in trials
         ),
     ]
+
+
+def _mebibytes(count: float | None) -> str:
+    """The greatest use of a training's process or device, imports and all."""
+    return "–" if count is None else f"{count / 2**20:,.0f} MiB"
 
 
 def _matched_lines(matched: Mapping[str, Any] | None) -> Iterator[str]:

@@ -18,7 +18,10 @@ FORMAT = 1
 TrialState = Literal["waiting", "running", "finished", "pruned", "failed"]
 STATES: tuple[TrialState, ...] = get_args(TrialState)
 ENDED: tuple[TrialState, ...] = ("finished", "pruned", "failed")
-COSTS = ("parameters", "active_parameters", "tokens_seen", "flops_per_token", "flops", "seconds", "steps")
+COSTS = (
+    *("parameters", "active_parameters", "tokens_seen", "flops_per_token", "flops", "seconds", "steps"),
+    "peak_memory_bytes",
+)
 """What of a run's record stands beside its figure."""
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
 _NEEDED = ("format", "name", "kind", "status", "metric", "jobs", "cluster", "evaluate")

@@ -18,6 +18,7 @@ _COSTS = {
     "parameters": "parameters",
     "flops": "FLOPs of training, measured",
     "seconds": "seconds of training",
+    "peak_memory_bytes": "bytes of memory at most, imports and all",
 }
 
 
