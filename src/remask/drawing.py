@@ -1,6 +1,6 @@
 """Samples of a model under a recipe, each with the record that is kept of it: the one place that makes such records."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from remask.generation import (
     has_gap,
     pair_prompt,
     together,
+    unwatched,
 )
 from remask.model import Model
 from remask.samplers.base import OnStep, Prompt, blank_prompt, silent
@@ -51,6 +52,7 @@ def draw_samples(
     run: str,
     step: int,
     on_step: OnStep = silent,
+    watch: Callable[[int, int], None] = unwatched,
 ) -> Drawing:
     """Draws one sample a row of `prompt` with the recipe's sampler and seed.
 
@@ -62,14 +64,15 @@ def draw_samples(
         run: the id of the model's run.
         step: how far it was trained.
         on_step: sees the states of the first batch.
+        watch: is told after each batch how many samples are drawn, of how many.
     """
     spec = recipe.sampling
     length = prompt.ids.shape[1]
     fixed = prompt.fixed.tolist()
     course = Trajectory(model.tokenizer, sampling_steps(spec, length), fixed[0])
-    watch = together(course.record, on_step)
+    follow = together(course.record, on_step)
     sampler, at_once = build_sampler(spec, model, seed=recipe.seed), recipe.evaluation.batch_size
-    ids = generate(model, sampler, prompt, seed=recipe.seed, on_step=watch, at_once=at_once)
+    ids = generate(model, sampler, prompt, seed=recipe.seed, on_step=follow, at_once=at_once, watch=watch)
     facts = {"sampler": spec.sampler, "steps": course.taken, "seed": recipe.seed}
     shared = {"run": run, "step": step, **facts, **own_keys(spec), "length": length}
     records = [

@@ -151,6 +151,11 @@ def check_length(length: int, model: Model) -> int:
     return length
 
 
+def unwatched(done: int, total: int) -> None:
+    """Nobody is told how far a work has come."""
+    del done, total
+
+
 def generate(
     model: Model,
     sampler: Sampler,
@@ -159,6 +164,7 @@ def generate(
     seed: int,
     on_step: OnStep = silent,
     at_once: int = TEXTS_AT_ONCE,
+    watch: Callable[[int, int], None] = unwatched,
 ) -> Int[Tensor, "N L"]:
     """Draws one sample a row of `prompt`, a batch at a time, on the model's device, without dropout.
 
@@ -169,6 +175,7 @@ def generate(
         seed: with the batch's place, the key of all draws.
         on_step: sees the states of the first batch.
         at_once: samples of a batch; with another number, other samples are drawn.
+        watch: is told after each batch how many samples are drawn, of how many.
     """
     was_training = model.network.training
     model.network.eval()
@@ -178,6 +185,7 @@ def generate(
         part = Prompt(ids=prompt.ids[rows], fixed=prompt.fixed[rows])
         generator = keyed_generator(seed, "sample", place, device=model.device)
         drawn.append(sampler(part, generator, on_step if place == 0 else silent))
+        watch(min(start + at_once, len(prompt.ids)), len(prompt.ids))
     model.network.train(was_training)
     return torch.cat(drawn)
 

@@ -54,6 +54,14 @@ def test_a_mistake_in_a_file_of_prompts_is_one_line(trained, tmp_path, content, 
     assert all(words in message for words in said)
 
 
+def test_long_draws_say_how_far_they_are(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(meter, "EVERY", 0.0)
+    (tmp_path / "prompts.txt").write_text("a\n" * 70)
+    done = succeeds("sample", "last", "--prompts", tmp_path / "prompts.txt", "--json")
+    assert [line.split(",")[0] for line in done.err.splitlines()] == ["drawn: 32 of 70 texts", "drawn: 64 of 70 texts"]
+    assert len(done.objects) == 70
+
+
 def test_a_prompt_and_a_file_of_prompts_are_not_taken_together(trained, tmp_path):
     assert "both given" in refused("sample", "last", "--prompt", "a", "--prompts", tmp_path / "prompts.txt")
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from command import BYTES, newest, refused, succeeds
 
-from remask.cli.reasoning import Meter
+from remask.cli.meter import Meter
 from remask.runs import Registry
 
 

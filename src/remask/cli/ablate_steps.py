@@ -9,6 +9,7 @@ import typer
 
 from remask.cli import options as option
 from remask.cli import reasoning, studies
+from remask.cli.meter import Meter
 from remask.reasoning_tasks.names import REASONING_TASKS
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ def measure_answers(
                 questions,
                 device=describe_device(on),
                 repeats=repeats,
-                watch=lambda way, name=name: reasoning.Meter(name).tell,
+                watch=lambda way, name=name: Meter(name).tell,
             )
             judged.keep(measured)
             found += measured

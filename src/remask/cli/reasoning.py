@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
-from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from remask.cli import options as option
+from remask.cli.meter import Meter
 from remask.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,8 +45,6 @@ OPTIONS: dict[str, Any] = {
     ],
 }
 """Options that reasoning tasks alone read."""
-EVERY = 10.0
-"""Seconds between two lines on how many questions are answered."""
 
 _HELD_OUT: "Mapping[str, Split]" = {"validation": "validation", "test": "test"}
 
@@ -205,28 +202,6 @@ def _rival(registry: "Registry", record: "RunRecord", reference: str) -> "RunRec
             "would say nothing of the models; give a run of the same data"
         )
     return found
-
-
-class Meter:
-    """Says on standard error every so many seconds how many questions are answered.
-
-    Args:
-        name: what is worked at.
-        clock: gives seconds; never goes back.
-    """
-
-    def __init__(self, name: str, *, clock: Callable[[], float] = monotonic) -> None:
-        self.name, self._clock = name, clock
-        self._begun = self._said = clock()
-
-    def tell(self, done: int, total: int) -> None:
-        """So many of so many are answered; mostly nothing is said."""
-        now = self._clock()
-        if now - self._said < EVERY or done == total:
-            return
-        self._said = now
-        left = timedelta(seconds=round((now - self._begun) * (total - done) / done))
-        typer.echo(f"{self.name}: {done} of {total} questions, {left} left", err=True)
 
 
 def in_ways(measurements: "Sequence[Measurement]") -> "list[Measurement]":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remask.cli import options as option
+from remask.cli.meter import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -122,7 +123,7 @@ def read_prompts(path: Path) -> list[str]:
 def draw(
     model: "Model", recipe: "Recipe", *, words: "Sequence[str | None]", live: bool, record: "RunRecord"
 ) -> "Drawing":
-    """Draws a text for each of `words`, and shows the first on the way where `live`."""
+    """Draws a text for each of `words`, says how far it has come, and shows the first on the way where `live`."""
     from contextlib import nullcontext
 
     from remask.cli.live import denoising
@@ -132,8 +133,9 @@ def draw(
 
     given = prompt_of(words, model, recipe)
     steps = sampling_steps(recipe.sampling, given.ids.shape[1])
+    facts = {"words": words, "run": record.id, "step": record.step, "watch": Meter("drawn", things="texts").tell}
     with denoising(model.tokenizer, steps) if live else nullcontext(silent) as show:
-        return draw_samples(model, recipe, given, words=words, run=record.id, step=record.step, on_step=show)
+        return draw_samples(model, recipe, given, on_step=show, **facts)
 
 
 def prompt_of(words: "Sequence[str | None]", model: "Model", recipe: "Recipe") -> "Prompt":
