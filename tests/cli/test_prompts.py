@@ -5,6 +5,8 @@ import json
 import pytest
 from command import BYTES, newest, refused, succeeds
 
+from remask.cli import meter
+
 PAIRS = [*BYTES, "data.prompt_key=q", "data.response_key=a", "data.separator='>'", "sampling.stop=true"]
 
 

@@ -7,6 +7,8 @@ import pytest
 from command import BYTES, newest, refused, succeeds
 
 from remask.cli.meter import Meter
+from remask.cli.reasoning import reasoning_cautions
+from remask.evaluation.measurement import Measurement
 from remask.runs import Registry
 
 
@@ -117,6 +119,17 @@ def test_an_autoregressive_run_is_asked_without_steps_and_never_against_other_te
     other = Registry(pair).find("ar-file").id
     Registry(pair).update(other, data_hash="0" * 16)
     assert "was trained on other text" in refused("evaluate", "mdlm-file", *place, "--against", other)
+
+
+def test_a_way_of_answering_that_beats_nothing_is_named_where_there_are_several():
+    def figure(way, value):
+        protocol = {"answer": way, "questions_trained_on": 0, "prompts_too_long": 0}
+        facts = {"unit": "share", "n": 100, "stderr": 0.01, "trivial": {"random guess": 0.1}, "protocol": protocol}
+        return Measurement(name="accuracy_strict", value=value, **facts)
+
+    found = [figure("trace", 0.9), figure("decoded behind another thought", 0.05)]
+    said = "accuracy_strict (decoded behind another thought): 0.050 does not beat random guess (0.100)"
+    assert reasoning_cautions(found) == [said]
 
 
 def test_a_long_work_says_now_and_then_how_far_it_is(capsys):

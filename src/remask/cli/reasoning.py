@@ -221,13 +221,13 @@ def reasoning_cautions(measurements: "Sequence[Measurement]") -> list[str]:
     from remask.comparison.directions import beats
 
     said = []
-    for m in filter(is_of_reasoning, measurements):
-        if m.name.startswith("accuracy_") and m.trivial and not m.name.endswith("_difference"):
+    for m in in_ways(list(filter(is_of_reasoning, measurements))):
+        if m.name.startswith("accuracy_") and m.trivial and "_difference" not in m.name:
             best = max(m.trivial, key=lambda name: m.trivial[name])
             if not beats(m.value, m.stderr, m.trivial[best], way="higher"):
                 said.append(f"{m.name}: {m.value:.3f} does not beat {best} ({m.trivial[best]:.3f})")
-        if m.name == "accuracy_strict" and m.protocol["questions_trained_on"]:
+        if m.name.startswith("accuracy_strict") and m.protocol["questions_trained_on"]:
             said.append(f"{m.protocol['questions_trained_on']} of {m.n} questions are in the run's training text")
-        if m.name == "accuracy_strict" and m.protocol["prompts_too_long"]:
+        if m.name.startswith("accuracy_strict") and m.protocol["prompts_too_long"]:
             said.append(f"{m.protocol['prompts_too_long']} of {m.n} questions leave no place for an answer: wrong")
     return list(dict.fromkeys(said))
