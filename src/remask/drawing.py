@@ -11,7 +11,6 @@ from torch import Tensor
 from remask.config.build import build_rows, build_sampler, sampling_steps
 from remask.config.schema import Recipe, SamplingSpec
 from remask.data.store import TokenStore
-from remask.data.tasks import TASKS
 from remask.evaluation.likelihood import spread_indices
 from remask.generation import (
     TEXTS_AT_ONCE,
@@ -108,8 +107,7 @@ def sampling_protocol(recipe: Recipe, *, length: int) -> dict[str, Any]:
 
 def answers_prompts(recipe: Recipe) -> bool:
     """Whether the recipe trains on text behind given tokens, so that text from nothing says little of its model."""
-    data = recipe.data
-    return data.prompt_key is not None or data.source in TASKS or bool(data.prefix)
+    return recipe.data.paired or bool(recipe.data.prefix)
 
 
 def ended_prompt(text: str, recipe: Recipe) -> str:

@@ -11,7 +11,6 @@ from remask.config.diversity_contradictions import (
     whole_texts,
 )
 from remask.config.schema import ConceptBoundSpec, ConceptSpec, Recipe
-from remask.config.schema.text import TASKS
 
 
 def _given(recipe: Recipe) -> Iterator[Contradiction]:
@@ -19,7 +18,7 @@ def _given(recipe: Recipe) -> Iterator[Contradiction]:
     objective, data = recipe.objective, recipe.data
     if not isinstance(objective, ConceptBoundSpec):
         return
-    if not data.prefix and data.prompt_key is None and data.source not in TASKS:
+    if not data.prefix and not data.paired:
         but = "the text has nothing that is given, for concepts to be read from"
         give = "data.prefix (tokens given at the start of each row), or data.prompt_key and data.response_key"
         yield clash("objective.kind", "data.prefix", given=data.prefix, but=but, give=give)

@@ -13,7 +13,6 @@ from remask.config.schema import (
     EvaluationSpec,
     Recipe,
 )
-from remask.config.schema.text import TASKS
 
 
 def whole_texts(recipe: Recipe) -> Iterator[Contradiction]:
@@ -21,7 +20,7 @@ def whole_texts(recipe: Recipe) -> Iterator[Contradiction]:
     objective, data = recipe.objective, recipe.data
     if not isinstance(objective, ConceptMaskedSpec | ConceptTSDAESpec | ConceptContrastiveSpec):
         return
-    if data.prefix is None and data.prompt_key is None and data.source not in TASKS:
+    if data.prefix is None and not data.paired:
         but = "rows then hold parts of several documents, and an encoder reads a row as one text"
         yield clash("objective.kind", "data.prefix", given=None, but=but, give="data.prefix=0")
     if recipe.training.prompt_dropout:
@@ -35,7 +34,7 @@ def fitting_views(recipe: Recipe) -> Iterator[Contradiction]:
     objective, data = recipe.objective, recipe.data
     if not isinstance(objective, ConceptContrastiveSpec):
         return
-    gives = bool(data.prefix) or data.prompt_key is not None or data.source in TASKS
+    gives = bool(data.prefix) or data.paired
     keys = ("data.prompt_key" if data.prompt_key is not None else "data.prefix", "objective.views")
     if objective.views == "sides" and not gives:
         but, give = "the text has no pairs, whose sides could be compared", "data.prompt_key and data.response_key"

@@ -10,7 +10,6 @@ from remask.config.schema import (
     ConceptSpec,
     Recipe,
 )
-from remask.config.schema.text import TASKS
 
 
 def _pair(recipe: Recipe) -> Iterator[Contradiction]:
@@ -32,12 +31,11 @@ def _whole_texts(recipe: Recipe) -> Iterator[Contradiction]:
     if not isinstance(recipe.objective, ConceptAutoencoderSpec | ConceptPriorSpec):
         return
     data, kind = recipe.data, recipe.objective.kind
-    paired = data.prompt_key is not None or data.source in TASKS
-    if paired and isinstance(recipe.objective, ConceptAutoencoderSpec):
+    if data.paired and isinstance(recipe.objective, ConceptAutoencoderSpec):
         if data.pad != "end":
             but = f"objective {kind} encodes responses up to one length, their ends of text included"
             yield clash("objective.kind", "data.pad", given=data.pad, but=but, give="data.pad=end")
-    elif paired:
+    elif data.paired:
         but = f"objective {kind} encodes rows of plain text"
         key = "data.source" if data.prompt_key is None else "data.prompt_key"
         given = data.source if data.prompt_key is None else data.prompt_key

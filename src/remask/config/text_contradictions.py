@@ -68,8 +68,7 @@ def _pairs(recipe: Recipe) -> Iterator[Contradiction]:
         but = f"data.{other} is null, and pairs need both"
         give = f"data.{other} too, or neither"
         yield clash(f"data.{other}", f"data.{given}", given=getattr(data, given), but=but, give=give)
-    paired = data.prompt_key is not None or data.source in TASKS
-    if data.pad == "end" and not paired:
+    if data.pad == "end" and not data.paired:
         but = "only prompt-response pairs are padded"
         give = "data.pad=none, or data.prompt_key and data.response_key"
         yield clash("data.prompt_key", "data.pad", given=data.pad, but=but, give=give)
@@ -81,7 +80,7 @@ def _pairs(recipe: Recipe) -> Iterator[Contradiction]:
             if getattr(data, key) is not None:
                 but = f"source {data.source} makes its own pairs and splits"
                 yield clash("data.source", f"data.{key}", given=getattr(data, key), but=but, give=f"data.{key}=null")
-    if recipe.training.prompt_dropout and not paired and not data.prefix:
+    if recipe.training.prompt_dropout and not data.paired and not data.prefix:
         but = "the text has no prompts"
         give = "training.prompt_dropout=0, or data.prompt_key and data.response_key"
         given = recipe.training.prompt_dropout
@@ -108,7 +107,7 @@ def _prefix(recipe: Recipe) -> Iterator[Contradiction]:
         but = "a stream is packed, and rows with a prefix lie in one document each"
         give = "data.prefix=null, or data.streaming=false"
         yield clash("data.streaming", "data.prefix", given=data.prefix, but=but, give=give)
-    if data.prompt_key is not None or data.source in TASKS:
+    if data.paired:
         but = "the prompts of pairs are given already"
         give = "data.prefix=null, or plain text"
         key = "data.source" if data.source in TASKS else "data.prompt_key"

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 
 from remask.config.clash import Contradiction, clash
 from remask.config.schema import AdaptedSpec, LatentTableSpec, Recipe, ThoughtObjectiveSpec
-from remask.config.schema.text import TASKS
 
 LATENT_SAMPLERS = ("ddim", "ddpm", "heun")
 """Samplers of vectors."""
@@ -47,7 +46,7 @@ def _question(recipe: Recipe) -> Iterator[Contradiction]:
     data = recipe.data
     if not isinstance(recipe.objective, ThoughtObjectiveSpec):
         return
-    if data.prompt_key is None and data.source not in TASKS and not data.prefix:
+    if not data.paired and not data.prefix:
         but = "a thought stands behind a question"
         give = "a source of pairs (data.prompt_key and data.response_key), a task such as arithmetic, or data.prefix"
         yield clash("objective.kind", "data.source", given=data.source, but=but, give=give)

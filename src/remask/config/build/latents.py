@@ -7,7 +7,6 @@ from typing import Any
 from remask import gaussian, processes
 from remask.config import schema
 from remask.config.build.concepts import build_concept_network
-from remask.config.schema.text import TASKS
 from remask.errors import UserError
 from remask.networks.concepts.prior import ConceptPriorNetwork
 from remask.networks.latent import LatentTransformer
@@ -73,12 +72,11 @@ def build_autoencoder(
 ) -> ConceptAutoencoder:
     """The first stage; `bound` is of the text given its noisy concepts, `eos_id` fills up responses."""
     assert isinstance(recipe.network, schema.ConceptSpec)
-    pairs = recipe.data.prompt_key is not None or recipe.data.source in TASKS
     return ConceptAutoencoder(
         bound=bound,
         channel=build_channel(spec, recipe.network),
         blind_share=spec.blind_share,
-        texts=AsTexts(length=recipe.data.length, eos_id=eos_id) if pairs else None,
+        texts=AsTexts(length=recipe.data.length, eos_id=eos_id) if recipe.data.paired else None,
     )
 
 

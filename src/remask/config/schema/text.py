@@ -128,6 +128,11 @@ class DataSpec(Section):
         description="streaming: text that tokenizers and trivial predictors are fitted on; null: 16000000",
     )
 
+    @property
+    def paired(self) -> bool:
+        """Whether it is prompts with their responses: of two columns, or of a task that makes its own."""
+        return self.prompt_key is not None or self.source in TASKS
+
 
 # --- tokenizer --------------------------------------------------------------------------------------------
 
