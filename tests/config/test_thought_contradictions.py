@@ -58,6 +58,51 @@ CLASHES = [
         "objective.answer_noise=0.3",
     ),
     (
+        ["thought-cpu", "objective.answer_share=0.5"],
+        "objective.answer_share: 0.5 given, but objective.answer_weight=0 writes no answer; give "
+        "objective.answer_share=0.25, or objective.answer_weight=0.01",
+    ),
+    (
+        ["thought-cpu", "objective.answer_mark=null"],
+        "objective.answer_mark: null given, but objective.answer_weight=0 writes no answer; give "
+        "objective.answer_mark=####, or objective.answer_weight=0.01",
+    ),
+    (
+        ["thought-cpu", "objective.answer_noise=0.01"],
+        "objective.answer_noise: 0.01 given, but objective.answer_weight=0 writes no answer; give "
+        "objective.answer_noise=0.3, or objective.answer_weight=0.01",
+    ),
+    (
+        ["thought-arithmetic", "data.pad=none"],
+        "data.pad: none given, but a thought fills its row, and padding would tell it in training alone where the "
+        "response ends; give data.pad=end",
+    ),
+    (
+        ["ar", "sampling.sampler=ddim"],
+        "sampling.sampler: ddim given, but it draws vectors, and objective next_token is of tokens; give another "
+        "sampler, e.g. sampling.sampler=left_to_right",
+    ),
+    (
+        ["thought-codec", "process=null"],
+        "process: null given, but objective text_autoencoder needs noise; give process.kind=masking, or "
+        "objective.kind=next_token",
+    ),
+    (
+        ["thought-codec", "process.kind=uniform"],
+        "process.kind: uniform given, but objective text_autoencoder is defined for masking noise; give "
+        "process.kind=masking, or objective.kind=likelihood_bound",
+    ),
+    (
+        ["thought-codec", "training.prompt_dropout=0.5"],
+        "training.prompt_dropout: 0.5 given, but objective text_autoencoder reads no prompts; give "
+        "training.prompt_dropout=0",
+    ),
+    (
+        ["thought-codec", "network.name=some/model", "network.encoder=frozen"],
+        "tokenizer.kind: character given, but a frozen reader reads the ids of its own tokenizer; give "
+        "tokenizer.kind=huggingface and tokenizer.name=some/model",
+    ),
+    (
         [
             "thought-arithmetic",
             "network.embeddings=cpu",
@@ -104,8 +149,15 @@ def test_a_text_without_questions_is_refused():
     assert load_recipe("thought-arithmetic", [*given, "data.prefix=8"]).data.prefix == 8
 
 
-def test_an_answer_of_no_weight_has_no_noise_to_contradict():
-    load_recipe("thought-arithmetic", ["objective.answer_weight=0", "objective.answer_noise=0.01"])
+def test_an_answer_of_no_weight_is_told_nothing_else():
+    with pytest.raises(UserError, match=r"answer_share: 0\.125 given"):
+        load_recipe("thought-arithmetic", ["objective.answer_weight=0"])
+    load_recipe("thought-arithmetic", ["objective.answer_weight=0", "objective.answer_share=0.25"])
+
+
+def test_a_codec_or_plain_text_says_itself_where_a_response_ends():
+    load_recipe("thought-vae", ["network.codec=run", "data.pad=none"])
+    load_recipe("thought-arithmetic", ["data.source=python-docs", "data.prefix=8", "data.pad=none"])
 
 
 @pytest.mark.parametrize("attention", ["bidirectional", "causal"])

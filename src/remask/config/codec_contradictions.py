@@ -31,6 +31,10 @@ def _sizes(recipe: Recipe) -> Iterator[Contradiction]:
     if network.encoder == "frozen" and network.name is None:
         but, give = "network.encoder=frozen reads by a language model", "network.name=FOLDER, or network.encoder=own"
         yield clash("network.encoder", "network.name", given=None, but=but, give=give)
+    elif network.encoder == "frozen" and recipe.tokenizer.kind != "huggingface":
+        but = "a frozen reader reads the ids of its own tokenizer"
+        give = f"tokenizer.kind=huggingface and tokenizer.name={network.name}"
+        yield clash("network.encoder", "tokenizer.kind", given=recipe.tokenizer.kind, but=but, give=give)
     if network.encoder == "own" and network.name is not None:
         but, give = "network.encoder=own reads by no other model", "network.encoder=frozen, or network.name=null"
         yield clash("network.encoder", "network.name", given=network.name, but=but, give=give)
@@ -39,4 +43,11 @@ def _sizes(recipe: Recipe) -> Iterator[Contradiction]:
         yield clash("network.kind", "training.parallel", given="fsdp", but=but, give=give)
 
 
-CODEC_CHECKS: tuple[Callable[[Recipe], Iterator[Contradiction]], ...] = (_pair, _sizes)
+def _unread(recipe: Recipe) -> Iterator[Contradiction]:
+    """A response is written from vectors that never saw its question."""
+    if isinstance(recipe.objective, TextAutoencoderSpec) and (given := recipe.training.prompt_dropout):
+        but, give = "objective text_autoencoder reads no prompts", "training.prompt_dropout=0"
+        yield clash("objective.kind", "training.prompt_dropout", given=given, but=but, give=give)
+
+
+CODEC_CHECKS: tuple[Callable[[Recipe], Iterator[Contradiction]], ...] = (_pair, _sizes, _unread)

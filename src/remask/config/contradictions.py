@@ -69,7 +69,8 @@ def _noise(recipe: Recipe) -> Iterator[Contradiction]:
         return
     if process is None:
         but = f"objective {kind} needs noise"
-        fitting = "gaussian" if kind == "thought" else "masking (or uniform, hybrid)"
+        first, *others = _NOISES.get(kind, ("masking", "uniform", "hybrid"))
+        fitting = f"{first} (or {', '.join(others)})" if others else first
         give = f"process.kind={fitting}, or objective.kind=next_token"
         yield _clash("objective.kind", "process", given=None, but=but, give=give)
         return
@@ -289,6 +290,7 @@ _NOISES = {
     "masked_language_model": ("masking",),
     "bijective": ("masking",),
     "proofreading": ("masking",),
+    "text_autoencoder": ("masking",),  # which it does not read, but other noise would say that it is of it
 }
 _FREE = (ConceptSpec, LatentTableSpec)
 """Networks whose attention an objective has no say in."""

@@ -37,7 +37,8 @@ def _sampler(recipe: Recipe) -> Iterator[Contradiction]:
         yield clash("objective.kind", "sampling.sampler", given=drawn, but=but, give=give)
     if not thought and drawn in LATENT_SAMPLERS:
         but = f"it draws vectors, and objective {recipe.objective.kind} is of tokens"
-        give = "another sampler, e.g. sampling.sampler=ancestral"
+        fitting = "left_to_right" if recipe.objective.kind == "next_token" else "ancestral"
+        give = f"another sampler, e.g. sampling.sampler={fitting}"
         yield clash("objective.kind", "sampling.sampler", given=drawn, but=but, give=give)
 
 
@@ -53,6 +54,16 @@ def _question(recipe: Recipe) -> Iterator[Contradiction]:
     if recipe.training.parallel == "fsdp":
         but = "the table of token vectors is read outside of the network, whole"
         yield clash("network.kind", "training.parallel", given="fsdp", but=but, give="training.parallel=ddp")
+
+
+def _ends(recipe: Recipe) -> Iterator[Contradiction]:
+    """Padding would show in training where a response ends, and a draw fills its whole row."""
+    data, network = recipe.data, recipe.network
+    if not isinstance(recipe.objective, ThoughtObjectiveSpec) or not isinstance(network, LatentTableSpec):
+        return
+    if data.paired and data.pad != "end" and network.latent != "codec":
+        but = "a thought fills its row, and padding would tell it in training alone where the response ends"
+        yield clash("objective.kind", "data.pad", given=data.pad, but=but, give="data.pad=end")
 
 
 def _loss(recipe: Recipe) -> Iterator[Contradiction]:
@@ -80,15 +91,27 @@ def _loss(recipe: Recipe) -> Iterator[Contradiction]:
         but = "times are learned from nats of tokens, and a weighted squared error need not rise with noise"
         give = "objective.loss=cross_entropy, or objective.time_warping=none"
         yield clash("objective.time_warping", "objective.loss", given=spec.loss, but=but, give=give)
-    if spec.answer_weight and spec.answer_noise <= spec.t_min:
-        but = f"it must lie above objective.t_min={spec.t_min:g}"
-        keys = ("objective.t_min", "objective.answer_noise")
-        yield clash(*keys, given=f"{spec.answer_noise:g}", but=but, give="objective.answer_noise=0.3")
+    yield from _answers(spec)
     if network.readout != "tokens":
         for key in ("temperature", "top_p"):
             if (given := getattr(recipe.sampling, key)) != 1.0:
                 but = f"network.readout={network.readout} has no probabilities to reshape"
                 yield clash("network.readout", f"sampling.{key}", given=f"{given:g}", but=but, give=f"sampling.{key}=1")
+
+
+def _answers(spec: ThoughtObjectiveSpec) -> Iterator[Contradiction]:
+    """What is said of written answers where none is written, and the noise that they are written behind."""
+    if not spec.answer_weight:
+        for key in ("answer_share", "answer_mark", "answer_noise"):
+            given, usual = getattr(spec, key), ThoughtObjectiveSpec.model_fields[key].default
+            if given != usual:
+                but = "objective.answer_weight=0 writes no answer"
+                give = f"objective.{key}={usual}, or objective.answer_weight=0.01"
+                yield clash("objective.answer_weight", f"objective.{key}", given=given, but=but, give=give)
+    elif spec.answer_noise <= spec.t_min:
+        but = f"it must lie above objective.t_min={spec.t_min:g}"
+        keys = ("objective.t_min", "objective.answer_noise")
+        yield clash(*keys, given=f"{spec.answer_noise:g}", but=but, give="objective.answer_noise=0.3")
 
 
 def _table(recipe: Recipe) -> Iterator[Contradiction]:
@@ -151,6 +174,7 @@ THOUGHT_CHECKS: tuple[Callable[[Recipe], Iterator[Contradiction]], ...] = (
     _pair,
     _sampler,
     _question,
+    _ends,
     _loss,
     _table,
     _codec,
