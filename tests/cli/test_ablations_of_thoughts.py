@@ -133,6 +133,7 @@ def test_steps_are_held_against_right_answers_and_seconds(home):
     judged = {line["name"]: line for line in succeeds("evaluate", "last", *task, "--steps", 2, "--json").objects}
     assert judged["accuracy_flexible"]["value"] == [r["value"] for r in rows if r["name"] == "accuracy_flexible"][1]
     assert "did you mean 'gsm8k'" in refused("ablate", "steps", "last", "--task", "gsm8")
+    assert "--split foo is no held-out text; Valid: test, validation" in refused(*asked, "--split", "foo")
     assert "--split is read with --task alone" in refused("ablate", "steps", "last", "--split", "test")
     assert "--count is of quality" in refused(*asked, "--count", 8)
 

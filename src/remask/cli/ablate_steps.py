@@ -1,7 +1,7 @@
 """`remask ablate steps`: what denoising steps cost, and what they bring."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,7 @@ from remask.reasoning_tasks.names import REASONING_TASKS
 if TYPE_CHECKING:
     from remask.config.schema import Recipe
     from remask.evaluation.measurement import Measurement
+    from remask.model import Model
     from remask.runs import Registry, RunFolder, RunRecord
 
 SHOWN = {
@@ -123,18 +124,14 @@ def measure(
         device: to draw on.
     """
     from remask.cli.sample import refuse_without_likelihood
-    from remask.config.build import resolve_device
-    from remask.config.saved import load_model
     from remask.data.cache import cache_home
     from remask.errors import UserError
     from remask.experiment import describe_device
     from remask.judgement import load_features, load_judge, open_judged_text, open_yardstick
-    from remask.laboratory.steps import check_settings, step_measurements
+    from remask.laboratory.steps import step_measurements
 
     refuse_without_likelihood(recipe)
-    on = resolve_device(device)
-    model, _ = load_model(registry.folder_of(record).model_path, device=on)
-    check_settings(model, recipe, samplers=list(dict.fromkeys(own.sampling.sampler for own in recipes)))
+    model = opened(registry, record, recipes, device=device)
     text = open_judged_text(model, recipe, cache=cache_home(), data_hash=record.data_hash)
     if text.corpus.paired:
         raise UserError(
@@ -146,17 +143,15 @@ def measure(
         model,
         recipe,
         text,
-        judge=None if judge is None else load_judge(judge, registry=registry, device=on),
-        features=None if features is None else load_features(features, registry=registry, device=on),
+        judge=None if judge is None else load_judge(judge, registry=registry, device=model.device),
+        features=None if features is None else load_features(features, registry=registry, device=model.device),
     )
-    found: list[Measurement] = []
-    with registry.evaluating(record.id, task="steps", device=describe_device(on)) as judged:
-        for own in recipes:
-            measured = step_measurements(model, own, bench=bench, device=describe_device(on), repeats=repeats)
-            judged.keep(measured)
-            found += measured
-            typer.echo(progress(own, measured), err=True)
-    return found
+    name = describe_device(model.device)
+
+    def measured(own: "Recipe") -> "list[Measurement]":
+        return step_measurements(model, own, bench=bench, device=name, repeats=repeats)
+
+    return all_kept(registry, record, recipes, measured, device=name)
 
 
 def measure_answers(
@@ -181,11 +176,8 @@ def measure_answers(
     Raises:
         UserError: the questions are not there or do not fit, or the model has no such steps.
     """
-    from remask.config.build import resolve_device
-    from remask.config.saved import load_model
     from remask.experiment import describe_device
     from remask.laboratory.answering import answer_steps
-    from remask.laboratory.steps import check_settings
     from remask.reasoning_tasks.measuring import Examinee
     from remask.reasoning_tasks.responses import ways_of
 
@@ -194,24 +186,57 @@ def measure_answers(
         [exam["task"]], asked, split=exam["split"], seed=recipes[0].seed, registry=registry, record=record
     )
     assert plan is not None, "a task was named"
-    on, (questions,) = resolve_device(device), plan.exams
-    model, _ = load_model(registry.folder_of(record).model_path, device=on)
+    (questions,) = plan.exams
+    model = opened(registry, record, recipes, device=device)
+    place = describe_device(model.device)
+
+    def measured(own: "Recipe") -> "list[Measurement]":
+        examinee = Examinee(model=model, recipe=own, ways=ways_of(model, own))
+        meter = Meter(f"{exam['task']}, {own.sampling.sampler}, {own.sampling.steps} steps")
+        return answer_steps(examinee, questions, device=place, repeats=repeats, watch=lambda way: meter.tell)
+
+    return all_kept(registry, record, recipes, measured, device=place)
+
+
+def opened(registry: "Registry", record: "RunRecord", recipes: "Sequence[Recipe]", *, device: str) -> "Model":
+    """The run's model on a device.
+
+    Raises:
+        UserError: it has no steps to vary, or a sampler of `recipes` does not fit it.
+    """
+    from remask.config.build import resolve_device
+    from remask.config.saved import load_model
+    from remask.laboratory.steps import check_settings
+
+    model, _ = load_model(registry.folder_of(record).model_path, device=resolve_device(device))
     check_settings(model, recipes[0], samplers=list(dict.fromkeys(own.sampling.sampler for own in recipes)))
+    return model
+
+
+def all_kept(
+    registry: "Registry",
+    record: "RunRecord",
+    recipes: "Sequence[Recipe]",
+    measured: "Callable[[Recipe], list[Measurement]]",
+    *,
+    device: str,
+) -> "list[Measurement]":
+    """The figures of each setting, kept as one evaluation of the run as they come.
+
+    Args:
+        registry: of the run.
+        record: the run's.
+        recipes: one a setting.
+        measured: a setting's recipe → its figures.
+        device: in words.
+    """
     found: list[Measurement] = []
-    with registry.evaluating(record.id, task="steps", device=describe_device(on)) as judged:
+    with registry.evaluating(record.id, task="steps", device=device) as judged:
         for own in recipes:
-            examinee = Examinee(model=model, recipe=own, ways=ways_of(model, own))
-            name = f"{exam['task']}, {own.sampling.sampler}, {own.sampling.steps} steps"
-            measured = answer_steps(
-                examinee,
-                questions,
-                device=describe_device(on),
-                repeats=repeats,
-                watch=lambda way, name=name: Meter(name).tell,
-            )
-            judged.keep(measured)
-            found += measured
-            typer.echo(progress(own, measured), err=True)
+            figures = measured(own)
+            judged.keep(figures)
+            found += figures
+            typer.echo(progress(own, figures), err=True)
     return found
 
 

@@ -8,7 +8,7 @@ import typer
 
 from remask.cli import options as option
 from remask.cli.meter import Meter
-from remask.errors import UserError
+from remask.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -93,7 +93,7 @@ def plan_reasoning(
     from remask.reasoning_tasks.exams import exam_of, open_splits
     from remask.reasoning_tasks.tasks import reasoning_task
 
-    wanted = None if split is None else _HELD_OUT[split]
+    wanted = None if split is None else _held_out(split)
     exams = []
     for name in names:
         task = reasoning_task(name)
@@ -101,6 +101,17 @@ def plan_reasoning(
         limit, shots = options["reasoning_limit"], options["shots"] or 0
         exams.append(exam_of(task, splits, wanted=wanted, limit=limit, shots=shots, seed=seed))
     return Plan(exams=tuple(exams), rival=rival)
+
+
+def _held_out(split: str) -> "Split":
+    """The held-out split of a name.
+
+    Raises:
+        UserError: it is none.
+    """
+    if split not in _HELD_OUT:
+        raise UserError(f"--split {split} is no held-out text; {did_you_mean(split, _HELD_OUT)}")
+    return _HELD_OUT[split]
 
 
 def measure_reasoning(
