@@ -142,6 +142,11 @@ def test_what_cannot_rank_is_said_before_anything_is_trained(home):
     over = ["--over", "network.latent_width=4,8"]
     assert "give --evaluate reconstruction" in refused("sweep", "thought-cpu", *over, "--evaluate", "likelihood")
     assert "gives text no likelihood" in refused("ablate", "component", "thought-cpu", "network.attention=causal")
+    masked, said = "objective.kind=concept_masked", "objective concept_masked gives text no likelihood"
+    assert said in refused("ablate", "component", "concept-diffusion", masked)
+    both = ["concept-diffusion", "--over", "objective.kind=concept_bound,concept_masked"]
+    assert said in refused("ablate", "size", *both)
+    assert said in refused("sweep", *both)
     said = refused("sweep", "thought-cpu", *over, "--evaluate", "answers", "--reasoning-limit", 5)
     assert "--reasoning-limit is read by reasoning tasks alone" in said
     assert "there is no folder gsm8k/" in refused(

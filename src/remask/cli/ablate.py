@@ -84,9 +84,10 @@ def component(
         raise UserError("the changes are missing: remask ablate component RECIPE KEY=VALUE")
     numbers = read_seeds(seeds)
     recipe = checked(recipe_name, both or [])
-    if recipe_hash(checked(recipe_name, [*(both or []), *changes])) == recipe_hash(recipe):
+    changed = checked(recipe_name, [*(both or []), *changes])
+    if recipe_hash(changed) == recipe_hash(recipe):
         raise UserError(f"{' '.join(changes)} changes nothing in {recipe_name}: the recipe says so already")
-    judged = judged_by(judging, recipe, usual=LIKELIHOOD)
+    judged = judged_by(judging, recipe, changed, usual=LIKELIHOOD)
     study = new_component(
         runs_home(),
         studies.study_name(name, kind="component", recipe=recipe.name),
@@ -143,8 +144,7 @@ def size(
     lists = [each for each in varied if isinstance(each, Choice)]
     if len(lists) < len(varied):
         raise UserError("sizes are lists: write --over network.width=64,128,256")
-    check(recipe_name, overrides, varied)
-    judged = judged_by(judging, recipe, usual=LIKELIHOOD)
+    judged = judged_by(judging, *check(recipe_name, overrides, varied), usual=LIKELIHOOD)
     study = new_size(
         runs_home(),
         studies.study_name(name, kind="size", recipe=recipe.name),

@@ -96,10 +96,9 @@ def _new(
     refuse_unknown(sampler, prune)
     recipe_name, overrides = split_arguments(arguments)
     recipe = load_recipe(recipe_name, overrides)
-    judged = judged_by(judging, recipe, usual=None)
     varied = read_over(over, recipe=recipe)
     total = planned(varied, sampler=sampler, trials=trials)
-    check(recipe_name, overrides, varied)
+    judged = judged_by(judging, *check(recipe_name, overrides, varied), usual=None)
     asked = {"--sampler": sampler, "--trials": trials, "--prune": prune, "--seed": seed}
     return new_sweep(
         runs_home(),

@@ -172,13 +172,16 @@ def corners(over: Sequence[Varied]) -> Iterator[dict[str, str]]:
     )
 
 
-def check(recipe: str, overrides: Sequence[str], over: Sequence[Varied]) -> None:
+def check(recipe: str, overrides: Sequence[str], over: Sequence[Varied]) -> list[Recipe]:
     """Reads the recipe of every combination (of a range: of its ends), so that no training finds a mistake later.
 
     Args:
         recipe: a name or a file.
         overrides: keys that are the same in all of them.
         over: what is varied.
+
+    Returns:
+        these recipes.
 
     Raises:
         UserError: the first combination that is no recipe, in one line; a text that is not there; too many of them;
@@ -192,6 +195,7 @@ def check(recipe: str, overrides: Sequence[str], over: Sequence[Varied]) -> None
     if count > MOST:
         raise UserError(f"--over makes {count:,} combinations, and {MOST:,} is the most. Give fewer values")
     seen: dict[str, str] = {}
+    found = []
     for values in corners(over):
         changed = [f"{key}={value}" for key, value in values.items()]
         words = " ".join(changed)
@@ -207,6 +211,8 @@ def check(recipe: str, overrides: Sequence[str], over: Sequence[Varied]) -> None
             raise UserError(
                 f"{other} and {words} are one experiment, and would be trained twice: leave one of them out"
             )
+        found.append(loaded)
+    return found
 
 
 def refuse_missing_texts(recipe: Recipe) -> None:
