@@ -22,7 +22,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "machine": set(),
     "interruption": set(),
     "evaluation.measurement": set(),
-    "health": {"errors"},
+    "health": {"errors", "evaluation.measurement"},
     "networks": set(),
     "backbones": {"errors", "networks"},
     "parallel": {"errors"},

@@ -105,6 +105,8 @@ def test_held_out_skill_is_judged_rather_than_that_of_training():
     ("change", "name"),
     [
         ({"gap": 0.1}, "question not read"),
+        ({"gap": 0.199}, "question not read"),  # above 0 for sure, and worth nothing
+        ({"gap": 0.202}, None),
         ({"gap": None}, None),
         ({"gains": (0.0, -0.1, 0.02)}, "nothing gained over rounding"),
         ({"gains": (0.0, -0.1, 0.04)}, None),

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from statistics import fmean
 
+from remask.evaluation.measurement import NEGLIGIBLE
 from remask.health.evidence import SPOKEN, Evidence, Record, number
 from remask.health.findings import Finding
 
@@ -95,7 +96,7 @@ def _unread_question(evidence: Evidence) -> list[Finding]:
     record = evidence.quality.get("question_gap", {})
     gap, error = number(record.get("value")), number(record.get("stderr"))
     low = gap - _NORMAL * error
-    if math.isnan(gap) or low > 0:
+    if math.isnan(gap) or low > NEGLIGIBLE:
         return []
     shown = "" if math.isnan(error) else f" (95 % interval {low:.4f} to {gap + _NORMAL * error:.4f})"
     return [
