@@ -171,14 +171,15 @@ def lines_of(file: Path) -> list[dict[str, Any]]:
 def shares(lines: Lines, arm: str) -> dict[int, tuple[float, float, float]]:
     """Step → cumulative operations, the share of right answers, and its standard error over seeds and questions.
 
-    The error is that of a share of all questions of all seeds, or, where that is larger, that of the mean over seeds.
+    The error is that of the mean share as one of the questions of a single seed, for all seeds answer the same ones and
+    the answers of two say little more of other questions; or, where that is larger, that of the mean over seeds.
     """
     found = {}
     for step in sorted({line["step"] for line in lines if line["arm"] == arm}):
         own = [line for line in lines if line["arm"] == arm and line["step"] == step]
         each = [line["right"] / line["asked"] for line in own]
-        right, asked = sum(line["right"] for line in own), sum(line["asked"] for line in own)
-        error = share_error(right, asked)
+        (asked,) = {line["asked"] for line in own}
+        error = share_error(statistics.mean(line["right"] for line in own), asked)
         if len(own) > 1:
             error = max(error, statistics.stdev(each) / len(own) ** 0.5)
         found[step] = (statistics.mean(line["flops"] for line in own), statistics.mean(each), error)

@@ -40,7 +40,7 @@ def test_the_other_has_its_operations_a_token(models):
     assert cost[SIZE] > 2.5 * cost[MIXTURE]
 
 
-def test_the_share_of_right_answers_has_the_error_of_seeds_where_that_is_larger():
+def test_the_share_of_right_answers_has_the_error_of_the_questions_all_seeds_share_or_of_seeds_where_that_is_larger():
     def line(seed, right):
         return {"arm": MIXTURE, "seed": seed, "step": 10, "right": right, "asked": 400, "flops": 1e9}
 
@@ -48,4 +48,4 @@ def test_the_share_of_right_answers_has_the_error_of_seeds_where_that_is_larger(
     flops, share, error = benchmark.shares([line(1, 100), line(2, 300)], MIXTURE)[10]
     assert (flops, share, error) == (1e9, 0.5, pytest.approx(0.25))
     alike = benchmark.shares([line(1, 200), line(2, 200)], MIXTURE)[10]
-    assert alike[2] == pytest.approx(0.0177, abs=1e-3)
+    assert alike[2] == pytest.approx(0.0249, abs=1e-4), "400 questions, however many seeds answer them"
