@@ -7,11 +7,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from remask.checkpoints import network_tensors, put_weights
 from remask.config.pretrained import architecture_of
-from remask.config.schema import ConceptAutoencoderSpec, ConceptPriorSpec, Recipe, TextAutoencoderSpec
+from remask.config.schema import (
+    ConceptAutoencoderSpec,
+    ConceptPriorSpec,
+    Recipe,
+    TextAutoencoderNetworkSpec,
+    TextAutoencoderSpec,
+)
+from remask.data.batch import Batch
 from remask.data.packing import Rows
 from remask.errors import UserError
 from remask.finished import model_folder, open_model
@@ -22,6 +30,8 @@ from remask.tokenizers import Tokenizer
 
 MEASURED = 2048
 """Training rows whose vectors give mean and scale."""
+AT_ONCE = 256
+"""Of them in a batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +67,42 @@ class Codec:
         put_weights(network.codec, self.tensors, source=self.source)
 
     def measure(self, network: nn.Module, rows: Rows, *, eos_id: int) -> None:
-        """Takes mean and scale of a thought's vectors from some training rows, evenly spread; else does nothing."""
+        """Takes mean and scale of a thought's vectors from some training rows, evenly spread; else does nothing.
+
+        Raises:
+            UserError: it would lose the end of some training responses.
+        """
         if not isinstance(network, ThoughtNetwork) or not isinstance(network.codec, FrozenCodec):
             return
         codec, device = network.codec, next(network.parameters()).device
+        self._refuse_longer(rows, length=codec.length, eos_id=eos_id)
         chosen = np.linspace(0, len(rows) - 1, min(len(rows), MEASURED)).astype(np.int64)
-        batches = (rows.batch(part).to(device) for part in np.array_split(chosen, -(-len(chosen) // 256)))
+        batches = (rows.batch(part).to(device) for part in np.array_split(chosen, -(-len(chosen) // AT_ONCE)))
         codec.measure(
             Responses(ids=batch.ids, free=batch.targets, length=codec.length, eos_id=eos_id).tokens for batch in batches
         )
+
+    def _refuse_longer(self, rows: Rows, *, length: int, eos_id: int) -> None:
+        """Refuses training responses of more than `length` tokens; an end of text behind them needs no place."""
+        parts = np.array_split(np.arange(len(rows)), -(-len(rows) // AT_ONCE))
+        sizes = torch.cat([response_sizes(rows.batch(part), eos_id=eos_id) for part in parts])
+        longest, longer = int(sizes.max()), int((sizes > length).sum())
+        if not longer:
+            return
+        spec = self.recipe.network
+        autoencoder = isinstance(spec, TextAutoencoderNetworkSpec)
+        stride, key = (spec.stride, "network.length") if autoencoder else (1, "data.length")
+        raise UserError(
+            f"network.codec={self.name} holds {length} tokens of a response, and {longer:,} of {len(sizes):,} training "
+            f"responses have more, up to {longest}: train it with {key}={-(-longest // stride) * stride} or more, or "
+            "give shorter responses"
+        )
+
+
+def response_sizes(batch: Batch, *, eos_id: int) -> Int[Tensor, "B"]:
+    """Tokens of each row's response, ends of text behind it left out."""
+    at = batch.targets.cumsum(1)  # the place of a token in its response, from 1
+    return torch.where(batch.targets & (batch.ids != eos_id), at, 0).amax(1)
 
 
 def open_codec(recipe: Recipe, *, name: str, tokenizer: Tokenizer) -> Codec:
@@ -103,21 +140,21 @@ def _check_prior(recipe: Recipe, own: Recipe, *, name: str) -> None:
             f"network.codec={name} was trained with objective {own.objective.kind}: its decoder does not know noisy "
             "concepts. Give a run of recipe concept-autoencoder"
         )
-    for key, there, here in (
-        ("data.length", own.data.length, recipe.data.length),
-        ("objective.latent_noise", own.objective.latent_noise, spec.latent_noise),
-        ("objective.latent_time", own.objective.latent_time, spec.latent_time),
-    ):
-        if there != here:
-            raise UserError(
-                f"network.codec={name} was trained with {key}={there}, and this recipe has {here}: set it so"
-            )
+    _refuse_other("data.length", own.data.length, recipe.data.length, name=name)
+    _refuse_other("objective.latent_noise", own.objective.latent_noise, spec.latent_noise, name=name)
+    _refuse_other("objective.latent_time", own.objective.latent_time, spec.latent_time, name=name)
+
+
+def _refuse_other(key: str, there: object, here: object, *, name: str) -> None:
+    if there != here:
+        raise UserError(f"network.codec={name} was trained with {key}={there}, and this recipe has {here}: set it so")
 
 
 def _check_thought(recipe: Recipe, own: Recipe, *, name: str) -> None:
-    del recipe
     if not isinstance(own.objective, ConceptAutoencoderSpec | TextAutoencoderSpec):
         raise UserError(
             f"network.codec={name} was trained with objective {own.objective.kind}: no text can be written from its "
             "vectors alone. Give a run of recipe thought-codec or concept-autoencoder"
         )
+    # only with ends of text as targets has it learned to write them behind a response
+    _refuse_other("data.pad", own.data.pad, recipe.data.pad, name=name)

@@ -136,6 +136,11 @@ def _made(
     architecture = None if codec is None else codec.architecture
     place = torch.device("cpu") if shared else device
     model = build_model(recipe, text.tokenizer, device=place, architecture=architecture)
+    taken = None
+    if recipe.training.start_from is not None:  # first, for what is this recipe's own is put over what another run had
+        start_from = lasting_name(recipe.training.start_from)
+        taken = {"how": INITIALISED, **take_weights(model, start_from)}
+        recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"start_from": start_from})})
     if isinstance(model.network, ConceptNetwork) and model.network.rarity is not None:
         model.network.hear_counts(torch.from_numpy(text.stores["train"].source_counts()))
     origins = list[dict[str, str]]()
@@ -145,11 +150,7 @@ def _made(
         origins.append({"how": ENCLOSED, "from": codec.name})
     if isinstance(recipe.network, AdaptedSpec):
         origins.append({"how": CONVERTED, "from": recipe.network.name})
-    if recipe.training.start_from is not None:
-        start_from = lasting_name(recipe.training.start_from)
-        origins.append({"how": INITIALISED, **take_weights(model, start_from)})
-        recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"start_from": start_from})})
-    return model, recipe, origins
+    return model, recipe, origins if taken is None else [*origins, taken]
 
 
 def _codec(recipe: Recipe, text: Text) -> tuple[Codec | None, Recipe]:
