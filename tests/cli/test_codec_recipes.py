@@ -96,6 +96,19 @@ def test_a_language_model_thinks_in_the_vectors_of_a_codec_that_reads_by_another
     assert float(network.codec.scale.detach()) != 1.0
 
 
+def test_learned_positions_reach_behind_the_vectors_of_a_codec(place, tmp_path):
+    home, found = place
+    backbone = write_model(tmp_path / "learned", "gpt2")  # of 64 positions
+    network = ["network.kind=thought_pretrained", f"network.name={backbone}", f"network.codec={found['frozen']}"]
+    small = [part for part in SMALL if not part.startswith(("network.", "data.length"))]
+    tokenizer = home / found["frozen"] / "model" / "tokenizer"
+    text = ["tokenizer.kind=huggingface", f"tokenizer.name={tokenizer}", "network.adaptation=lora"]
+    asked = ["train", "thought-vae", *small, *text, *network]
+    said = refused(*asked, "data.length=51")
+    assert "64 learned positions, and a row of data.length=51 takes 65; give data.length=50 or less" in said
+    succeeds(*asked, "data.length=50")
+
+
 WRONG = [
     (["network.codec={concepts}", "tokenizer.kind=byte"], "another tokenizer"),
     (["network.codec=nobody"], "nobody"),

@@ -7,11 +7,20 @@ import torch
 
 from remask.backbones.placement import check_placement
 from remask.config import schema
+from remask.config.build.latents import codec_recipe
 from remask.config.build.open_trunks import open_trunk
 from remask.config.build.thought import around, writes
+from remask.config.build.thought_codecs import codec_vectors
 from remask.config.pretrained import adapt_backbone, rebuild_backbone, start_token
 from remask.networks.thought import PretrainedTrunk, ThoughtNetwork
 from remask.tokenizers import Tokenizer
+
+
+def _places(recipe: schema.Recipe, architecture: Mapping[str, Any] | None) -> int:
+    """Those of a row, of a codec's vectors behind it, and of an answer behind all."""
+    codec = isinstance(recipe.network, schema.LatentTableSpec) and recipe.network.latent == "codec"
+    vectors = codec_vectors(codec_recipe(recipe, architecture)) if codec else 0
+    return recipe.data.length * (2 if writes(recipe) else 1) + vectors
 
 
 def build_pretrained_thought(
@@ -40,9 +49,8 @@ def build_pretrained_thought(
         body = None if architecture is None else architecture.get("trunk")
     opened = body is None
     if opened:
-        # an answer stands behind the row
-        length = recipe.data.length * (2 if writes(recipe) else 1)
-        backbone = open_trunk(spec, tokenizer, places=length, length=recipe.data.length, device=device)
+        length = recipe.data.length
+        backbone = open_trunk(spec, tokenizer, places=_places(recipe, architecture), length=length, device=device)
     else:
         backbone = rebuild_backbone(body)
     masks = bool(recipe.training.prompt_dropout) or spec.question == "hidden"

@@ -72,6 +72,15 @@ def build_frozen_reader(
     return FrozenReader(backbone.requires_grad_(False))
 
 
+def codec_vectors(own: schema.Recipe) -> int:
+    """Vectors that the codec of a recipe of its own gives a response."""
+    if isinstance(own.network, schema.ConceptSpec):
+        assert own.network.slot_count is not None, "the schema refuses an encoder without a fixed number of concepts"
+        return own.network.slot_count
+    assert isinstance(own.network, schema.TextAutoencoderNetworkSpec), "refused where it was opened"
+    return (own.network.length or own.data.length) // own.network.stride
+
+
 def build_frozen_codec(
     recipe: schema.Recipe, tokenizer: Tokenizer, *, architecture: Mapping[str, Any] | None
 ) -> FrozenCodec:
