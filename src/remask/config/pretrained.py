@@ -59,13 +59,10 @@ def build_pretrained(
             or the device, or cannot be adapted as asked.
     """
     with quiet():
-        places, size = length + (spec.attention != "causal"), tokenizer.vocab_size
+        places = length + (spec.attention != "causal")
         backbone = prepare_backbone(spec, tokenizer, places=places, length=length, device=device)
-        fault = habit_fault(backbone, device=_device_of(backbone), vocab_size=size)
         network = _network(spec, backbone, tokenizer, block_length=block_length, steps=steps).to(device)
-        fault = fault or attention_fault(network, vocab_size=size)
-    if fault is not None:
-        raise UserError(f"network.name={spec.name} ({backbone.config.model_type}) cannot be used: {fault}")
+        refuse_faults(backbone, network, name=spec.name, vocab_size=tokenizer.vocab_size, device=device)
     adapt_backbone(backbone, spec, seed=seed)
     check_placement(network, device=device)
     return network.train()
@@ -92,6 +89,28 @@ def prepare_backbone(spec: AdaptedSpec, tokenizer: Tokenizer, *, places: int, le
     if spec.embeddings == "cpu":
         keep_embeddings(backbone)
     return backbone.eval()
+
+
+def refuse_faults(
+    backbone: Any, denoiser: PretrainedDenoiser, *, name: str, vocab_size: int, device: torch.device
+) -> None:
+    """Looks whether a model's attention obeys a mask.
+
+    Args:
+        backbone: the library's model, on the device.
+        denoiser: a network around it.
+        name: of the model.
+        vocab_size: its ids.
+        device: where it is.
+
+    Raises:
+        UserError: it does not.
+    """
+    fault = habit_fault(backbone, device=device, vocab_size=vocab_size) or attention_fault(
+        denoiser, vocab_size=vocab_size
+    )
+    if fault is not None:
+        raise UserError(f"network.name={name} ({backbone.config.model_type}) cannot be used: {fault}")
 
 
 def adapt_backbone(backbone: Any, spec: AdaptedSpec, *, seed: int) -> None:
@@ -354,11 +373,6 @@ def check_places(backbone: Any, *, places: int, length: int, name: str) -> None:
         f"network.name={name} has {most} learned positions, and a row of data.length={length} takes {places}; "
         f"give data.length={most - places + length} or less"
     )
-
-
-def _device_of(backbone: Any) -> torch.device:
-    """Where a model computes: its embeddings may lie elsewhere."""
-    return backbone.get_output_embeddings().weight.device
 
 
 @contextmanager

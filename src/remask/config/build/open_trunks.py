@@ -5,11 +5,9 @@ from typing import Any
 import torch
 
 from remask.config import schema
-from remask.config.pretrained import prepare_backbone, quiet
-from remask.errors import UserError
+from remask.config.pretrained import prepare_backbone, quiet, refuse_faults
 from remask.networks.pretrained import PretrainedDenoiser
 from remask.networks.reading import read_both_ways
-from remask.networks.sight import attention_fault, habit_fault
 from remask.tokenizers import Tokenizer
 
 
@@ -23,9 +21,6 @@ def open_trunk(
     """
     with quiet():
         backbone = prepare_backbone(spec, tokenizer, places=places, length=length, device=device)
-        size = tokenizer.vocab_size
         probe = PretrainedDenoiser(backbone, reading=read_both_ways, mask_id=tokenizer.mask_id, start_id=0).to(device)
-        fault = habit_fault(backbone, device=device, vocab_size=size) or attention_fault(probe, vocab_size=size)
-    if fault is not None:
-        raise UserError(f"network.name={spec.name} ({backbone.config.model_type}) cannot be used: {fault}")
+        refuse_faults(backbone, probe, name=spec.name, vocab_size=tokenizer.vocab_size, device=device)
     return backbone
