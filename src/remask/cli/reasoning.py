@@ -58,10 +58,12 @@ class Plan:
     Attributes:
         exams: what is asked.
         rival: the run of --against; None for none.
+        unlike: how the language models under the two runs differ, in words; None where they do not.
     """
 
     exams: "tuple[Exam, ...]"
     rival: "RunRecord | None"
+    unlike: str | None
 
 
 def plan_reasoning(
@@ -74,6 +76,8 @@ def plan_reasoning(
     record: "RunRecord",
 ) -> Plan | None:
     """Reads the questions of the tasks, and finds everything that is wrong with the options; None without a task.
+
+    Where the other run stands on another language model, or on the same one otherwise, that is said on standard error.
 
     Args:
         names: of reasoning tasks.
@@ -100,7 +104,7 @@ def plan_reasoning(
         splits = open_splits(task, place=options["reasoning"], cache=cache_home())
         limit, shots = options["reasoning_limit"], options["shots"] or 0
         exams.append(exam_of(task, splits, wanted=wanted, limit=limit, shots=shots, seed=seed))
-    return Plan(exams=tuple(exams), rival=rival)
+    return Plan(exams=tuple(exams), rival=rival, unlike=None if rival is None else _unlike(registry, record, rival))
 
 
 def _held_out(split: str) -> "Split":
@@ -172,7 +176,7 @@ def _measured(
         with recorded(record.id, task=exam.task.name) as judged:
             own = [figure for way in _answered(examinee, exam, name=exam.task.name) for figure in way]
             if plan.rival is not None:
-                own += differences(own, theirs, against=plan.rival.id)
+                own += differences(own, theirs, against=plan.rival.id, unlike=plan.unlike)
             judged.keep(own)
         yield own
 
@@ -212,6 +216,16 @@ def _rival(registry: "Registry", record: "RunRecord", reference: str) -> "RunRec
             f"--against {reference}: {found.id} was trained on other text than {record.id}, so that their difference "
             "would say nothing of the models; give a run of the same data"
         )
+    return found
+
+
+def _unlike(registry: "Registry", record: "RunRecord", rival: "RunRecord") -> str | None:
+    """How the language models under two runs differ; said before anything is measured."""
+    from remask.reasoning_tasks.measuring import unlike
+
+    found = unlike(*(option.changed_recipe(registry.folder_of(run), {}) for run in (record, rival)))
+    if found is not None:
+        typer.echo(f"caution: {record.id} and {rival.id} differ in more than how they answer ({found})", err=True)
     return found
 
 

@@ -136,29 +136,50 @@ def questions_trained_on(exam: Exam, recipe: Recipe, *, cache: Path) -> int | No
     return sum(_words(pair.prompt) in seen for pair in exam.questions)
 
 
-def differences(own: Iterable[Measurement], other: Sequence[Measurement], *, against: str) -> list[Measurement]:
+def unlike(own: Recipe, other: Recipe) -> str | None:
+    """How the language models under two runs differ, in words; None where they are the same, or neither has one.
+
+    Args:
+        own: recipe of the first run.
+        other: recipe of the second.
+    """
+    keys = ("name", "quantisation", "adaptation")
+    pairs = {key: [getattr(recipe.network, key, None) for recipe in (own, other)] for key in keys}
+    said = [
+        f"network.{key}={ours or 'null'} against {theirs or 'null'}"
+        for key, (ours, theirs) in pairs.items()
+        if ours != theirs
+    ]
+    return ", ".join(said) or None
+
+
+def differences(
+    own: Iterable[Measurement], other: Sequence[Measurement], *, against: str, unlike: str | None = None
+) -> list[Measurement]:
     """The accuracies of one run minus those of another, paired over questions.
 
     Args:
         own: figures of the first run, of all its ways.
         other: figures of the second, of its usual way.
         against: the id of the second run.
+        unlike: what is said of the two beside the difference, as the function `unlike` says it.
 
     Raises:
         UserError: there are fewer than two questions.
     """
     named = {figure.name: figure for figure in other if figure.name.startswith("accuracy_")}
-    return [_difference(figure, named[figure.name], against=against) for figure in own if figure.name in named]
+    facts = {"against": against, **({} if unlike is None else {"unlike": unlike})}
+    return [_difference(figure, named[figure.name], facts=facts) for figure in own if figure.name in named]
 
 
-def _difference(first: Measurement, second: Measurement, *, against: str) -> Measurement:
+def _difference(first: Measurement, second: Measurement, *, facts: Mapping[str, Any]) -> Measurement:
     assert first.examples is not None
     assert second.examples is not None
     samples = [statistics.sample_of(m.value, m.examples.to_json()) for m in (first, second) if m.examples is not None]
     if samples[0] is None or samples[1] is None:
         raise UserError("--against pairs the answers to at least two questions: raise --reasoning-limit")
     contrast = statistics.paired_over_examples(samples[0], samples[1])
-    facts = {"against": against, "accuracy": first.value, "accuracy_against": second.value}
+    facts = {**facts, "accuracy": first.value, "accuracy_against": second.value}
     return Measurement(
         name=f"{first.name}{DIFFERENCE}",
         value=contrast.difference,
