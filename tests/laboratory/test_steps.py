@@ -36,7 +36,8 @@ def test_a_call_made_of_others_counts_once_and_nothing_is_counted_afterwards():
 def test_a_draw_is_timed_from_its_start_to_its_end_and_the_first_does_not_count(monkeypatch):
     drawn = []
 
-    def generate(model, sampler, prompt, *, seed):
+    def generate(model, sampler, prompt, *, seed, at_once):
+        assert at_once == 3
         drawn.append(len(prompt.ids))
         for _ in range(3):
             model.network(1)
@@ -46,7 +47,7 @@ def test_a_draw_is_timed_from_its_start_to_its_end_and_the_first_does_not_count(
     monkeypatch.setattr(steps, "build_sampler", lambda spec, model, *, seed: None)
     ticks = (float(k * k) for k in count())  # draw k lasts from (2k)² to (2k + 1)²: 4k + 1 seconds
     model = SimpleNamespace(network=Reading(), device=torch.device("cpu"))
-    recipe = SimpleNamespace(sampling=None, seed=0)
+    recipe = SimpleNamespace(sampling=None, seed=0, evaluation=SimpleNamespace(batch_size=3))
     unchecked = inspect.unwrap(timed_draws)  # model and recipe stand for others here
     found = unchecked(model, recipe, blank_prompt(4, 2), repeats=2, clock=lambda: next(ticks))
     assert drawn == [1, 1, 1, 4, 4]
