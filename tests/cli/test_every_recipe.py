@@ -20,7 +20,7 @@ TASKS = [
 ]
 EQUATIONS = [name for name in recipe_names() if name.startswith("gsm8k-eq-")]  # of pairs that a file holds
 CONCEPTS = ("concept-weighted", "concept-perceiver", "concept-posonly", "concept-tsdae", "concept-contrastive")
-PAIRS = ("concept-sentences",)
+PAIRS = ("concept-sentences", "concept-stretches")
 OWN_FIGURES = [name for name in recipe_names() if name.startswith((*CONCEPTS, *PAIRS))]
 LATENT = ("concept-autoencoder", "concept-prior")  # the second stands on the first: test_latent_recipes.py
 THOUGHTS = [name for name in recipe_names() if name.startswith("thought-")]  # behind questions: test_thought_recipes.py

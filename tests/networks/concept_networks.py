@@ -17,6 +17,7 @@ ENCODERS = {
     "two_way_competing": {"encoder": "two_way", "layers": 2, "slots": "competing"},
     "narrow": {"encoder": "perceiver", "latent_width": 6},
     "tokens": {"encoder": "tokens"},
+    "stretches": {"encoder": "stretches"},
     "mean": {"encoder": "mean"},
     "none": {"encoder": "none"},
 }

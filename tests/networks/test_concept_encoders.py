@@ -13,7 +13,7 @@ from remask.networks.concepts.places import reading_turns, texts
 from remask.randomness import keyed_generator
 
 each_encoder = pytest.mark.parametrize("encoder", ENCODERS)
-TRAINED = [name for name in ENCODERS if name not in ("mean", "none")]
+TRAINED = [name for name in ENCODERS if name not in ("stretches", "mean", "none")]
 SLOTTED = [name for name in TRAINED if name != "tokens"]
 
 
@@ -31,7 +31,7 @@ def test_a_text_has_a_vector_a_slot_and_a_text_without_a_token_no_real_one(encod
     real = torch.tensor([[1] * 7, [1] * 4 + [0] * 3, [0] * 7], dtype=torch.bool)
     concepts = network.encode(source, real=real)
     slots = {"tokens": 7, "mean": 1, "none": 0}.get(encoder, 3)
-    assert network.concepts == (None if encoder == "tokens" else slots)
+    assert network.concepts == (None if encoder in ("tokens", "stretches") else slots)
     assert concepts.vectors.shape == (3, slots, 6 if encoder == "narrow" else 16)
     assert concepts.vectors.isfinite().all()
     counts = [7, 4, 0] if encoder == "tokens" else [slots, slots, 0]
@@ -74,6 +74,20 @@ def test_the_mean_is_the_mean_of_the_tokens_there():
     vector = network.encode(source, real=real).vectors[0, 0]
     rows = functional.normalize(network.embedding.weight[[1, 2]], dim=-1).mean(0)
     torch.testing.assert_close(vector, rows / rows.square().mean().sqrt(), atol=1e-4, rtol=1e-4)
+
+
+def test_stretches_are_means_of_neighbours_in_order_and_a_short_text_has_a_concept_a_token():
+    network = make(encoder="stretches", concepts=3)
+    source = torch.tensor([[1, 2, 3, 4, 5], [1, 2, 0, 0, 0]])
+    real = torch.tensor([[True] * 5, [True] * 2 + [False] * 3])
+    concepts = network.encode(source, real=real)
+    rows = functional.normalize(network.embedding.weight, dim=-1)
+    long = torch.stack([rows[[1, 2]].mean(0), rows[[3, 4]].mean(0), rows[5]])
+    for k, by_hand in enumerate((long, rows[[1, 2]])):
+        vectors = concepts.vectors[k, : len(by_hand)]
+        by_hand = by_hand / by_hand.square().mean(-1, keepdim=True).sqrt()
+        torch.testing.assert_close(vectors, by_hand, atol=1e-4, rtol=1e-4)
+    assert concepts.real.tolist() == [[True] * 3, [True, True, False]]
 
 
 @each_encoder

@@ -111,7 +111,7 @@ def test_a_concept_that_heard_of_rare_tokens_is_larger_than_one_that_did_not():
     torch.testing.assert_close(UnitTogether()(torch.ones(1, 2, 4)), torch.ones(1, 2, 4))
 
 
-@pytest.mark.parametrize("encoder", ["perceiver", "recursive", "mean"])
+@pytest.mark.parametrize("encoder", ["perceiver", "recursive", "stretches", "mean"])
 def test_tokens_that_are_not_there_change_nothing_with_letters_and_rarity(encoder):
     built = network(encoder=encoder, rarity=0.01, letters=LettersSpec(buckets=64))
     ids = torch.tensor([[70, 71, 72, 70]])
@@ -123,6 +123,13 @@ def test_tokens_that_are_not_there_change_nothing_with_letters_and_rarity(encode
 def test_a_frozen_encoder_leaves_letters_and_rarity_as_they_were_drawn():
     built = network(freeze_encoder=True, rarity=0.01, letters=LettersSpec(buckets=64), decoder="denoising")
     assert not any(p.requires_grad for name, p in built.named_parameters() if name.startswith(built.READERS))
+
+
+def test_letters_that_are_not_learned_stay_as_they_were_drawn_and_tokens_are_learned_beside_them():
+    built = network(letters=LettersSpec(buckets=64, learned=False))
+    assert not built.letters.table.weight.requires_grad
+    assert built.embedding.weight.requires_grad
+    assert network(letters=LettersSpec(buckets=64)).letters.table.weight.requires_grad
 
 
 def test_a_saved_network_keeps_what_it_heard_of_the_text_and_finds_its_letters_again():

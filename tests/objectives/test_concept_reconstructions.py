@@ -58,9 +58,12 @@ def test_it_has_a_figure_of_its_own_and_refuses_a_likelihood(objective) -> None:
 @pytest.mark.parametrize("name", [name for name in recipe_names() if name.startswith("concept-")])
 def test_recipes_know_which_figure_their_objective_is_judged_by(name) -> None:
     """What commands refuse before torch is imported is what the objective says."""
-    left_open = {"concept-prior": ["network.codec=other"], "concept-sentences": ["data.source=pairs.jsonl"]}.get(
-        name, []
-    )
+    pairs = ["data.source=pairs.jsonl"]
+    left_open = {
+        "concept-prior": ["network.codec=other"],
+        "concept-sentences": pairs,
+        "concept-stretches": pairs,
+    }.get(name, [])
     recipe = load_recipe(name, ["tokenizer.kind=byte", "training.precision=float32", *left_open])
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"length": 8})})
     if recipe.network.kind != "concept":

@@ -47,6 +47,7 @@ def size(recipe: "Recipe") -> str:
     )
     if network.kind == "concept":
         concepts = "a concept for every token" if network.slot_count is None else f"{network.slot_count} concepts"
+        concepts = f"{network.concepts} concepts at most" if network.encoder == "stretches" else concepts
         shape = (
             f"{network.layers} encoder and {network.decoder_depth} decoder layers of width {network.width}, {concepts}"
         )

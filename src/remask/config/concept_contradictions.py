@@ -72,7 +72,7 @@ def _encoder(network: ConceptSpec) -> Iterator[Contradiction]:
     if encoder == "two_way" and network.layers == 1:
         but = "its last layer writes nothing to the tokens, and there is no other"
         yield clash("network.encoder", "network.layers", given=1, but=but, give="network.layers=2 or more")
-    if encoder in ("tokens", "mean", "none"):
+    if encoder in ("tokens", "stretches", "mean", "none"):
         if encoder == "none" and network.latent_width is not None:
             but = "there is no concept that could have a width"
             give = "network.latent_width=null, or network.encoder=perceiver"
@@ -107,7 +107,7 @@ def _source_tokens(network: ConceptSpec) -> Iterator[Contradiction]:
         yield clash("network.encoder", "network.rarity", given=network.rarity, but=but, give=give)
 
 
-WEIGHING = ("perceiver", "recursive", "mean")
+WEIGHING = ("perceiver", "recursive", "stretches", "mean")
 """Encoders to which the size of a token's vector says how much it counts."""
 
 

@@ -83,7 +83,8 @@ def _latent(spec: schema.LatentTableSpec) -> list[str]:
 def _describe_concepts(spec: schema.ConceptSpec) -> str:
     """`concept H512, recursive encoder L6 C128, denoising decoder L2`, and what is unusual."""
     slots = "" if spec.slot_count is None else f" C{spec.slot_count}"
-    layers = "" if spec.encoder in ("mean", "none") else f" L{spec.layers}"
+    slots = f" C≤{spec.concepts}" if spec.encoder == "stretches" else slots
+    layers = "" if spec.encoder in ("stretches", "mean", "none") else f" L{spec.layers}"
     frozen = "frozen " if spec.freeze_encoder else ""
     parts = [f"concept H{spec.width}", f"{frozen}{spec.encoder.replace('_', '-')} encoder{layers}{slots}"]
     parts += ["competing slots"] if spec.slots == "competing" else []

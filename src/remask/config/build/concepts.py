@@ -26,6 +26,7 @@ from remask.networks.concepts.encoders import (
     PerceiverLayer,
     RecursiveEncoder,
     SlotEncoder,
+    StretchMeans,
     TokenStates,
     TwoWayLayer,
     local_reading,
@@ -62,6 +63,8 @@ def build_concept_network(spec: schema.ConceptSpec, tokenizer: Tokenizer, *, len
     network.initialise(keyed_generator(seed, "weights"))
     if spec.freeze_encoder:
         network.freeze_encoder()
+    elif network.letters is not None and spec.letters is not None:
+        network.letters.requires_grad_(spec.letters.learned)
     return network
 
 
@@ -80,6 +83,8 @@ def build_encoder(spec: schema.ConceptSpec) -> nn.Module:
             return NoConcept()
         case "mean":
             return MeanConcept()
+        case "stretches":
+            return StretchMeans(spec.concepts)
         case "tokens":
             inner = [(Attention(width, heads), GatedMLP(width, spec.hidden_width)) for _ in range(spec.layers)]
             blocks = straight(width, inner, residual=partial(Residual, dropout=dropout))

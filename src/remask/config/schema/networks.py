@@ -105,6 +105,9 @@ class LettersSpec(Section):
     least: Whole = Field(default=2, ge=1, le=8, description="letters of the shortest n-gram, boundaries counted")
     most: Whole = Field(default=5, ge=1, le=8, description="letters of the longest n-gram")
     buckets: Whole = Field(default=32_768, ge=1, description="vectors that all n-grams share by a hash")
+    learned: bool = Field(
+        default=True, description="whether these vectors are trained; false: they stay a random projection of n-grams"
+    )
 
 
 class ConceptSpec(Section):
@@ -117,17 +120,20 @@ class ConceptSpec(Section):
         default=None, ge=1, description="hidden features of the gated MLPs; null: 8/3 width, rounded to 32"
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="share of activations dropped in training")
-    encoder: Literal["perceiver", "two_way", "recursive", "tokens", "mean", "none"] = Field(
+    encoder: Literal["perceiver", "two_way", "recursive", "tokens", "stretches", "mean", "none"] = Field(
         default="perceiver",
         description="how a text becomes concepts: read by learned latents; read while tokens learn of the latents; by "
-        "one layer again and again; every token a concept (no bottleneck); the mean of its tokens; not at all",
+        "one layer again and again; every token a concept (no bottleneck); the means of C stretches of it, a token "
+        "each where it is shorter; the mean of its tokens; not at all",
     )
     layers: Whole = Field(default=2, ge=1, description="layers of the encoder; recursive: passes of its one layer")
     min_depth: Whole | None = Field(
         default=None, ge=1, description="recursive: fewest passes that a training step makes; null: always all"
     )
     concepts: Whole = Field(
-        default=16, ge=1, description="C, concept vectors a text; not read by encoders tokens, mean and none"
+        default=16,
+        ge=1,
+        description="C, concept vectors a text (stretches: at most); not read by encoders tokens, mean and none",
     )
     slots: Literal["reading", "competing"] = Field(
         default="reading", description="how latents share tokens: each reads for itself, or they compete for each token"
@@ -179,8 +185,8 @@ class ConceptSpec(Section):
 
     @property
     def slot_count(self) -> int | None:
-        """Concepts a text has; None where every token is one."""
-        return {"tokens": None, "mean": 1, "none": 0}.get(self.encoder, self.concepts)
+        """Concepts a text has; None where a short text has fewer than a long one."""
+        return {"tokens": None, "stretches": None, "mean": 1, "none": 0}.get(self.encoder, self.concepts)
 
 
 class AdaptedSpec(Section):

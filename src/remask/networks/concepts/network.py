@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from remask.networks.blocks import Attention, ModulatedBranch
+from remask.networks.concepts.encoders import TokenStates
 from remask.networks.concepts.layers import LocalConvolution
 from remask.networks.concepts.letters import Letters, Rarity, UnitTogether
 from remask.networks.concepts.vectors import Concepts
@@ -100,7 +101,7 @@ class ConceptNetwork(nn.Module):
 
     @property
     def concepts(self) -> int | None:
-        """C; None where every source token is one."""
+        """C; None where texts have as many as they have tokens, or more of them the longer they are."""
         return self.encoder.concepts  # pyright: ignore[reportReturnType]
 
     def tie_head(self) -> None:
@@ -221,7 +222,7 @@ class ConceptNetwork(nn.Module):
         for table in (self.embedding, self.source_embedding, None if self.letters is None else self.letters.table):
             if table is not None:
                 nn.init.normal_(table.weight, std=SPREAD, generator=generator)
-                if self.concepts is None:  # for `Attention.look_beside`
+                if isinstance(self.encoder, TokenStates):  # for `Attention.look_beside`
                     table.weight[:, 0] = 0.5 * SPREAD * math.sqrt(self.width)
         scale = SURE / (SPREAD * self.width)
         if self.head_scale is not None:
@@ -235,7 +236,7 @@ class ConceptNetwork(nn.Module):
         for convolution in (module for module in self.modules() if isinstance(module, LocalConvolution)):
             convolution.look_beside()
         beside = iter(BIDIRECTIONAL.neighbours)
-        if self.concepts is None:
+        if isinstance(self.encoder, TokenStates):
             for attention in islice((m for m in self.encoder.modules() if isinstance(m, Attention)), 2):
                 attention.look_beside(list(islice(beside, attention.heads)))
         for part in (self.encoder, self.decoder):
