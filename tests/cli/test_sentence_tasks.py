@@ -46,6 +46,18 @@ def test_sentence_tasks_are_measured_recorded_and_told_beside_trivial_values(tra
     assert newest(trained)[0].headline == before
 
 
+def test_what_was_taught_first_is_said_and_what_stands_beside_learned_its_task_alone(trained, sentences):
+    tune = ["--epochs", "1", "--seeds", "1", "--learning-rates", "1e-3", "--taught", "mrpc", "--taught", "stsb"]
+    done = succeeds(
+        "evaluate", "last", "--task", "mrpc", "--sentences", sentences, "--head", "overlap", *tune, "--json"
+    )
+    accuracy = next(figure for figure in done.objects if figure["name"] == "mrpc_overlap_accuracy")
+    protocol = accuracy["protocol"]
+    assert set(protocol["taught_first"]) == {"mrpc", "stsb"}
+    assert 0 < protocol["taught_first"]["mrpc"] < protocol["training_examples"]
+    assert protocol["random_encoder"] == "learns the task alone"
+
+
 def test_another_split_and_fewer_examples_are_said_and_tasks_on_text_come_first(trained, sentences):
     few = ["--sentences-limit", "20", "--split", "validation", "--head", "probe"]
     done = succeeds(
@@ -67,6 +79,12 @@ def test_another_split_and_fewer_examples_are_said_and_tasks_on_text_come_first(
         (["--task", "mrpc", "--sentences", "{}", "--head", "cosine"], "none fits --task mrpc. Valid: probe"),
         (["--task", "mrpc", "--sentences", "{}", "--head", "prob"], "did you mean 'probe'"),
         (["--task", "mrpc", "--sentences", "{}", "--learning-rates", "fast"], "--learning-rates fast: give numbers"),
+        (["--task", "mrpc", "--sentences", "{}", "--head", "pair", "--taught", "mrcp"], "--taught mrcp is unknown"),
+        (["--task", "mrpc", "--sentences", "{}", "--taught", "mrpc"], "no head that is fine-tuned on pairs"),
+        (
+            ["--task", "mrpc", "--sentences", "{}", "--head", "pair", "--taught", "mrpc", "--sentences-limit", "20"],
+            "--taught together with --sentences-limit",
+        ),
         (["--task", "likelihood", "--sentences", "{}"], "--sentences is given, and of the tasks likelihood none reads"),
         (["--task", "stsb", "--sentences", "{}", "--count", "4"], "--count is given, and of the tasks stsb none"),
         (["--task", "stbs"], "did you mean 'stsb'"),

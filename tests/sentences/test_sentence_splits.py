@@ -154,7 +154,16 @@ def test_splits_of_a_hugging_face_dataset_are_found_under_its_own_names(tmp_path
 def test_heads_are_left_out_of_tasks_that_they_do_not_fit():
     every = tuple(HEADS)
     assert heads_for(GRADED, every) == every
-    assert heads_for(PAIRED, every) == ("probe", "slot_probe", "cls", "via_decoder", "pooled", "pair", "match")
+    assert heads_for(PAIRED, every) == (
+        "probe",
+        "slot_probe",
+        "cls",
+        "via_decoder",
+        "pooled",
+        "pair",
+        "match",
+        "overlap",
+    )
     assert heads_for(SINGLE, every) == ("probe", "cls", "via_decoder", "pooled")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remask.errors import UserError, did_you_mean
-from remask.sentences.tasks import HEADS, SENTENCE_TASKS, USUAL_HEADS, heads_for
+from remask.sentences.tasks import COMPARING, HEADS, LESSONS, SENTENCE_TASKS, TUNED, USUAL_HEADS, heads_for
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from remask.evaluation.measurement import Measurement
     from remask.runs import OpenEvaluation
     from remask.sentences.splits import TaskData
+    from remask.sentences.tables import Row
+    from remask.sentences.teaching import Lesson
 
 HUB = "hf"
 _ALL = "all"
@@ -46,6 +48,13 @@ OPTIONS: dict[str, Any] = {
     ],
     "seeds": Annotated[int | None, typer.Option(help=f"Trainings of a fine-tuned head [default: {SEEDS}].", min=1)],
     "epochs": Annotated[int | None, typer.Option(help=f"Epochs of a fine-tuned head [default: {EPOCHS}].", min=1)],
+    "taught": Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"Teach the model the training labels of these tasks together before a head of pairs is fine-tuned: "
+            f"{', '.join(LESSONS)}; may be given again. What stands beside it learns its task alone.",
+        ),
+    ],
     "sentences_limit": Annotated[
         int | None, typer.Option(help="Training examples of a sentence task at most, drawn at random.", min=20)
     ],
@@ -63,7 +72,8 @@ class Plan:
         optional: heads that are left out where the model has nothing for them.
         rates: learning rates.
         seeds: trainings.
-        epochs: of a training.
+        epochs: of a training, and of what is taught before it.
+        lessons: what is taught first, before fine-tuning.
     """
 
     data: "Mapping[str, TaskData]"
@@ -72,6 +82,7 @@ class Plan:
     rates: tuple[float, ...]
     seeds: int
     epochs: int
+    lessons: "Sequence[Lesson]" = ()
 
 
 def plan_sentences(names: Sequence[str], options: Mapping[str, Any], *, split: str | None, seed: int) -> Plan | None:
@@ -100,15 +111,16 @@ def plan_sentences(names: Sequence[str], options: Mapping[str, Any], *, split: s
             valid = ", ".join(heads_for(SENTENCE_TASKS[name], tuple(HEADS)))
             raise UserError(f"--head {' --head '.join(wanted)}: none fits --task {name}. Valid: {valid}")
     rates = _rates(options["learning_rates"] or RATES)
+    first = _taught(options, heads)
     from remask.sentences.hub import hub_splits
     from remask.sentences.splits import folder_splits, task_data
 
-    data = {}
-    for name in names:
-        task = SENTENCE_TASKS[name]
-        there = hub_splits(task) if place == HUB else folder_splits(Path(place).expanduser(), task)
-        own = {None: None, "validation": "dev", "test": "test"}[split]
-        data[name] = task_data(task, there, wanted=own, limit=options["sentences_limit"], seed=seed)
+    there = {}
+    for name in dict.fromkeys((*names, *first)):
+        task = SENTENCE_TASKS.get(name) or LESSONS[name]
+        there[name] = hub_splits(task) if place == HUB else folder_splits(Path(place).expanduser(), task)
+    own, limit = {None: None, "validation": "dev", "test": "test"}[split], options["sentences_limit"]
+    data = {name: task_data(SENTENCE_TASKS[name], there[name], wanted=own, limit=limit, seed=seed) for name in names}
     return Plan(
         data=data,
         heads=heads,
@@ -116,7 +128,37 @@ def plan_sentences(names: Sequence[str], options: Mapping[str, Any], *, split: s
         rates=rates,
         seeds=options["seeds"] or SEEDS,
         epochs=options["epochs"] or EPOCHS,
+        lessons=_lessons({name: there[name] for name in first}, data, seed=seed),
     )
+
+
+def _taught(options: Mapping[str, Any], heads: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The tasks that are taught first.
+
+    Raises:
+        UserError: one is unknown, nothing would read what was taught, or a part of a task is to be trained on.
+    """
+    first = tuple(dict.fromkeys(options["taught"] or ()))
+    for name in first:
+        if name not in LESSONS:
+            raise UserError(f"--taught {name} is unknown; {did_you_mean(name, LESSONS)}")
+    read = {head for each in heads.values() for head in each if head in COMPARING and HEADS[head] == TUNED}
+    if first and not read:
+        fit = ", ".join(head for head, kind in HEADS.items() if head in COMPARING and kind == TUNED)
+        raise UserError(f"--taught {first[0]}: no head that is fine-tuned on pairs is asked for. Give --head: {fit}")
+    if first and options["sentences_limit"] is not None:
+        raise UserError("--taught together with --sentences-limit: all training pairs are taught. Leave out one")
+    return first
+
+
+def _lessons(
+    opened: "Mapping[str, Mapping[str, tuple[str, Sequence[Row]]]]", data: "Mapping[str, TaskData]", *, seed: int
+) -> "Sequence[Lesson]":
+    if not opened:
+        return ()
+    from remask.sentences.teaching import lessons_of
+
+    return lessons_of(opened, judged=data, seed=seed)
 
 
 def measure_sentences(
@@ -144,15 +186,20 @@ def measure_sentences(
     from remask.config.saved import load_model
     from remask.sentences.finetuning import Tuning
     from remask.sentences.measuring import TaskJudge, bench_of
+    from remask.sentences.teaching import School
 
     model, trained = load_model(folder, device=device)
     bench = bench_of(model, trained)
     heads = {name: bench.fitting(each, optional=plan.optional) for name, each in plan.heads.items()}
     tuning = Tuning(rates=plan.rates, seeds=plan.seeds, epochs=plan.epochs, seed=recipe.seed)
+    school = None
+    if plan.lessons:
+        school = School(lessons=plan.lessons, rate=max(plan.rates), epochs=plan.epochs, seed=recipe.seed)
 
     def measured() -> "Iterator[list[Measurement]]":
         for name, data in plan.data.items():
-            judge, measurements = TaskJudge(bench=bench, data=data, tuning=tuning, seed=recipe.seed), []
+            judge = TaskJudge(bench=bench, data=data, tuning=tuning, seed=recipe.seed, school=school)
+            measurements = []
             with recorded(task=name) as judged:
                 for head in heads[name]:
                     begun = time.monotonic()

@@ -86,7 +86,7 @@ def fine_tuned(
 
     Args:
         subject: the model.
-        head: cls, via_decoder, pooled, pair or match.
+        head: cls, via_decoder, pooled, pair, match or overlap.
         data: the task.
         parts: numbers of the training examples to fit on, and of those to choose on.
         metric: what chooses; higher is better.
@@ -119,7 +119,30 @@ class _Trained:
     seed: int
 
 
-class _Together(nn.Module):
+class Descent:
+    """AdamW at a rate that rises in the first tenth of the steps, then falls to 0.
+
+    Args:
+        module: its weights are trained.
+        rate: the largest learning rate.
+        steps: how many there will be.
+    """
+
+    def __init__(self, module: nn.Module, *, rate: float, steps: int) -> None:
+        self.trained = [each for each in module.parameters() if each.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=rate, weight_decay=DECAY)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: _rate_share(step, steps))
+
+    def step(self, loss: Tensor) -> None:
+        """One step down a finite loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.trained, CLIP)
+        self.optimizer.step()
+        self.schedule.step()
+
+
+class Together(nn.Module):
     """A network and the head that reads it."""
 
     def __init__(self, network: nn.Module, head: nn.Module) -> None:
@@ -127,6 +150,7 @@ class _Together(nn.Module):
         self.network, self.head = network, head
 
     def forward(self, batch: Sequence[Tokens]) -> Tensor:
+        """The head's outputs [B K]."""
         return self.head(self.network, batch)
 
 
@@ -148,11 +172,8 @@ class _Trial:
     def train(self, rate: float, seed: int) -> _Trained:
         """One training; its best epoch."""
         together = self._fresh(seed)
-        trained = [each for each in together.parameters() if each.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=DECAY)
         rows, labels = self.rows[id(self.fit)], self._targets()
-        steps = self.tuning.epochs * math.ceil(len(rows) / BATCH)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate_share(step, steps))
+        descent = Descent(together, rate=rate, steps=self.tuning.epochs * math.ceil(len(rows) / BATCH))
         best = _Trained(score=-math.inf, weights=None, seed=seed)
         for epoch in range(self.tuning.epochs):
             together.train()
@@ -160,11 +181,7 @@ class _Trial:
                 loss = self._loss(together([rows[k] for k in chosen]), labels[chosen])
                 if not torch.isfinite(loss):
                     return best
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                nn.utils.clip_grad_norm_(trained, CLIP)
-                optimizer.step()
-                schedule.step()
+                descent.step(loss)
             score = self.metric(self._predict(together, self.rows[id(self.choose)]), self.choose.labels)
             if score > best.score:
                 best = _Trained(score=score, weights=copy.deepcopy(together.state_dict()), seed=seed)
@@ -177,7 +194,7 @@ class _Trial:
         together.load_state_dict(trained.weights)
         return self._predict(together, tokens_for(self.head, self.data.reported, self.subject.wording))
 
-    def _fresh(self, seed: int) -> _Together:
+    def _fresh(self, seed: int) -> Together:
         network = copy.deepcopy(self.subject.network)
         outputs = 1 if self.data.task.graded else len(self.data.classes)
         head = make_head(
@@ -188,7 +205,7 @@ class _Trial:
             outputs=outputs,
             generator=keyed_generator(seed, "head", self.head),
         )
-        return _Together(network, head)
+        return Together(network, head)
 
     def _targets(self) -> Tensor:
         device = next(self.subject.network.parameters()).device
@@ -203,7 +220,7 @@ class _Trial:
         return functional.cross_entropy(outputs.float(), labels)
 
     @torch.no_grad()
-    def _predict(self, together: _Together, rows: Sequence[Tokens]) -> Numbers:
+    def _predict(self, together: Together, rows: Sequence[Tokens]) -> Numbers:
         together.eval()
         order = sorted(range(len(rows)), key=lambda k: _size(rows[k]))
         found: npt.NDArray[Any] = np.empty(len(rows), dtype=np.float64 if self.data.task.graded else np.int64)

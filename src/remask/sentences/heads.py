@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from remask.continuation import SourceNetwork
+from remask.networks.normalisation import unit_rms
 from remask.sentences.encoders import Encoded, Ids, Read, Wording, before_projection, padded
+from remask.sentences.overlap import CLUES, FAR, SUMS, WHOLE, Found, both_ways, trimmed, whole
 from remask.sentences.splits import Labelled
 from remask.sentences.tasks import COMPARING
 
@@ -24,6 +26,8 @@ STRESS = 5.0
 """What plain cosines are multiplied by, so that a weight of ordinary size gives them their say."""
 SHARPNESS = 10.0
 """β of `MatchHead` at the start: the nearest vector counts most, and others are not out of reach."""
+OVERLAP_WIDTH, OVERLAP_DROPOUT = 128, 0.2
+"""Features a concept of `OverlapHead`, and the share of them that is dropped in training."""
 DECODED_PLACES = 16
 """Masked places that the decoder answers at for the head `via_decoder`."""
 
@@ -166,6 +170,75 @@ class MatchHead(_Comparing):
         return mean, best.squeeze(-1)
 
 
+class Dropped(nn.Module):
+    """Dropout of whole features of a text, the same ones in all of its vectors (arXiv:1512.05287).
+
+    Args:
+        share: of the features that are dropped in training.
+        generator: draws them, on the CPU.
+    """
+
+    def __init__(self, share: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.share, self.generator = share, generator
+
+    def forward(self, x: Float[Tensor, "B C F"]) -> Float[Tensor, "B C F"]:
+        """The features that are left, larger by what is missing; in evaluation all."""
+        if not self.training:
+            return x
+        kept = torch.rand(len(x), 1, x.shape[-1], generator=self.generator, device="cpu") >= self.share
+        return x * (kept.to(x) / (1 - self.share))
+
+
+class OverlapHead(_Comparing):
+    r"""How much of each sentence the other one holds (overlap.py), and what its concepts become beside what they find.
+
+        m_i = gelu(H gelu(W [û_i; f̂_i; |û_i−f̂_i|; û_i·f̂_i] + P c_i)),   f_i = Σ_j A_ij v_j / |v_j|,                (2)
+
+    c_i being the clues of concept i and a hat a length of √D; the mean of m by share of rarity, the even mean and the
+    largest go on, of both sentences. The sums of clues go to the outputs beside it.
+
+    Args:
+        width: D.
+        read: as for the other heads, and so are `fill`, `outputs` and `generator`.
+    """
+
+    def __init__(self, *, width: int, read: Read, fill: int, outputs: int, generator: torch.Generator) -> None:
+        hidden = min(width, OVERLAP_WIDTH)
+        sums = 2 * SUMS + WHOLE
+        super().__init__(
+            cosines=sums, read=read, fill=fill, width=6 * hidden + sums, outputs=outputs, generator=generator
+        )
+        self.sharpness = nn.Parameter(torch.tensor(SHARPNESS))
+        self.compare = nn.Linear(4 * width, hidden, bias=False)
+        self.clues = nn.Linear(CLUES, hidden)
+        self.mix = nn.Linear(hidden, hidden)
+        self.drop = Dropped(OVERLAP_DROPOUT, generator)
+        with torch.no_grad():
+            for layer in (self.compare, self.clues, self.mix):
+                nn.init.normal_(layer.weight, std=layer.in_features**-0.5, generator=generator)
+            for layer in (self.clues, self.mix):
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, network: nn.Module, batch: Sequence[Tokens]) -> Float[Tensor, "B K"]:
+        """As `Head`."""
+        u, v = (trimmed(side) for side in self.sides(network, batch))
+        first, second = both_ways(u, v, sharpness=self.sharpness)
+        sums = torch.cat([first.sums, second.sums, whole(u, v)], -1) - 0.5
+        read = [self.compared_concepts(u, v, first), self.compared_concepts(v, u, second)]
+        feature = torch.cat([*read, sums], -1)
+        return self.compared(self.drop(feature[:, None])[:, 0], sums)
+
+    def compared_concepts(self, u: Encoded, v: Encoded, found: Found) -> Float[Tensor, "B H"]:
+        """The three summaries of (2) for u."""
+        x, y = unit_rms(u.vectors), unit_rms(found.weights @ functional.normalize(v.vectors, dim=-1))
+        features = self.compare(self.drop(torch.cat([x, y, (x - y).abs(), x * y], -1))) + self.clues(found.clues)
+        hidden = functional.gelu(self.mix(self.drop(functional.gelu(features))))
+        by_share = (hidden * found.share[..., None]).sum(1)
+        largest = hidden.masked_fill(~u.real[..., None], FAR).amax(1)
+        return torch.cat([by_share, Encoded(vectors=hidden, real=u.real).pooled, largest], -1)
+
+
 class QueryHead(_Reading):
     """A learned query that attends to the vectors of the joint text, as a CLS token would.
 
@@ -238,7 +311,7 @@ def make_head(
     """A head with fresh weights, on the network's device.
 
     Args:
-        name: one of cls, via_decoder, pooled, pair, match.
+        name: one of cls, via_decoder, pooled, pair, match, overlap.
         network: what it will read; its vectors' width is found by reading one token.
         read: how.
         wording: its end of text fills up rows, its mask stands in the decoder's places.
@@ -260,6 +333,7 @@ def make_head(
         "pooled": lambda: PooledHead(width=width, **common),
         "pair": lambda: PairHead(width=4 * width, cosines=1, **common),
         "match": lambda: MatchHead(width=width, **common),
+        "overlap": lambda: OverlapHead(width=width, **common),
         "via_decoder": lambda: DecoderHead(width=width, mask_id=mask_id, **common),
     }
     return heads[name]().to(device)

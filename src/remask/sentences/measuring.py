@@ -25,7 +25,8 @@ from remask.sentences.finetuning import Subject, Tuning, fine_tuned
 from remask.sentences.metrics import Metric, Numbers, metric_of, standard_error, unit_of
 from remask.sentences.probes import probe
 from remask.sentences.splits import TaskData, parted
-from remask.sentences.tasks import FROZEN, HEADS, ZERO_SHOT
+from remask.sentences.tasks import COMPARING, FROZEN, HEADS, ZERO_SHOT
+from remask.sentences.teaching import School
 
 CONSTANT, POSITIVE, TFIDF, BAG, RANDOM = "majority", "all positive", "TF-IDF", "bag of embeddings", "random encoder"
 _OF_SEVERAL = ("slots", "slot_probe")
@@ -141,12 +142,14 @@ class TaskJudge:
         data: the task's examples.
         tuning: of the fine-tuned heads.
         seed: of the part that settings are chosen on, and of the bootstrap.
+        school: what the model learns before it is fine-tuned; None: nothing.
     """
 
     bench: Bench
     data: TaskData
     tuning: Tuning
     seed: int
+    school: School | None = None
     _vectors: dict[tuple[str, str], list[Vectors]] = field(default_factory=dict)
 
     def measure(self, head: str) -> list[Measurement]:
@@ -232,7 +235,9 @@ class TaskJudge:
 
     def _tuned(self, head: str) -> Judged:
         tune = {"parts": self._parts, "metric": self._chooser, "tuning": self.tuning}
-        found = fine_tuned(self.bench.own, head, self.data, **tune)
+        school = self.school if head in COMPARING else None
+        own = self.bench.own if school is None else school.taught(self.bench.own, head)
+        found = fine_tuned(own, head, self.data, **tune)
         beside = self._tfidf | {BAG: self._bag_tuned}
         if self.bench.random is not None:
             beside[RANDOM] = fine_tuned(self.bench.random, head, self.data, **tune).predictions
@@ -241,6 +246,7 @@ class TaskJudge:
             "learning_rate": found.rate,
             "seeds": self.tuning.seeds,
             "epochs": self.tuning.epochs,
+            **({} if school is None else school.facts),
             **self._selection,
         }
         return Judged(own=found.predictions, beside=beside, facts=facts)

@@ -187,6 +187,16 @@ def _key(sentences: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(" ".join(sentence.casefold().split()) for sentence in sentences))
 
 
+def labelled_rows(rows: Sequence[Row], task: SentenceTask, *, where: str) -> tuple[Labelled, tuple[str, ...]]:
+    """Rows as labelled examples, and their classes; none for degrees.
+
+    Raises:
+        UserError: there is no row, or a degree is not a number.
+    """
+    classes = () if task.graded else tuple(sorted({label for _, label in rows}))
+    return _labelled(rows, classes, where=where), classes
+
+
 def _labelled(rows: Sequence[Row], classes: tuple[str, ...], *, where: str) -> Labelled:
     if not rows:
         raise UserError(f"{where}: no labelled example is left")

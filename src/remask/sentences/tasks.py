@@ -101,6 +101,11 @@ _TASKS = (
     _pairs("sick", _SICK, _CORRELATION),
 )
 SENTENCE_TASKS: Mapping[str, SentenceTask] = {task.name: task for task in _TASKS}
+LESSONS: Mapping[str, SentenceTask] = {
+    **{task.name: task for task in _TASKS if task.sentences == 2},
+    "snli": _pairs("snli", HubPlace(dataset="stanfordnlp/snli"), _ACCURACY),
+}
+"""Tasks on pairs whose training labels a network may be taught before it is fine-tuned on one task."""
 
 ZERO_SHOT, FROZEN, TUNED = "zero-shot", "frozen", "fine-tuned"
 HEADS: Mapping[str, str] = {
@@ -114,10 +119,11 @@ HEADS: Mapping[str, str] = {
     "pooled": TUNED,
     "pair": TUNED,
     "match": TUNED,
+    "overlap": TUNED,
 }
 """Head → how much of the model and of the head is trained for it: nothing, the head, or both."""
 USUAL_HEADS = ("cosine", "whitened", "probe")
-COMPARING = frozenset({"pair", "match", "slot_probe"})
+COMPARING = frozenset({"pair", "match", "overlap", "slot_probe"})
 """Heads that read both sentences of a pair by themselves, and compare them."""
 
 

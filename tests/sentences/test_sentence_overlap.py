@@ -1,0 +1,116 @@
+"""How much of a sentence's concepts another one holds, and the head that reads it."""
+
+import pytest
+import torch
+from toy_sentences import GRADED, WORDING, ToyConcepts, same_letter, subject, toy_data
+
+from remask.randomness import keyed_generator
+from remask.sentences.encoders import Encoded, read_concepts
+from remask.sentences.finetuning import Tuning, fine_tuned
+from remask.sentences.heads import Dropped, make_head, tokens_for
+from remask.sentences.metrics import accuracy, spearman
+from remask.sentences.overlap import CLUES, SUMS, WHOLE, both_ways, trimmed, whole
+from remask.sentences.splits import parted
+
+FOUND, BEST, EVEN, SQUARED, TWO, TWO_EVEN, THREE, THREE_EVEN, MOVED, BACK = range(10)
+MISSED = 12
+
+
+def sentence(*words, size=1.0, slots=6):
+    """Orthogonal words by number, each of its size, in the first of some slots; the others hold rubbish."""
+    vectors = torch.full((1, slots, 8), 3.0)
+    for place, word in enumerate(words):
+        number, much = word if isinstance(word, tuple) else (word, size)
+        vectors[0, place] = much * torch.eye(8)[number]
+    return Encoded(vectors=vectors, real=torch.arange(slots)[None] < len(words))
+
+
+def ways(one, other):
+    return both_ways(one, other, sharpness=torch.tensor(20.0))
+
+
+def test_a_sentence_covers_itself_where_it_stands():
+    for found in ways(sentence(1, 2, 3, 4), sentence(1, 2, 3, 4)):
+        sums = found.sums[0]
+        torch.testing.assert_close(sums[[FOUND, BEST, EVEN, SQUARED]], torch.ones(4), atol=1e-4, rtol=0)
+        torch.testing.assert_close(sums[[MOVED, BACK, MISSED]], torch.zeros(3), atol=1e-4, rtol=0)
+        assert sums[TWO] > 0.85  # but for the last, which has no neighbour
+
+
+def test_the_same_words_in_another_order_are_covered_alone_and_not_among_their_neighbours():
+    (found, _), (same, _) = ways(sentence(1, 2, 3, 4), sentence(4, 3, 2, 1)), ways(*[sentence(1, 2, 3, 4)] * 2)
+    moved, there = found.sums[0], same.sums[0]
+    torch.testing.assert_close(moved[BEST], there[BEST])
+    for clue in (TWO, TWO_EVEN, THREE, THREE_EVEN):
+        assert moved[clue] < there[clue] - 0.2
+    assert moved[MOVED] > 0.3
+    assert moved[BACK] > 0.15
+
+
+def test_a_part_is_covered_by_the_whole_and_does_not_cover_it():
+    part, rest = ways(sentence(1, 2), sentence(1, 2, 3, 4))
+    torch.testing.assert_close(part.sums[0, BEST], torch.tensor(1.0))
+    torch.testing.assert_close(rest.sums[0, BEST], torch.tensor(0.5))
+
+
+def test_a_large_concept_that_is_missing_counts_more_than_a_small_one():
+    large, _ = ways(sentence(1, (2, 3.0)), sentence(1))
+    small, _ = ways(sentence(1, (2, 0.2)), sentence(1))
+    torch.testing.assert_close(large.sums[0, BEST], torch.tensor(0.25))
+    torch.testing.assert_close(small.sums[0, BEST], torch.tensor(1 / 1.2))
+    torch.testing.assert_close(large.sums[0, EVEN], small.sums[0, EVEN])
+    assert large.sums[0, MISSED] > small.sums[0, MISSED]
+
+
+def test_slots_that_are_not_real_change_nothing():
+    one, other = (1, 2, 5), (2, 1)
+    wide = [sentence(*one, slots=6), sentence(*other, slots=6)]
+    tight = [sentence(*one, slots=3), sentence(*other, slots=2)]
+    for more, fewer in zip(ways(*wide), ways(*tight), strict=True):
+        torch.testing.assert_close(more.sums, fewer.sums)
+        real = more.here[0]
+        torch.testing.assert_close(more.clues[0, real], fewer.clues[0])
+    torch.testing.assert_close(whole(*wide), whole(*tight))
+    assert trimmed(wide[0]).vectors.shape[1] == 3
+    nothing = Encoded(vectors=torch.zeros(1, 4, 8), real=torch.zeros(1, 4, dtype=torch.bool))
+    assert trimmed(nothing).vectors.shape[1] == 1
+    assert all(found.sums.isfinite().all() for found in ways(nothing, wide[0]))
+
+
+def test_as_many_numbers_come_out_as_are_named():
+    found, _ = ways(sentence(1, 2), sentence(2))
+    assert found.clues.shape == (1, 6, CLUES)
+    assert found.sums.shape == (1, SUMS)
+    assert whole(sentence(1, 2), sentence(2)).shape == (1, WHOLE)
+
+
+def test_dropout_takes_the_same_features_from_all_vectors_of_a_text_and_none_in_evaluation():
+    drop, x = Dropped(0.5, keyed_generator(1)), torch.ones(3, 4, 200)
+    dropped = drop(x)
+    assert torch.equal(dropped, dropped[:, :1].expand_as(dropped))
+    assert set(dropped.unique().tolist()) == {0.0, 2.0}
+    assert 0.4 < (dropped == 0).float().mean() < 0.6
+    assert not torch.equal(dropped[0], dropped[1])
+    assert torch.equal(drop.eval()(x), x)
+
+
+def test_the_head_starts_with_no_say_for_plain_overlaps_and_learns_one():
+    network = ToyConcepts()
+    head = make_head("overlap", network, read_concepts, wording=WORDING, outputs=2, generator=keyed_generator(0))
+    assert not head.direct.weight.any()
+    head(network, tokens_for("overlap", same_letter(6), WORDING)).square().sum().backward()
+    for part in (head.direct.weight, head.sharpness, head.clues.weight, network.embedding.weight):
+        assert part.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("graded", [False, True])
+def test_fine_tuning_through_overlap_learns_and_is_the_same_again(graded):
+    data = toy_data(GRADED, train=400) if graded else toy_data(train=400)
+    metric = spearman if graded else accuracy
+    tuning = Tuning(rates=(1e-2,), seeds=1, epochs=4, seed=0)
+    found, again = (
+        fine_tuned(subject(), "overlap", data, parts=parted(400, seed=0), metric=metric, tuning=tuning)
+        for _ in range(2)
+    )
+    assert metric(found.predictions[0], data.reported.labels) > (0.6 if graded else 0.8)
+    assert found.predictions[0].tolist() == again.predictions[0].tolist()
