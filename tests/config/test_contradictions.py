@@ -266,7 +266,7 @@ CLASHES = [
     (
         ["concept-diffusion", "network.encoder=two_way", "network.layers=2", "network.rarity=1e-3"],
         "network.rarity: 0.001 given, but an encoder of kind two_way reads all tokens as equally large ones, or none; "
-        "give network.rarity=null, or network.encoder=perceiver or recursive or mean",
+        "give network.rarity=null, or network.encoder=perceiver or recursive or stretches or mean",
     ),
     (
         ["ar", "network.kind=reversible", "network.time_conditioning=adaln_zero"],
