@@ -312,27 +312,19 @@ class Run:
     def _own_figure(self, objective: Assessed) -> dict[str, Measurement]:
         """What a model is judged by that gives text no likelihood."""
         with self.state.average.applied(self.model.network):
-            rows = row_assessments(
-                self.model,
-                self.materials.held_out,
-                draws=VALIDATION_DRAWS,
-                seed=self.recipe.seed,
-                at_once=self.recipe.evaluation.batch_size,
-            )
+            rows = row_assessments(self.model, self.materials.held_out, **self._draws())
         figure = assessment_measurement(rows, objective=objective, unit="", trivial={}, protocol={})
         return {figure.name: figure}
+
+    def _draws(self) -> dict[str, int]:
+        """How much noise held-out rows are judged with, and how many at once."""
+        return {"draws": VALIDATION_DRAWS, "seed": self.recipe.seed, "at_once": self.recipe.evaluation.batch_size}
 
     def _likelihood(self) -> dict[str, Measurement]:
         """Bits per byte and nats per token of held-out rows, or their bounds."""
         with self.state.average.applied(self.model.network):
-            sums = row_likelihoods(
-                self.model,
-                self.materials.held_out,
-                draws=VALIDATION_DRAWS,
-                seed=self.recipe.seed,
-                end_share=self.materials.end_share,
-                at_once=self.recipe.evaluation.batch_size,
-            )
+            end_share = self.materials.end_share
+            sums = row_likelihoods(self.model, self.materials.held_out, end_share=end_share, **self._draws())
         figures = {m.name: m for m in likelihood_measurements(sums, trivial_nats={}, protocol={})}
         return {name: figures[name] for name in ("bits_per_byte", "nats_per_token")}
 
