@@ -121,6 +121,16 @@ def test_an_autoregressive_run_is_asked_without_steps_and_never_against_other_te
     assert "was trained on other text" in refused("evaluate", "mdlm-file", *place, "--against", other)
 
 
+def test_as_many_questions_are_answered_at_once_as_is_said_by_both_runs(pair, questions):
+    place = ["--task", "gsm8k", "--reasoning", questions]
+    other = Registry(pair).find("ar-file").id
+    found = succeeds("evaluate", "mdlm-file", *place, "--batch-size", 2, "--against", other, "--json").objects
+    assert {figure["protocol"].get("texts_at_once") for figure in found if figure["name"] == "accuracy_strict"} == {2}
+    rows = [row for row in Registry(pair).measurements() if row["run_id"] == other and row["name"] == "accuracy_strict"]
+    assert rows[-1]["protocol"]["texts_at_once"] == 2
+    assert "at most 32" in refused("evaluate", "mdlm-file", *place, "--batch-size", 64)
+
+
 def test_a_way_of_answering_that_beats_nothing_is_named_where_there_are_several():
     def figure(way, value):
         protocol = {"answer": way, "questions_trained_on": 0, "prompts_too_long": 0}

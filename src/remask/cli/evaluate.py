@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from remask.runs import OpenEvaluation, Registry, RunRecord
 
 LEVELS = 10
+_BATCH = "evaluation.batch_size"
 MODELS: dict[str, Any] = {
     "judge": Annotated[
         str | None,
@@ -71,7 +72,7 @@ class Asked:
         own: the run's recipe at the asked split and seed.
         models: others that are needed, by the option that names them; None where none is named.
         levels: of noise.
-        sampling: dotted keys of the options of sampling.
+        drawing: dotted keys of the options that say how texts are drawn.
     """
 
     recipes: "Mapping[str, Recipe]"
@@ -80,7 +81,7 @@ class Asked:
     own: "Recipe"
     models: "Mapping[str, str | None]"
     levels: int
-    sampling: "Mapping[str, Any]"
+    drawing: "Mapping[str, Any]"
 
 
 @option.with_options("models", MODELS)
@@ -137,7 +138,7 @@ def evaluate(
     found = _found(registry, record, asked, device=device)
     for table in in_tables(wanted):
         measurements = [each for _ in table for each in next(found)]
-        if (split, rows, draws, seed) == (None, None, None, None):  # another protocol is no headline among other runs'
+        if (split, rows, draws, batch_size, seed) == (None,) * 5:  # another protocol is no headline among other runs'
             keep_headline(registry, record.id, measurements)
         report(measurements, as_json=as_json)
     settle_verdict(registry, record.id)
@@ -156,7 +157,7 @@ def _asked(
 ) -> Asked:
     """The tasks of a run with the options that they read: `options` all, those `apart` sentence and reasoning tasks."""
     folder, split = registry.folder_of(record), options["evaluation.split"]
-    own = option.changed_recipe(folder, {key: options[key] for key in ("evaluation.split", "seed")})
+    own = option.changed_recipe(folder, {key: options[key] for key in ("evaluation.split", _BATCH, "seed")})
     among = {"split": split, "seed": own.seed}
     on_sentences, exams = ([n for n in wanted if n in names] for names in (SENTENCE_TASKS, REASONING_TASKS))
     return Asked(
@@ -166,7 +167,7 @@ def _asked(
         own=own,
         models=models,
         levels=levels,
-        sampling={key: value for key, value in options.items() if key.startswith("sampling.")},
+        drawing={key: value for key, value in options.items() if key.startswith("sampling.") or key == _BATCH},
     )
 
 
@@ -175,21 +176,20 @@ def _found(registry: "Registry", record: "RunRecord", asked: Asked, *, device: s
     from remask.config.build import resolve_device
     from remask.judgement.tasks import tasks
 
-    on, models, sampling = resolve_device(device), asked.models, asked.sampling
+    on, models, drawing = resolve_device(device), asked.models, asked.drawing
     readers = _readers(registry, models["judge"], models["features"], device=on)
     known = tasks(
         levels=asked.levels,
-        reveal=sampling["sampling.reveal"],
+        reveal=drawing["sampling.reveal"],
         judge=readers["judge"],
         features=readers["features"],
         none=_comparator(registry, "--none", models["none"], device=on),
         full=_comparator(registry, "--full", models["full"], device=on),
     )
-    found = _measured(registry, record, asked.recipes, known=known, device=on, steps=sampling["sampling.steps"])
+    found = _measured(registry, record, asked.recipes, known=known, device=on, steps=drawing["sampling.steps"])
     recorded = partial(_recorded, registry, device=on)
     if asked.exams is not None:
-        drawing = {**sampling, "seed": asked.own.seed}
-        how = {"options": drawing, "device": on, "recorded": recorded}
+        how = {"options": {**drawing, "seed": asked.own.seed}, "device": on, "recorded": recorded}
         found = chain(found, reasoning.measure_reasoning(asked.exams, registry, record, **how))
     if asked.plan is not None:
         weights, mine = registry.folder_of(record).model_path, partial(recorded, record.id)

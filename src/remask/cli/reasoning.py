@@ -158,12 +158,13 @@ def _measured(
     device: "torch.device",
     recorded: Recorded,
 ) -> "Iterator[list[Measurement]]":
-    """The figures one task after the other; those of the other run are drawn with its own recipe's sampling."""
+    """The figures one task after the other; those of the other run by its own recipe's sampling, as many at once."""
     from remask.reasoning_tasks.measuring import differences
 
     rival = None
     if plan.rival is not None:
-        rival = _examinee(registry.folder_of(plan.rival), {"seed": seed}, device=device)
+        same = {"seed": seed, "evaluation.batch_size": examinee.recipe.evaluation.batch_size}
+        rival = _examinee(registry.folder_of(plan.rival), same, device=device)
         for exam in plan.exams:
             rival.prompts(exam)
     for exam in plan.exams:
