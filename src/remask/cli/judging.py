@@ -117,7 +117,8 @@ def refuse_missing(metric: "Metric", recipe: "Recipe") -> None:
     if own is None or metric.name == own or metric.task in OF_ANSWERS:
         return
     instead = f"give --metric {own}" if metric.task is None else f"give --evaluate reconstruction --metric {own}"
-    answers = ", or --evaluate arithmetic or another task with answers" if recipe.process.kind == "gaussian" else ""
+    thinks = recipe.process is not None and recipe.process.kind == "gaussian"
+    answers = ", or --evaluate arithmetic or another task with answers" if thinks else ""
     raise UserError(
         f"--metric {metric.name}: objective {recipe.objective.kind} gives text no likelihood; {instead}{answers}"
     )
