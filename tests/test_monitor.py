@@ -248,6 +248,14 @@ def test_the_gradient_of_such_a_row_is_none_either():
     assert [(alarm.step, alarm.name) for alarms in found for alarm in alarms] == [(107, "exploding gradient")]
 
 
+def test_what_overflows_at_first_under_a_loss_scale_is_none_of_the_first_gradients():
+    network = tiny_network()
+    monitor = Monitor(network, trivial={}, explosion_factor=30, steps=1000)
+    norms = [math.inf] * 8 + [2.0] * 5 + [0.0008] * 100 + [0.04, 0.2]
+    found = [monitor.before_update(seen(network, k, norm=norm, scaled=True)) for k, norm in enumerate(norms, 1)]
+    assert [(alarm.step, alarm.name) for alarms in found for alarm in alarms] == [(115, "exploding gradient")]
+
+
 def test_early_on_the_first_three_steps_are_what_is_usual():
     """As the first of an explosion, which a median would soon take for usual."""
     network = tiny_network()

@@ -185,6 +185,7 @@ class Monitor:
         _remember(self.memory.losses, seen.loss)
         if len(self.memory.first_losses) < FIRST:
             _remember(self.memory.first_losses, seen.loss)
+        if len(self.memory.first_norms) < FIRST and len(self.memory.norms) < WINDOW:  # steps that did not overflow
             _remember(self.memory.first_norms, seen.gradient_norm)
         return found
 

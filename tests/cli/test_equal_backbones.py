@@ -30,7 +30,7 @@ def documented() -> list[str]:
             "thought-gsm8k-a100",
             [
                 *("data.length=320", "network.embeddings=device", "training.steps=3000"),
-                *("training.micro_batch_size=16", "training.precision=bf16"),
+                *("training.micro_batch_size=16", "training.precision=bf16", "evaluation.batch_size=16"),
             ],
         ),
     ],
@@ -46,6 +46,8 @@ def test_the_documented_command_trains_the_autoregressive_equal_of_a_large_thoug
     silent = {"prompt_dropout": 0.0, "log_every": equal.training.log_every}
     assert equal.training == thought.training.model_copy(update=silent)
     assert all(f"{key}={value}" in DOCUMENT.read_text() for key, value in (c.split("=") for c in changes))
+    drawn = {"draws": equal.evaluation.draws}  # which an exact likelihood does not read
+    assert equal.evaluation == thought.evaluation.model_copy(update=drawn)
     assert unlike(thought, equal) is None
 
 

@@ -58,21 +58,6 @@ CLASHES = [
         "objective.answer_noise=0.3",
     ),
     (
-        ["thought-cpu", "objective.answer_share=0.5"],
-        "objective.answer_share: 0.5 given, but objective.answer_weight=0 writes no answer; give "
-        "objective.answer_share=0.25, or objective.answer_weight=0.01",
-    ),
-    (
-        ["thought-cpu", "objective.answer_mark=null"],
-        "objective.answer_mark: null given, but objective.answer_weight=0 writes no answer; give "
-        "objective.answer_mark=####, or objective.answer_weight=0.01",
-    ),
-    (
-        ["thought-cpu", "objective.answer_noise=0.01"],
-        "objective.answer_noise: 0.01 given, but objective.answer_weight=0 writes no answer; give "
-        "objective.answer_noise=0.3, or objective.answer_weight=0.01",
-    ),
-    (
         ["thought-arithmetic", "data.pad=none"],
         "data.pad: none given, but a thought fills its row, and padding would tell it in training alone where the "
         "response ends; give data.pad=end",
@@ -149,10 +134,10 @@ def test_a_text_without_questions_is_refused():
     assert load_recipe("thought-arithmetic", [*given, "data.prefix=8"]).data.prefix == 8
 
 
-def test_an_answer_of_no_weight_is_told_nothing_else():
-    with pytest.raises(UserError, match=r"answer_share: 0\.125 given"):
-        load_recipe("thought-arithmetic", ["objective.answer_weight=0"])
-    load_recipe("thought-arithmetic", ["objective.answer_weight=0", "objective.answer_share=0.25"])
+def test_answers_are_ablated_by_their_weight_alone():
+    """What else the recipe says of them is not read then, and a run of it must still open."""
+    recipe = load_recipe("thought-arithmetic", ["objective.answer_weight=0"])
+    assert recipe.objective.answer_share == 0.125
 
 
 def test_a_codec_or_plain_text_says_itself_where_a_response_ends():

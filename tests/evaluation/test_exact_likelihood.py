@@ -131,6 +131,21 @@ def test_another_document_in_the_row_changes_nothing_under_a_fixed_order(order):
     np.testing.assert_allclose(*found, atol=1e-10)
 
 
+def test_rows_that_are_seen_one_at_a_time_have_the_same_probability():
+    seen = []
+
+    def nats(rows, ids, free):
+        seen.append(len(ids))
+        return revealed(SPREAD, steps=2)(rows, ids, free)
+
+    model, batches = Judged(Wrapped(Table(TOYS, 3, seed=1))), [full_batch(all_sequences([0, 2, 3], 3))]
+    together, apart = (
+        row_exact_likelihoods(model, batches, process=TOYS, nats=nats, at_once=most)[0].nats for most in (32, 1)
+    )
+    assert seen == [27] + [1] * 27
+    np.testing.assert_allclose(apart, together, atol=1e-12)
+
+
 def test_what_is_no_target_is_given_and_free_of_charge():
     batch = full_batch(pattern_rows(4, seed=3))
     half = replace(batch, targets=(torch.arange(LENGTH) >= 6).expand(4, LENGTH))

@@ -76,6 +76,15 @@ def test_the_mean_over_levels_is_the_diffusion_term_of_the_likelihood_with_as_ma
     assert model.network.training
 
 
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_rows_that_are_seen_one_at_a_time_have_the_same_noise_at_every_level(name):
+    model, batches = Model(network_for(OBJECTIVES[name]), OBJECTIVES[name]), cut(pattern_rows(5, seed=2), 3)
+    asked = {"levels": 2, "draws": 2, "seed": 7, "unigram": UNIGRAM}
+    together, apart = (row_levels(model, batches, **asked, at_once=most) for most in (32, 1))
+    for predictor, nats in together.nats.items():
+        np.testing.assert_allclose(apart.nats[predictor], nats, rtol=1e-4, atol=1e-4)
+
+
 def test_levels_of_a_bound_given_concepts_are_of_the_targets_told_through_concepts_alone():
     """Their mean is the likelihood's diffusion term: given tokens never stand in the row that is denoised."""
     objective = ConceptBound(bound=replace(BOUND, process=concept_readers.PROCESS, t_max=0.5))

@@ -49,7 +49,7 @@ _OF_EXACT = ("sampling.steps", "sampling.block_length")
 """Keys of sampling that say whose probability the exact likelihood is, beside its order."""
 _READ_BY = {
     "evaluation.rows": frozenset({"likelihood", _EXACT, "levels", "concepts", "thought", _OWN}),
-    "evaluation.batch_size": _DRAWING | {"likelihood", _EXACT, "thought", _OWN},
+    "evaluation.batch_size": _DRAWING | {"likelihood", _EXACT, "levels", "thought", _OWN},
     "evaluation.draws": frozenset({"likelihood", "levels", "concepts", "thought", _OWN}),
     "none": frozenset({"concepts"}),
     "full": frozenset({"concepts"}),

@@ -100,15 +100,8 @@ def _loss(recipe: Recipe) -> Iterator[Contradiction]:
 
 
 def _answers(spec: ThoughtObjectiveSpec) -> Iterator[Contradiction]:
-    """What is said of written answers where none is written, and the noise that they are written behind."""
-    if not spec.answer_weight:
-        for key in ("answer_share", "answer_mark", "answer_noise"):
-            given, usual = getattr(spec, key), ThoughtObjectiveSpec.model_fields[key].default
-            if given != usual:
-                but = "objective.answer_weight=0 writes no answer"
-                give = f"objective.{key}={usual}, or objective.answer_weight=0.01"
-                yield clash("objective.answer_weight", f"objective.{key}", given=given, but=but, give=give)
-    elif spec.answer_noise <= spec.t_min:
+    """The noise that answers are written behind; keys of answers are read only where some are written."""
+    if spec.answer_weight and spec.answer_noise <= spec.t_min:
         but = f"it must lie above objective.t_min={spec.t_min:g}"
         keys = ("objective.t_min", "objective.answer_noise")
         yield clash(*keys, given=f"{spec.answer_noise:g}", but=but, give="objective.answer_noise=0.3")

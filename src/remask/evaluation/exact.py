@@ -21,7 +21,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from remask.data.batch import Batch
-from remask.evaluation.likelihood import Judged, RowSums, ends_nats, likelihood_measurements
+from remask.evaluation.likelihood import (
+    ROWS_AT_ONCE,
+    Judged,
+    RowSums,
+    ends_nats,
+    likelihood_measurements,
+    placed_parts,
+)
 from remask.evaluation.measurement import Measurement
 from remask.objectives.base import Network
 from remask.processes import Masking
@@ -59,7 +66,13 @@ class SegmentedRows:
 
 @torch.no_grad()
 def row_exact_likelihoods(
-    model: Judged, batches: Sequence[Batch], *, process: Masking, nats: RowNats, end_share: float | None = None
+    model: Judged,
+    batches: Sequence[Batch],
+    *,
+    process: Masking,
+    nats: RowNats,
+    end_share: float | None = None,
+    at_once: int = ROWS_AT_ONCE,
 ) -> tuple[RowSums, int]:
     """−log P of each row under a sampler, in evaluation mode (no dropout).
 
@@ -69,6 +82,7 @@ def row_exact_likelihoods(
         process: masking noise.
         nats: of the sampler.
         end_share: the share of training tokens that end a document, for the term `ends`; None leaves it out.
+        at_once: rows of a batch that the network sees together.
 
     Returns:
         the sums, with terms `sampler` and `ends`, and the most network calls that a batch of rows took.
@@ -76,7 +90,7 @@ def row_exact_likelihoods(
     was_training = model.network.training
     model.network.eval()
     found, ends, tokens, lengths, calls = [], [], [], [], 0
-    for batch in batches:
+    for _, batch in placed_parts(batches, at_once=at_once):
         here = batch.to(model.device)
         rows = SegmentedRows(process=process, network=cast(Network, model.network), segments=here.segments)
         found.append(nats(rows, here.ids, here.targets).double().cpu())

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from remask.data.batch import Batch
-from remask.evaluation.likelihood import Judged, ratio
+from remask.evaluation.likelihood import ROWS_AT_ONCE, Judged, placed_parts, ratio
 from remask.evaluation.measurement import Measurement
 from remask.objectives.base import Network, Objective
 from remask.objectives.block_diffusion import BlockDiffusion
@@ -116,6 +116,7 @@ def row_levels(
     draws: int,
     seed: int,
     unigram: npt.NDArray[np.float64],
+    at_once: int = ROWS_AT_ONCE,
 ) -> LevelSums:
     """The loss of each row at each level, in evaluation mode (no dropout).
 
@@ -126,6 +127,7 @@ def row_levels(
         draws: noise draws a row and level, stratified within the level.
         seed: with the batch's place, the key of all noise, as for `row_likelihoods`.
         unigram: −log p of each token under the unigram [V]; infinite for the mask.
+        at_once: as for `row_likelihoods`.
 
     Raises:
         ValueError: the likelihood is exact.
@@ -141,8 +143,8 @@ def row_levels(
     }
     nats: dict[str, list[Tensor]] = {name: [] for name in networks}
     tokens = []
-    for place, batch in enumerate(batches):
-        here = batch.to(model.device)
+    for place, part in placed_parts(batches, at_once=at_once):
+        here = part.to(model.device)
         for name, each in networks.items():
             generator = keyed_generator(seed, "evaluation", place, device=model.device)
             at_draws = _at_draws(model.objective, each, here, generator=generator, draws=levels * draws)

@@ -224,7 +224,8 @@ class RemaskLM(LM):
         ids = torch.nn.functional.pad(given, (0, tokens), value=model.mask_id)
         fixed = torch.arange(ids.shape[1], device=model.device).expand(ids.shape) < given.shape[1]
         seed = derive_seed(self.seed, "harness", given.shape[1], tokens)
-        drawn = generate(model, build_sampler(spec, model, seed=self.seed), Prompt(ids=ids, fixed=fixed), seed=seed)
+        sampler, at_once = build_sampler(spec, model, seed=self.seed), self.recipe.evaluation.batch_size
+        drawn = generate(model, sampler, Prompt(ids=ids, fixed=fixed), seed=seed, at_once=at_once)
         return drawn[:, given.shape[1] :].tolist()
 
     def _until(self, ids: Sequence[int], stops: Sequence[str]) -> str:

@@ -101,7 +101,8 @@ class ExactTask:
             how |= {} if spec.block_length is None else {"block_length": spec.block_length}
             how |= {"permutation": recipe.seed} if reveal == "random" else {}
         end_share = text.predictors.end_share if text.rows.shows_ends else None
-        sums, calls = row_exact_likelihoods(model, batches, process=model.process, nats=nats, end_share=end_share)
+        how_many = {"end_share": end_share, "at_once": recipe.evaluation.batch_size}
+        sums, calls = row_exact_likelihoods(model, batches, process=model.process, nats=nats, **how_many)
         return sums, how | {"network_calls": calls}
 
 

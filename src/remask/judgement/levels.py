@@ -48,7 +48,8 @@ def judge_levels(model: Model, recipe: Recipe, text: JudgedText, *, levels: int 
     spec = recipe.evaluation
     batches = list(evaluation_batches(text.rows, limit=spec.rows))
     draws = -(-spec.draws // levels)
-    sums = row_levels(model, batches, levels=levels, draws=draws, seed=recipe.seed, unigram=text.predictors.unigram)
+    facts = {"seed": recipe.seed, "unigram": text.predictors.unigram, "at_once": spec.batch_size}
+    sums = row_levels(model, batches, levels=levels, draws=draws, **facts)
     return level_measurements(
         sums,
         protocol={

@@ -66,7 +66,8 @@ def judge_thoughts(model: Model, recipe: Recipe, text: JudgedText, *, levels: in
     eos_id, at_once = model.tokenizer.eos_id, spec.batch_size
     sums = row_thoughts(model, batches, levels=levels, draws=draws, seed=recipe.seed, eos_id=eos_id, at_once=at_once)
     shared = rows_protocol(model, recipe, text)
-    protocol = {"levels": levels, "draws_a_level": draws, "rows": len(sums.tokens), **shared}
+    judged = {"judged": "responses up to their first end of text"}
+    protocol = {"levels": levels, "draws_a_level": draws, "rows": len(sums.tokens), **judged, **shared}
     identity = rows_identity(model, recipe, text, spread_indices(len(text.rows), spec.rows))
     return thought_measurements(sums, protocol=protocol, identity=identity) + _drawn(model, recipe, batches, shared)
 
@@ -90,6 +91,7 @@ def _drawn(model: Model, recipe: Recipe, batches: Sequence[Batch], protocol: dic
     own = [_response(row, fixed.numpy(), eos=eos) for row, fixed in zip(held_out, prompt.fixed, strict=True)]
     length = prompt.ids.shape[1]
     facts = {"questions": len(own), "texts_a_question": TEXTS_A_QUESTION, **sampling_protocol(recipe, length=length)}
+    facts.pop("texts_at_once", None)  # always those of one question
     return drawn_measurements(drawn, own, protocol={**protocol, **facts})
 
 

@@ -185,7 +185,7 @@ def respond(
 
 def _batches(places: Sequence[int], *, most: int) -> Iterator[Sequence[int]]:
     """So many at a time; one that is left over joins those before it."""
-    starts = list(range(0, max(1, len(places) - 1), most))
+    starts = list(range(0, max(min(1, len(places)), len(places) - 1), most))
     return (places[start:end] for start, end in pairwise([*starts, len(places)]))
 
 

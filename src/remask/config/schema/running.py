@@ -80,7 +80,7 @@ class EvaluationSpec(Section):
         ge=2,
         le=32,
         description="rows judged, and texts drawn, at once; fewer where memory is short. The same noise judges rows "
-        "whatever it is; drawn texts are others",
+        "whatever it is; drawn texts are others; concepts are judged 32 at once in any case",
     )
     checker: (
         Literal[

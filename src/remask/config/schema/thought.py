@@ -49,13 +49,21 @@ class ThoughtObjectiveSpec(Section):
         default=0.0, ge=0, le=100, description="weight of writing the answer from left to right behind the thought"
     )
     answer_share: float = Field(
-        default=0.25, gt=0, le=1, description="share of the rows of a step whose answers are written"
+        default=0.25,
+        gt=0,
+        le=1,
+        description="answer_weight above 0: share of the rows of a step whose answers are written",
     )
     answer_mark: str | None = Field(
-        default="####", min_length=1, description="what the answer stands behind; null: the whole response is answer"
+        default="####",
+        min_length=1,
+        description="answer_weight above 0: what the answer stands behind; null: the whole response is answer",
     )
     answer_noise: float = Field(
-        default=0.3, gt=0, le=1, description="largest time of the noise on the thought that an answer is written behind"
+        default=0.3,
+        gt=0,
+        le=1,
+        description="answer_weight above 0: largest time of the noise on the thought behind which they are written",
     )
 
 
