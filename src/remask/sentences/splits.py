@@ -141,9 +141,9 @@ def task_data(
 def parted(examples: Labelled, *, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Numbers of the examples to fit on and of those that settings are chosen on: a tenth, at most 1000.
 
-    No sentence stands in both parts, so that settings are chosen on sentences that are as new as those that are
-    reported. Groups of `linked` examples stay together: in random order, each goes to the choosing part if there is
-    room for it. A group that is larger than the room is fitted on; where all are, the smallest one chooses.
+    No sentence stands in both parts, so that no setting is chosen for knowing sentences by heart. Groups of `linked`
+    examples stay together: in random order, each goes to the choosing part if there is room for it. A group that is
+    larger than the room is fitted on; where all are, the smallest one chooses.
 
     Args:
         examples: all training examples.
