@@ -166,7 +166,7 @@ TUNING = Tuning(rates=(1e-4, 1e-2), seeds=2, epochs=3, seed=0)
 
 
 def tuned(data, head="pooled", tuning=TUNING, metric=accuracy):
-    return fine_tuned(subject(), head, data, parts=parted(len(data.train), seed=0), metric=metric, tuning=tuning)
+    return fine_tuned(subject(), head, data, parts=parted(data.train, seed=0), metric=metric, tuning=tuning)
 
 
 @pytest.mark.parametrize(("head", "task", "count"), [("pair", PAIRED, 200), ("cls", SINGLE, 480)])
@@ -194,7 +194,7 @@ def test_what_is_reported_is_read_once_by_each_chosen_training_and_the_model_sta
     monkeypatch.setattr(finetuning, "tokens_for", counted)
     own = subject()
     before = {name: value.clone() for name, value in own.network.state_dict().items()}
-    parts = parted(len(data.train), seed=0)
+    parts = parted(data.train, seed=0)
     first = fine_tuned(own, "pooled", data, parts=parts, metric=accuracy, tuning=TUNING)
     assert sum(reads) == TUNING.seeds
     assert all(torch.equal(before[name], value) for name, value in own.network.state_dict().items())
@@ -214,7 +214,7 @@ def test_a_loss_that_is_not_finite_at_any_rate_is_said():
     data, broken = toy_data(), subject()
     with torch.no_grad():
         broken.network.embedding.weight.fill_(torch.nan)
-    parts = parted(len(data.train), seed=0)
+    parts = parted(data.train, seed=0)
     with pytest.raises(RunError, match="not finite at any rate"):
         fine_tuned(broken, "pooled", data, parts=parts, metric=accuracy, tuning=replace(TUNING, seeds=1))
 
@@ -245,8 +245,18 @@ def test_every_figure_stands_beside_majority_tf_idf_a_bag_and_a_random_encoder()
     assert set(figures["toy_probe_f1"].trivial) == beside | {"all positive"}
     accurate = figures["toy_probe_accuracy"]
     assert np.mean(accurate.examples.values) == pytest.approx(accurate.value)
-    assert (accurate.n, accurate.protocol["selection"]) == (40, "by accuracy on 6 of the training examples")
+    chosen = "by accuracy on 6 of the training examples, which share no sentence with the others"
+    assert (accurate.n, accurate.protocol["selection"]) == (40, chosen)
     assert figures["toy_pair_f1"].protocol["learning_rate"] == 1e-2
+
+
+@pytest.mark.parametrize("head", ["probe", "pair"])
+def test_every_trained_head_chooses_among_sentences_that_it_is_not_fitted_on(head):
+    data = toy_data()
+    first, second = data.train.texts
+    shared = Labelled(texts=((first[0],) * len(first), second), labels=data.train.labels)
+    with pytest.raises(UserError, match="shared sentences link all 64 training examples"):
+        judge(replace(data, train=shared)).measure(head)
 
 
 def test_degrees_stand_beside_a_correlation_of_nothing_and_both_kinds_of_tf_idf():

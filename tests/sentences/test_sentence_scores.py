@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_sentences import SINGLE, same_letter, toy_data
+from toy_sentences import SINGLE, apart, same_letter, toy_data
 
 from remask.sentences.baselines import CHARACTERS, WORDS, all_positive, constant, tfidf_cosines, tfidf_probe
 from remask.sentences.features import COSINES, Whitening, cosines, features, with_cosines
@@ -94,7 +94,7 @@ def test_a_probe_finds_a_line_and_degrees_and_chooses_its_strength_without_the_r
     draw = np.random.default_rng(3)
     x, seen = draw.normal(size=(200, 4)), draw.normal(size=(300, 4))
     slope = np.array([2.0, -1.0, 0.0, 0.5])
-    parts = parted(300, seed=0)
+    parts = parted(apart(300), seed=0)
     above = (x @ slope > 0).astype(np.int64)
     classes = probe(seen, (seen @ slope > 0).astype(np.int64), x, parts=parts, metric=accuracy, graded=False)
     assert accuracy(classes.predictions, above) > 0.95
@@ -128,7 +128,7 @@ def test_the_cosine_of_tf_idf_is_that_of_its_definition():
 
 def test_a_probe_on_tf_idf_learns_what_letters_tell():
     data = toy_data(SINGLE, train=200)
-    found = tfidf_probe(data, parts=parted(200, seed=0), metric=accuracy)
+    found = tfidf_probe(data, parts=parted(data.train, seed=0), metric=accuracy)
     assert accuracy(found.predictions, data.reported.labels) > 0.9
 
 
@@ -144,7 +144,7 @@ def test_a_probe_on_tf_idf_of_pairs_learns_that_sentences_share_their_words():
 
     seen, held = examples(200), examples(60)
     data = replace(toy_data(), train=seen, reported=held, sentences=(*seen.texts[0], *seen.texts[1]))
-    found = tfidf_probe(data, parts=parted(200, seed=0), metric=accuracy)
+    found = tfidf_probe(data, parts=parted(data.train, seed=0), metric=accuracy)
     assert accuracy(found.predictions, held.labels) > 0.9
 
 
@@ -180,7 +180,7 @@ def test_the_probe_of_a_pair_is_told_cosines_that_a_penalty_leaves_their_say():
     assert columns.shape == (400, 4 * 250 + COSINES)
     assert with_cosines([u], whiten).shape == (400, 250)
     seen, labels = columns[:300], alike.astype(np.int64)
-    told = {"parts": parted(300, seed=0), "metric": accuracy, "graded": False}
+    told = {"parts": parted(apart(300), seed=0), "metric": accuracy, "graded": False}
     scores = [
         accuracy(probe(seen, labels[:300], columns[300:], **told, plain=k).predictions, labels[300:]) for k in (0, 2)
     ]

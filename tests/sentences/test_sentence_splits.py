@@ -3,12 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
-from toy_sentences import GRADED, PAIRED, SINGLE
+from toy_sentences import GRADED, PAIRED, SINGLE, apart
 
 from remask.errors import UserError
 from remask.sentences.hub import hub_splits
-from remask.sentences.splits import folder_splits, parted, task_data
+from remask.sentences.splits import Labelled, folder_splits, linked, parted, task_data
 from remask.sentences.tables import file_rows
 from remask.sentences.tasks import HEADS, SENTENCE_TASKS, HubPlace, SentenceTask, heads_for
 
@@ -117,12 +118,49 @@ def test_labels_that_were_not_trained_on_or_are_no_numbers_are_refused():
 
 
 def test_settings_are_chosen_on_a_tenth_that_is_not_fitted_on():
-    fit, choose = parted(200, seed=0)
+    fit, choose = parted(apart(200), seed=0)
     assert (len(fit), len(choose)) == (180, 20)
     assert sorted([*fit, *choose]) == list(range(200))
-    assert choose.tolist() != parted(200, seed=1)[1].tolist()
+    assert choose.tolist() == parted(apart(200), seed=0)[1].tolist() != parted(apart(200), seed=1)[1].tolist()
+    assert len(parted(apart(20_000), seed=0)[1]) == 1000
     with pytest.raises(UserError, match="9 training examples are too few"):
-        parted(9, seed=0)
+        parted(apart(9), seed=0)
+
+
+def labelled(*columns):
+    return Labelled(texts=tuple(map(tuple, columns)), labels=np.arange(len(columns[0])) % 2)
+
+
+def told(examples, chosen):
+    return {" ".join(text.casefold().split()) for column in examples.take(chosen).texts for text in column}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_no_sentence_stands_in_the_fitted_part_and_in_the_part_that_settings_are_chosen_on(seed):
+    chains = labelled([f"is {k // 4} {k % 4}" for k in range(200)], [f"Is  {k // 4} {(k + 1) % 4}" for k in range(200)])
+    singles = labelled([f"said {k % 50}" if k % 2 else f" SAID {k % 50}" for k in range(200)])
+    for examples in (chains, singles):
+        fit, choose = parted(examples, seed=seed)
+        assert len(choose) == 20
+        assert sorted([*fit, *choose]) == list(range(200))
+        assert not told(examples, fit) & told(examples, choose)
+
+
+def test_examples_are_linked_by_way_of_others_and_by_sentences_of_either_side():
+    examples = labelled(["a", "c", "x", "y"], ["b", "d", "y", "z"])
+    assert linked(examples).tolist() == [0, 1, 2, 2]
+    both = labelled(["a", "c", "x", "B  "], ["b", "d", "y", "C"])
+    assert linked(both).tolist() == [0, 0, 1, 0]
+
+
+def test_a_group_that_the_tenth_has_no_room_for_is_fitted_on():
+    giant = labelled(["hub"] * 60 + [f"u{k}" for k in range(40)], [f"v{k}" for k in range(100)])
+    fit, choose = parted(giant, seed=0)
+    assert (len(choose), set(fit) >= set(range(60))) == (10, True)
+    fours = labelled([f"said {k // 4}" for k in range(12)])
+    assert [len(part) for part in parted(fours, seed=0)] == [8, 4]
+    with pytest.raises(UserError, match="shared sentences link all 20 training examples"):
+        parted(labelled(["same"] * 20), seed=0)
 
 
 def test_a_missing_folder_says_what_it_needs(tmp_path):

@@ -40,9 +40,10 @@ def test_what_a_figure_or_a_setting_is_read_from_is_not_taught_in_whatever_task_
     first, second = lessons_of({"qqp": qqp, "snli": snli}, judged={"toy": judged}, seed=1)
     assert (first.name, first.classes, len(first.examples)) == ("qqp", 2, 22)
     assert second.examples.texts == (("new",), ("one",))
-    _, choose = parted(len(judged.train), seed=1)
+    _, choose = parted(judged.train, seed=1)
     own = judged.train.take(choose)
-    again = {"dev": ("dev", [(pair, "0") for pair in zip(*own.texts, strict=True)] + rows(("new", "one")))}
+    beside = [((text, "beside it"), "0") for column in own.texts for text in column]
+    again = {"dev": ("dev", [(pair, "0") for pair in zip(*own.texts, strict=True)] + beside + rows(("new", "one")))}
     (third,) = lessons_of({"snli": again}, judged={"toy": judged}, seed=1)
     assert third.examples.texts == (("new",), ("one",))
 
@@ -51,7 +52,7 @@ def test_a_task_that_is_judged_is_taught_without_the_part_that_settings_are_chos
     judged = toy_data(GRADED, train=100)
     splits = {"train": ("train", []), "test": ("test", [])}
     (found,) = lessons_of({"stsb": splits}, judged={"stsb": judged}, seed=3)
-    fit, _ = parted(100, seed=3)
+    fit, _ = parted(judged.train, seed=3)
     taught_pairs = set(zip(*found.examples.texts, strict=True))
     assert taught_pairs <= set(zip(*judged.train.take(fit).texts, strict=True))
     assert found.examples.labels.mean() == pytest.approx(0, abs=1e-9)

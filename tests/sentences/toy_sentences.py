@@ -75,6 +75,11 @@ def same_letter(count, *, seed=0):
     return Labelled(texts=(first, second), labels=labels)
 
 
+def apart(count):
+    """Examples of one sentence each, no two the same."""
+    return Labelled(texts=(tuple(f"sentence {k}" for k in range(count)),), labels=np.arange(count) % 2)
+
+
 def toy_data(task=PAIRED, *, train=64, reported=40, classes=("0", "1")):
     def examples(count, seed):
         found = same_letter(count, seed=seed)

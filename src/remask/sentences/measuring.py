@@ -172,7 +172,7 @@ class TaskJudge:
 
     @cached_property
     def _parts(self) -> tuple[Any, Any]:
-        return parted(len(self.data.train), seed=self.seed)
+        return parted(self.data.train, seed=self.seed)
 
     def _encoded(self, name: str, subject: Subject, part: str) -> list[Vectors]:
         """The vectors of each column of `train` or `reported`, computed once."""
@@ -265,7 +265,10 @@ class TaskJudge:
     @property
     def _selection(self) -> dict[str, Any]:
         return {
-            "selection": f"by {self.data.task.metrics[0]} on {len(self._parts[1])} of the training examples",
+            "selection": (
+                f"by {self.data.task.metrics[0]} on {len(self._parts[1])} of the training examples, which share no "
+                "sentence with the others"
+            ),
             "training_examples": len(self.data.train),
         }
 

@@ -138,17 +138,56 @@ def task_data(
     )
 
 
-def parted(count: int, *, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def parted(examples: Labelled, *, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Numbers of the examples to fit on and of those that settings are chosen on: a tenth, at most 1000.
 
+    No sentence stands in both parts, so that no setting is chosen for knowing sentences by heart. Groups of `linked`
+    examples stay together: in random order, each goes to the choosing part if there is room for it. A group that is
+    larger than the room is fitted on; where all are, the smallest one chooses.
+
+    Args:
+        examples: all training examples.
+        seed: of the order.
+
     Raises:
-        UserError: there are fewer than 10 examples.
+        UserError: there are fewer than 10 examples, or shared sentences link them all.
     """
+    count = len(examples)
     if count < 10:
         raise UserError(f"{count} training examples are too few to choose settings on a part of them; give 10 or more")
-    order = np.random.default_rng(derive_seed(seed, "selection")).permutation(count)
-    size = min(max(1, round(SELECTION_SHARE * count)), SELECTION_MOST)
-    return np.sort(order[size:]), np.sort(order[:size])
+    group = linked(examples)
+    sizes = np.bincount(group)
+    if len(sizes) == 1:
+        raise UserError(
+            f"shared sentences link all {count} training examples, so that none is left to choose settings on; "
+            "give some that share none"
+        )
+    room = min(max(1, round(SELECTION_SHARE * count)), SELECTION_MOST)
+    chosen = np.zeros(len(sizes), dtype=bool)
+    for each in np.random.default_rng(derive_seed(seed, "selection")).permutation(len(sizes)).tolist():
+        if sizes[each] <= room:
+            chosen[each] = True
+            room -= sizes[each]
+    if not chosen.any():
+        chosen[sizes.argmin()] = True
+    return np.flatnonzero(~chosen[group]), np.flatnonzero(chosen[group])
+
+
+def linked(examples: Labelled) -> npt.NDArray[np.int64]:
+    """The number of each example's group [n]: examples that share a sentence, case and spaces aside, are in one.
+
+    So are examples that share one with a third: groups are the connected components of that graph.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    count, number = len(examples), dict[str, int]()
+    found = [number.setdefault(_said(sentence), len(number)) for column in examples.texts for sentence in column]
+    rows = np.tile(np.arange(count), len(examples.texts))
+    nodes = count + len(number)
+    graph = coo_matrix((np.ones(len(found)), (rows, count + np.array(found))), shape=(nodes, nodes))
+    _, group = connected_components(graph, directed=False)
+    return np.unique(group[:count], return_inverse=True)[1].astype(np.int64)
 
 
 def folder_splits(folder: Path, task: SentenceTask) -> dict[str, tuple[str, list[Row]]]:
@@ -184,7 +223,12 @@ def _files(place: Path, names: Sequence[str]) -> Iterator[Path]:
 
 def _key(sentences: Sequence[str]) -> tuple[str, ...]:
     """What two rows share that say the same: their words, whatever their order, case and spaces."""
-    return tuple(sorted(" ".join(sentence.casefold().split()) for sentence in sentences))
+    return tuple(sorted(map(_said, sentences)))
+
+
+def _said(sentence: str) -> str:
+    """A sentence but for case and spaces."""
+    return " ".join(sentence.casefold().split())
 
 
 def labelled_rows(rows: Sequence[Row], task: SentenceTask, *, where: str) -> tuple[Labelled, tuple[str, ...]]:

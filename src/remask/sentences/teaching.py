@@ -55,8 +55,9 @@ class Lesson:
 def lessons_of(opened: Mapping[str, Splits], *, judged: Mapping[str, TaskData], seed: int) -> list[Lesson]:
     """The training pairs of some tasks, without any that a figure or a setting will be read from.
 
-    Left out are pairs of the same words as one of a split which is not trained on, or of the part of a judged task's
-    training examples that settings are chosen on, in whatever task they stand; and pairs that were there already.
+    Left out are pairs of the same words as one of a split which is not trained on, pairs with a sentence of the part of
+    a judged task's training examples that settings are chosen on, in whatever task they stand; and pairs that were
+    there already.
 
     Args:
         opened: task of `LESSONS` → its splits.
@@ -65,15 +66,16 @@ def lessons_of(opened: Mapping[str, Splits], *, judged: Mapping[str, TaskData], 
     """
     trained = {name: _trained(name, splits, judged=judged, seed=seed) for name, splits in opened.items()}
     held = {_words(pair) for splits in opened.values() for pair in _other_rows(splits)}
+    choosing: set[str] = set()
     for data in judged.values():
-        _, choose = parted(len(data.train), seed=seed)
-        for examples in (data.reported, data.train.take(choose)):
-            held.update(_words(pair) for pair in zip(*examples.texts, strict=True))
+        _, choose = parted(data.train, seed=seed)
+        held.update(_words(pair) for pair in zip(*data.reported.texts, strict=True))
+        choosing.update(sentence for column in data.train.take(choose).texts for sentence in _words(column))
     lessons = []
     for name, (examples, classes) in trained.items():
         kept = []
         for k, pair in enumerate(zip(*examples.texts, strict=True)):
-            if (words := _words(pair)) not in held:
+            if (words := _words(pair)) not in held and choosing.isdisjoint(words):
                 held.add(words)
                 kept.append(k)
         lessons.append(_lesson(name, examples.take(np.array(kept, dtype=np.int64)), classes))
