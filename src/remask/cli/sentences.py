@@ -52,7 +52,8 @@ OPTIONS: dict[str, Any] = {
         list[str] | None,
         typer.Option(
             help=f"Teach the model the training labels of these tasks together before a head of pairs is fine-tuned: "
-            f"{', '.join(LESSONS)}; may be given again. What stands beside it learns its task alone.",
+            f"{', '.join(LESSONS)}; may be given again. So many epochs as of the task, at the largest of its rates. "
+            "What stands beside it learns its task alone.",
         ),
     ],
     "sentences_limit": Annotated[

@@ -126,7 +126,11 @@ class ConceptSpec(Section):
         "one layer again and again; every token a concept (no bottleneck); the means of C stretches of it, a token "
         "each where it is shorter; the mean of its tokens; not at all",
     )
-    layers: Whole = Field(default=2, ge=1, description="layers of the encoder; recursive: passes of its one layer")
+    layers: Whole = Field(
+        default=2,
+        ge=1,
+        description="layers of the encoder; recursive: passes of its one layer; not read by mean, stretches and none",
+    )
     min_depth: Whole | None = Field(
         default=None, ge=1, description="recursive: fewest passes that a training step makes; null: always all"
     )
