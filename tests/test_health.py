@@ -205,11 +205,13 @@ def test_a_loss_of_zero_is_broken_and_not_praised():
     assert "sees the tokens it predicts" in judged.findings[0]
 
 
-@pytest.mark.parametrize(("share", "level"), [(1.0, "learns"), (0.01, "broken")])
-def test_a_loss_of_zero_is_earned_where_drawn_answers_are_right(share, level):
+@pytest.mark.parametrize(
+    ("share", "guess", "level"), [(1.0, 0.011, "learns"), (0.01, 0.011, "broken"), (1.0, math.nan, "broken")]
+)
+def test_a_loss_of_zero_is_earned_where_drawn_answers_are_right(share, guess, level):
     """They have seen no targets; as many right ones as a guess has say nothing."""
     answers = {"task": "arithmetic", "name": "accuracy_strict", "value": share, "stderr": 0.001}
-    beside = {"majority answer": 0.009, "random guess": 0.011}
+    beside = {"majority answer": 0.009, "random guess": guess}
     judged = verdict(run(falling(end=0.0, noise=0.0), (1.0, 0.0)), evaluations=[{**answers, "trivial": beside}])
     assert judged.level == level
 

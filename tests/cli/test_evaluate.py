@@ -2,7 +2,10 @@ import pytest
 from command import BYTES, newest, refused, succeeds, write_text
 
 from pretrained_models import write_model
+from remask.config.schema import EvaluationSpec
 from remask.errors import RunError
+from remask.evaluation.likelihood import ROWS_AT_ONCE
+from remask.generation import TEXTS_AT_ONCE
 from remask.runs import Registry
 
 KEYS = ["name", "value", "unit", "n", "stderr", "trivial", "protocol"]
@@ -48,6 +51,10 @@ def test_rows_judged_a_few_at_a_time_give_the_same_figure_and_texts_say_how_many
         assert other["protocol"].get("texts_at_once") == (2 if drawn else None)
         assert drawn or other["value"] == pytest.approx(one["value"], rel=1e-5)
     assert refused("evaluate", "last", "--batch-size", 1).startswith("remask: --batch-size: 1 given")
+
+
+def test_what_no_recipe_says_is_drawn_and_judged_as_many_at_once_as_recipes_say():
+    assert EvaluationSpec().batch_size == ROWS_AT_ONCE == TEXTS_AT_ONCE  # else a protocol would tell them apart
 
 
 def test_one_task_is_judged_alone_and_the_test_split_too(trained):

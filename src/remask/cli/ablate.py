@@ -7,7 +7,7 @@ import typer
 from remask.cli import options as option
 from remask.cli import studies
 from remask.cli.ablate_steps import steps
-from remask.cli.judging import judged_by, with_judging
+from remask.cli.judging import Judged, judged_by, with_judging
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -96,10 +96,7 @@ def component(
         both=both or [],
         changes=changes,
         seeds=numbers,
-        jobs=jobs or 1,
-        cluster=studies.asked_of(name=name or "component", **place),
-        metric=judged.metric,
-        evaluate=list(judged.evaluating),
+        **shared("component", judged, jobs=jobs, name=name, place=place),
         command=studies.typed(
             *("ablate", "component", recipe_name, *changes),
             *(word for each in both or [] for word in ("--both", each)),
@@ -153,10 +150,7 @@ def size(
         overrides=overrides,
         over=lists,
         seeds=numbers,
-        jobs=jobs or 1,
-        cluster=studies.asked_of(name=name or "size", **place),
-        metric=judged.metric,
-        evaluate=list(judged.evaluating),
+        **shared("size", judged, jobs=jobs, name=name, place=place),
         command=studies.typed(
             *("ablate", "size", recipe_name, *overrides),
             *(word for each in over for word in ("--over", each)),
@@ -199,10 +193,7 @@ def experts(
         source=studies.recipe_text(recipe_name),
         overrides=overrides,
         seeds=numbers,
-        jobs=jobs or 1,
-        cluster=studies.asked_of(name=name or "experts", **place),
-        metric=judged.metric,
-        evaluate=list(judged.evaluating),
+        **shared("experts", judged, jobs=jobs, name=name, place=place),
         command=studies.typed("ablate", "experts", recipe_name, *overrides, "--seeds", seeds, *judged.typed),
     )
     studies.conduct(study, as_json=as_json, html=html)
@@ -259,6 +250,26 @@ def matched(
         command=studies.typed("ablate", "matched", *arguments, "--by", by, "--seeds", seeds, *judged.typed),
     )
     studies.conduct(study, as_json=as_json, html=html)
+
+
+def shared(
+    kind: str, judged: Judged, *, jobs: int | None, name: str | None, place: "Mapping[str, Any]"
+) -> dict[str, Any]:
+    """The facts of a new study that do not depend on what it varies.
+
+    Args:
+        kind: of study; its jobs on a cluster are called so where it has no name.
+        judged: what its trainings are judged by.
+        jobs: trainings side by side; None for one.
+        name: of the study, if one was given.
+        place: options of where trainings run.
+    """
+    return {
+        "jobs": jobs or 1,
+        "cluster": studies.asked_of(name=name or kind, **place),
+        "metric": judged.metric,
+        "evaluate": list(judged.evaluating),
+    }
 
 
 def split_pair(arguments: list[str]) -> tuple[str, str, dict[str, list[str]]]:

@@ -160,7 +160,7 @@ def _beats_all(record: Record) -> bool:
     """Whether a share of right answers lies above all that stands beside it by more than two standard errors."""
     value, stderr = number(record.get("value")), number(record.get("stderr"))
     beside = [number(each) for each in (record.get("trivial") or {}).values()]
-    return bool(beside) and value - 2 * stderr > max(beside)
+    return bool(beside) and all(value - 2 * stderr > each for each in beside)  # never above what is not known
 
 
 def _only_skipped(record: Record) -> bool:
