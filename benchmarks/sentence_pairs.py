@@ -1,4 +1,6 @@
-"""Pairs of sentences that mean the same, from the training files of sentence tasks, for `concept-sentences`.
+"""Pairs of sentences that mean the same, and plain sentences, from the training files of sentence tasks.
+
+For `concept-sentences`, `concept-stretches` and `concept-context`.
 
 Out of a folder as `remask evaluate --sentences FOLDER` reads it: the positive pairs of each task's training split (of
 STS-B and SICK those of a degree of at least 4), the entailments of snli/dev.tsv and the pairs of
@@ -7,7 +9,9 @@ dev is trained on where there is no train, as `evaluate` does) is left out, what
 and a pair that stands in several sources is given once. The two sides are given in a random order. With --neighbours,
 N pairs of neighbouring sentences of a plain text file (one paragraph a line) come on top.
 
-Written are OUT/train.jsonl and OUT/valid.jsonl (500 of the pairs), {"a": …, "b": …} a line, and counts are printed.
+Written are OUT/train.jsonl and OUT/valid.jsonl (500 of the pairs), {"a": …, "b": …} a line; and OUT/sentences.jsonl,
+{"text": …} a line: every sentence of those training splits and of SNLI, once, whatever its label says, but for those
+that stand in a split which is not trained on. Counts are printed.
 
 Run: .venv/bin/python benchmarks/sentence_pairs.py FOLDER OUT [--neighbours FILE --count N] [--words 40] [--seed 0]
 """
@@ -38,7 +42,11 @@ Pair = tuple[str, str]
 
 def key(pair: Pair) -> tuple[str, ...]:
     """What two pairs share that say the same: their words, whatever their order, case and punctuation."""
-    return tuple(sorted(" ".join(_WORD.findall(sentence.casefold())) for sentence in pair))
+    return tuple(sorted(map(_words, pair)))
+
+
+def _words(sentence: str) -> str:
+    return " ".join(_WORD.findall(sentence.casefold()))
 
 
 def positive(task: SentenceTask, label: str) -> bool:
@@ -61,6 +69,26 @@ def task_pairs(folder: Path) -> tuple[dict[str, list[Pair]], set[tuple[str, ...]
             else:
                 held.update(key((a, b)) for (a, b), _ in rows)
     return found, held
+
+
+def plain_sentences(folder: Path) -> list[str]:
+    """The sentences of all training pairs, positive or not, that stand in no other split; each once."""
+    found: dict[str, str] = {}
+    held: set[str] = set()
+    for task in SENTENCE_TASKS.values():
+        if task.sentences == 1 or not any((folder / name).is_dir() for name in task.folders):
+            continue
+        splits = folder_splits(folder, task)
+        for split, (_, rows) in splits.items():
+            sentences = [sentence for pair, _ in rows for sentence in pair]
+            if split == (TRAIN if TRAIN in splits else DEV):
+                found |= {_words(sentence): sentence for sentence in sentences}
+            else:
+                held.update(map(_words, sentences))
+    snli = folder / "snli" / "dev.tsv"
+    if snli.is_file():
+        found |= {_words(row[side]): row[side] for row in table(snli) for side in ("sentence1", "sentence2")}
+    return [sentence for words, sentence in found.items() if words and words not in held]
 
 
 def other_pairs(folder: Path) -> dict[str, list[Pair]]:
@@ -92,7 +120,7 @@ def neighbours(path: Path, *, words: int) -> list[Pair]:
 
 
 def main() -> None:
-    """Writes both files."""
+    """Writes all three files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path)
@@ -106,6 +134,7 @@ def main() -> None:
     try:
         tasks, held = task_pairs(args.folder)
         sources = tasks | other_pairs(args.folder)
+        plain = plain_sentences(args.folder)
         nearby = [] if args.neighbours is None else neighbours(args.neighbours, words=args.words)
     except (OSError, UserError) as error:
         parser.error(str(error))
@@ -134,7 +163,9 @@ def main() -> None:
     for name, some in (("train", train), ("valid", valid)):
         lines = (json.dumps({"a": a, "b": b}, ensure_ascii=False) for a, b in some)
         (args.out / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(json.dumps({**counts, "train": len(train), "valid": len(valid)}))
+    lines = (json.dumps({"text": sentence}, ensure_ascii=False) for sentence in draw.sample(plain, len(plain)))
+    (args.out / "sentences.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(json.dumps({**counts, "train": len(train), "valid": len(valid), "sentences": len(plain)}))
 
 
 if __name__ == "__main__":

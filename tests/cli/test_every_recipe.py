@@ -19,7 +19,14 @@ TASKS = [
     name for name in recipe_names() if name.startswith(("sudoku-", "countdown-", "arithmetic-", "multiplication-"))
 ]
 EQUATIONS = [name for name in recipe_names() if name.startswith("gsm8k-eq-")]  # of pairs that a file holds
-CONCEPTS = ("concept-weighted", "concept-perceiver", "concept-posonly", "concept-tsdae", "concept-contrastive")
+CONCEPTS = (
+    "concept-weighted",
+    "concept-perceiver",
+    "concept-posonly",
+    "concept-tsdae",
+    "concept-contrastive",
+    "concept-context",
+)
 PAIRS = ("concept-sentences", "concept-stretches")
 OWN_FIGURES = [name for name in recipe_names() if name.startswith((*CONCEPTS, *PAIRS))]
 LATENT = ("concept-autoencoder", "concept-prior")  # the second stands on the first: test_latent_recipes.py
@@ -73,6 +80,8 @@ def test_a_recipe_trains_saves_loads_samples_and_is_judged(home, text, name):
 @pytest.mark.parametrize("name", OWN_FIGURES)
 def test_a_recipe_without_a_likelihood_trains_saves_loads_and_is_judged_by_its_own_figure(home, text, tmp_path, name):
     small = [part for part in SMALL if not part.startswith("training.micro_batch_size")]
+    if name == "concept-context":
+        small += ["training.precision=float32", "network.width=32", "network.mlp_width=32"]
     if name in PAIRS:
         sides = [{"a": f"Up {k}", "b": f"on {k}"} for k in range(60)]
         text = tmp_path / "pairs.jsonl"

@@ -31,7 +31,7 @@ def sentences(tmp_path_factory):
 
 def test_sentence_tasks_are_measured_recorded_and_told_beside_trivial_values(trained, sentences):
     heads, before = [word for name in NAMES for word in ("--head", name)], newest(trained)[0].headline
-    tune = ["--epochs", "1", "--seeds", "2", "--learning-rates", "1e-3"]
+    tune = ["--epochs", "1", "--seeds", "2", "--learning-rates", "1e-3", "--network-shares", "0.5"]
     done = succeeds("evaluate", "last", "--task", "stsb", "--sentences", sentences, *heads, *tune, "--json")
     figures = {figure["name"]: figure for figure in done.objects}
     assert set(figures) == {f"stsb_{head}_{score}" for head in NAMES for score in ("spearman", "pearson")}
@@ -40,7 +40,9 @@ def test_sentence_tasks_are_measured_recorded_and_told_beside_trivial_values(tra
         assert {"majority", "bag of embeddings", "random encoder"} < set(figure["trivial"])
         assert any(name.startswith("TF-IDF") for name in figure["trivial"])
         assert (figure["protocol"]["split"], figure["protocol"]["trained_on"]) == ("test", "train")
-    assert figures["stsb_pair_spearman"]["protocol"]["learning_rates"] == [1e-3]
+    protocol = figures["stsb_pair_spearman"]["protocol"]
+    assert (protocol["learning_rates"], protocol["network_shares"]) == ([1e-3], [0.5])
+    assert (protocol["learning_rate"], protocol["network_share"]) == (1e-3, 0.5)
     (record,) = {f["task"] for f in newest(trained)[1].evaluations()}
     assert record == "stsb"
     assert newest(trained)[0].headline == before
@@ -79,6 +81,10 @@ def test_another_split_and_fewer_examples_are_said_and_tasks_on_text_come_first(
         (["--task", "mrpc", "--sentences", "{}", "--head", "cosine"], "none fits --task mrpc. Valid: probe"),
         (["--task", "mrpc", "--sentences", "{}", "--head", "prob"], "did you mean 'probe'"),
         (["--task", "mrpc", "--sentences", "{}", "--learning-rates", "fast"], "--learning-rates fast: give numbers"),
+        (
+            ["--task", "mrpc", "--sentences", "{}", "--network-shares", "0,1"],
+            "--network-shares 0,1: give numbers above 0",
+        ),
         (["--task", "mrpc", "--sentences", "{}", "--head", "pair", "--taught", "mrcp"], "--taught mrcp is unknown"),
         (["--task", "mrpc", "--sentences", "{}", "--taught", "mrpc"], "no head that is fine-tuned on pairs"),
         (

@@ -266,7 +266,28 @@ CLASHES = [
     (
         ["concept-diffusion", "network.encoder=two_way", "network.layers=2", "network.rarity=1e-3"],
         "network.rarity: 0.001 given, but an encoder of kind two_way reads all tokens as equally large ones, or none; "
-        "give network.rarity=null, or network.encoder=perceiver or recursive or stretches or mean",
+        "give network.rarity=null, or network.encoder=perceiver or recursive or stretches or "
+        "stretch_states or mean",
+    ),
+    (
+        ["concept-posonly-mlm", "network.decoder=stretch", "objective.hidden=masked"],
+        "network.encoder: perceiver given, but its concepts are no stretches of a text; give network.encoder=stretches "
+        "or stretch_states",
+    ),
+    (
+        ["concept-posonly-mlm", "network.encoder=stretches", "network.decoder=stretch"],
+        "objective.hidden: absent given, but a hidden place has no stretch that reads it; give "
+        "objective.hidden=masked, or network.decoder=position_only",
+    ),
+    (
+        ["concept-tsdae", "network.encoder=stretches", "network.decoder=stretch"],
+        "objective.kind: concept_tsdae given, but a place has a stretch of its own in the row that was encoded alone; "
+        "give objective.kind=concept_masked, or network.decoder=position_only",
+    ),
+    (
+        ["concept-posonly-mlm", "network.encoder=stretch_states", "network.width=198"],
+        "network.width: 198 given, but half of it is no even number of features for each of network.heads=3 heads; "
+        "give network.width=204, or another network.heads",
     ),
     (
         ["ar", "network.kind=reversible", "network.time_conditioning=adaln_zero"],

@@ -18,6 +18,7 @@ ENCODERS = {
     "narrow": {"encoder": "perceiver", "latent_width": 6},
     "tokens": {"encoder": "tokens"},
     "stretches": {"encoder": "stretches"},
+    "stretch_states": {"encoder": "stretch_states"},
     "mean": {"encoder": "mean"},
     "none": {"encoder": "none"},
 }

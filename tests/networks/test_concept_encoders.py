@@ -31,7 +31,7 @@ def test_a_text_has_a_vector_a_slot_and_a_text_without_a_token_no_real_one(encod
     real = torch.tensor([[1] * 7, [1] * 4 + [0] * 3, [0] * 7], dtype=torch.bool)
     concepts = network.encode(source, real=real)
     slots = {"tokens": 7, "mean": 1, "none": 0}.get(encoder, 3)
-    assert network.concepts == (None if encoder in ("tokens", "stretches") else slots)
+    assert network.concepts == (None if encoder in ("tokens", "stretches", "stretch_states") else slots)
     assert concepts.vectors.shape == (3, slots, 6 if encoder == "narrow" else 16)
     assert concepts.vectors.isfinite().all()
     counts = [7, 4, 0] if encoder == "tokens" else [slots, slots, 0]

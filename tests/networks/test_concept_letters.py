@@ -111,7 +111,7 @@ def test_a_concept_that_heard_of_rare_tokens_is_larger_than_one_that_did_not():
     torch.testing.assert_close(UnitTogether()(torch.ones(1, 2, 4)), torch.ones(1, 2, 4))
 
 
-@pytest.mark.parametrize("encoder", ["perceiver", "recursive", "stretches", "mean"])
+@pytest.mark.parametrize("encoder", ["perceiver", "recursive", "stretches", "stretch_states", "mean"])
 def test_tokens_that_are_not_there_change_nothing_with_letters_and_rarity(encoder):
     built = network(encoder=encoder, rarity=0.01, letters=LettersSpec(buckets=64))
     ids = torch.tensor([[70, 71, 72, 70]])

@@ -24,6 +24,7 @@ from remask.objectives.concepts import (
     both_sides,
     disjoint_views,
     dropped_views,
+    masks_too,
     thinned_sides,
 )
 from remask.objectives.concepts.contrastive import doubled, heard_alone, matching_nats, pooled
@@ -63,6 +64,7 @@ def test_recipes_know_which_figure_their_objective_is_judged_by(name) -> None:
         "concept-prior": ["network.codec=other"],
         "concept-sentences": pairs,
         "concept-stretches": pairs,
+        "concept-context": ["data.source=text.txt"],
     }.get(name, [])
     recipe = load_recipe(name, ["tokenizer.kind=byte", "training.precision=float32", *left_open])
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"length": 8})})
@@ -99,6 +101,20 @@ def test_masking_hides_tokens_from_the_encoder_and_asks_for_no_others() -> None:
     assert torch.equal(spy.last["z"], first["z"])
     assert torch.equal(spy.last["source"][spy.last["real"]], first["source"][first["real"]])
     assert 0.4 < float(hidden[:, 1:].float().mean()) < 0.6
+
+
+def test_an_encoder_that_meets_masks_is_told_where_they_are_and_not_what_they_hide() -> None:
+    batch, spy = rows(count=40, given=1, lengths=(8, 5) * 20), Spy()
+    objective = replace(MASKED, source=masks_too)
+    objective(spy, batch, generator=noise())
+    first = spy.last
+    hidden = first["positions"]
+    assert torch.equal(first["real"], batch.segments > 0)
+    assert (first["source"][hidden] == MASK).all()
+    other = replace(batch, ids=torch.where(hidden, 5 - batch.ids, batch.ids))
+    objective(spy, other, generator=noise())
+    assert torch.equal(spy.last["source"], first["source"])
+    assert torch.equal(spy.last["z"], first["z"])
 
 
 def test_deletion_closes_up_what_the_encoder_reads_and_masks_every_target() -> None:

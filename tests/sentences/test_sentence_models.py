@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from toy_sentences import GRADED, PAIRED, SINGLE, TOKENIZER, WORDING, ToyConcepts, same_letter, subject, toy_data
 
 from remask.cli.sentences import sentence_cautions
@@ -15,7 +16,7 @@ from remask.networks.stacks import straight
 from remask.networks.transformer import BIDIRECTIONAL, Transformer
 from remask.sentences import finetuning
 from remask.sentences.encoders import SentenceEncoder, Wording, read_concepts, read_embeddings, read_states, reader_of
-from remask.sentences.finetuning import Tuning, batches, fine_tuned
+from remask.sentences.finetuning import Descent, Pace, Together, Tuning, batches, fine_tuned
 from remask.sentences.heads import DECODED_PLACES, make_head, tokens_for
 from remask.sentences.measuring import Bench, TaskJudge
 from remask.sentences.metrics import accuracy, spearman
@@ -174,7 +175,33 @@ def test_fine_tuning_learns_what_letters_tell(head, task, count):
     data = toy_data(task, train=count)
     found = tuned(data, head, tuning=replace(TUNING, epochs=4))
     assert min(accuracy(each, data.reported.labels) for each in found.predictions) > 0.85
-    assert found.rate == max(found.selection, key=lambda rate: found.selection[rate])
+    assert found.pace == max(found.selection, key=lambda pace: found.selection[pace])
+
+
+def test_a_network_learns_at_its_share_of_the_rate_and_the_head_at_all_of_it():
+    together = Together(nn.Linear(3, 3), nn.Linear(3, 1))
+    before = {name: value.clone() for name, value in together.state_dict().items()}
+    descent = Descent(together, pace=Pace(rate=1e-2, share=0.1), steps=100)
+    rates = [group["lr"] / descent.schedule.get_last_lr()[0] for group in descent.optimizer.param_groups]
+    assert rates == pytest.approx([1.0, 0.1])
+    descent.step(together.head(together.network(torch.ones(2, 3))).square().sum())
+    moved = {
+        part: max(
+            float((value - before[name]).abs().max())
+            for name, value in together.state_dict().items()
+            if name.startswith(part)
+        )
+        for part in ("head", "network")
+    }
+    assert moved["network"] == pytest.approx(0.1 * moved["head"], rel=0.05)
+
+
+def test_every_share_is_tried_with_every_rate_and_the_best_pace_is_kept():
+    data = toy_data()
+    tuning = replace(TUNING, shares=(0.1, 1.0), seeds=1, epochs=1)
+    found = tuned(data, tuning=tuning)
+    assert set(found.selection) == {Pace(rate=rate, share=share) for rate in TUNING.rates for share in (0.1, 1.0)}
+    assert found.selection[found.pace] == max(found.selection.values())
 
 
 def test_degrees_are_learned_in_their_own_order():
@@ -206,7 +233,7 @@ def test_other_reported_labels_change_no_prediction_and_no_setting():
     data = toy_data()
     turned = replace(data, reported=Labelled(texts=data.reported.texts, labels=1 - data.reported.labels))
     first, second = tuned(data), tuned(turned)
-    assert first.rate == second.rate
+    assert first.pace == second.pace
     assert [each.tolist() for each in first.predictions] == [each.tolist() for each in second.predictions]
 
 

@@ -9,7 +9,7 @@ from remask.sentences.encoders import Encoded, read_concepts
 from remask.sentences.finetuning import Tuning, fine_tuned
 from remask.sentences.heads import Dropped, make_head, tokens_for
 from remask.sentences.metrics import accuracy, spearman
-from remask.sentences.overlap import CLUES, SUMS, WHOLE, both_ways, trimmed, whole
+from remask.sentences.overlap import CLUES, SUMS, WHOLE, both_ways, in_bands, trimmed, whole
 from remask.sentences.splits import parted
 
 FOUND, BEST, EVEN, SQUARED, TWO, TWO_EVEN, THREE, THREE_EVEN, MOVED, BACK = range(10)
@@ -101,6 +101,33 @@ def test_the_head_starts_with_no_say_for_plain_overlaps_and_learns_one():
     head(network, tokens_for("overlap", same_letter(6), WORDING)).square().sum().backward()
     for part in (head.direct.weight, head.sharpness, head.clues.weight, network.embedding.weight):
         assert part.grad.abs().max() > 0
+
+
+def test_bands_are_compared_each_by_its_own_features():
+    one, other = sentence(1, 2), sentence((1, 1.0), (6, 1.0))
+    first, second = in_bands(one, 2), in_bands(other, 2)
+    assert [part.vectors.shape[-1] for part in first] == [4, 4]
+    assert torch.equal(torch.cat([part.vectors for part in first], -1), one.vectors)
+    low, _ = ways(first[0], second[0])
+    torch.testing.assert_close(low.sums[0, BEST], torch.tensor(0.5))
+    high, _ = ways(first[1], second[1])
+    assert high.sums[0, BEST].abs() < 1e-6
+
+
+class TwoBands(ToyConcepts):
+    bands = 2
+
+
+def test_a_head_reads_each_band_of_a_network_that_has_several():
+    network = TwoBands()
+    head = make_head("overlap", network, read_concepts, wording=WORDING, outputs=2, generator=keyed_generator(0))
+    plain = make_head("overlap", ToyConcepts(), read_concepts, wording=WORDING, outputs=2, generator=keyed_generator(0))
+    assert head.direct.in_features == 2 * plain.direct.in_features == 2 * (2 * SUMS + WHOLE)
+    assert head.clues.in_features == 2 * plain.clues.in_features
+    batch = tokens_for("overlap", same_letter(6), WORDING)
+    head(network, batch).square().sum().backward()
+    assert (head.sharpness.grad != 0).all()
+    assert (head.direct.weight.grad.abs().amax(0) > 0).sum() > 2 * SUMS + WHOLE
 
 
 @pytest.mark.parametrize("graded", [False, True])

@@ -34,9 +34,25 @@ def test_positive_training_pairs_are_written_but_for_those_that_stand_in_another
         "left out: too long": 1,
         "train": 101,
         "valid": 500,
+        "sentences": 1207,
     }
     rows = [json.loads(line) for name in ("train", "valid") for line in (out / f"{name}.jsonl").open(encoding="utf-8")]
     assert {frozenset(row.values()) for row in rows} == {
         *(frozenset(pair.split("\t")[:2]) for pair in same),
         frozenset(("up", "high")),
     }
+
+
+def test_all_training_sentences_are_written_once_but_for_those_that_stand_in_another_split(tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    pairs = "sentence1\tsentence2\tlabel"
+    rows = [f"question {k} here\tthe {k}th question\t{k % 2 or 1}" for k in range(600)]
+    write(data / "qqp" / "dev.tsv", pairs, [*rows, "Not alike\tquestion 3, here!\t0", "held out\tno label\t0"])
+    write(data / "qqp" / "test.tsv", pairs, ["HELD out.\tnever seen\t0"])
+    write(data / "snli" / "dev.tsv", pairs, ["a man sits\ta cat sleeps\tcontradiction", "not alike\tx\tneutral"])
+    subprocess.run([sys.executable, SCRIPT, data, out], capture_output=True, text=True, check=True)
+    found = [json.loads(line)["text"] for line in (out / "sentences.jsonl").open(encoding="utf-8")]
+    plain = {" ".join("".join(c if c.isalnum() else " " for c in text.lower()).split()) for text in found}
+    assert len(plain) == len(found) == 1200 + 5
+    assert {"not alike", "no label", "a man sits", "a cat sleeps", "x"} <= plain
+    assert plain.isdisjoint({"held out", "never seen"})

@@ -37,7 +37,7 @@ def recipes(
 
 def size(recipe: "Recipe") -> str:
     """How large a recipe's network and training are, in words."""
-    from remask.config.schema import AdaptedSpec
+    from remask.config.schema import STRETCHED, AdaptedSpec
 
     network, training = recipe.network, recipe.training
     shape = (
@@ -47,7 +47,7 @@ def size(recipe: "Recipe") -> str:
     )
     if network.kind == "concept":
         concepts = "a concept for every token" if network.slot_count is None else f"{network.slot_count} concepts"
-        concepts = f"{network.concepts} concepts at most" if network.encoder == "stretches" else concepts
+        concepts = f"{network.concepts} concepts at most" if network.encoder in STRETCHED else concepts
         shape = (
             f"{network.layers} encoder and {network.decoder_depth} decoder layers of width {network.width}, {concepts}"
         )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 HUB = "hf"
 _ALL = "all"
 RATES = "1e-4,3e-4,1e-3"
+SHARES = "1"
 SEEDS, EPOCHS = 3, 3
 
 OPTIONS: dict[str, Any] = {
@@ -45,6 +46,13 @@ OPTIONS: dict[str, Any] = {
     ],
     "learning_rates": Annotated[
         str | None, typer.Option(help=f"Rates that fine-tuned heads try [default: {RATES}].", metavar="A,B,…")
+    ],
+    "network_shares": Annotated[
+        str | None,
+        typer.Option(
+            help="Shares of each rate at which the model itself learns under its head, tried each [default: 1].",
+            metavar="A,B,…",
+        ),
     ],
     "seeds": Annotated[int | None, typer.Option(help=f"Trainings of a fine-tuned head [default: {SEEDS}].", min=1)],
     "epochs": Annotated[int | None, typer.Option(help=f"Epochs of a fine-tuned head [default: {EPOCHS}].", min=1)],
@@ -72,6 +80,7 @@ class Plan:
         heads: of each task, those that fit it.
         optional: heads that are left out where the model has nothing for them.
         rates: learning rates.
+        shares: of each rate, for the model under its head.
         seeds: trainings.
         epochs: of a training, and of what is taught before it.
         lessons: what is taught first, before fine-tuning.
@@ -81,6 +90,7 @@ class Plan:
     heads: Mapping[str, tuple[str, ...]]
     optional: tuple[str, ...]
     rates: tuple[float, ...]
+    shares: tuple[float, ...]
     seeds: int
     epochs: int
     lessons: "Sequence[Lesson]" = ()
@@ -112,6 +122,7 @@ def plan_sentences(names: Sequence[str], options: Mapping[str, Any], *, split: s
             valid = ", ".join(heads_for(SENTENCE_TASKS[name], tuple(HEADS)))
             raise UserError(f"--head {' --head '.join(wanted)}: none fits --task {name}. Valid: {valid}")
     rates = _rates(options["learning_rates"] or RATES)
+    shares = _shares(options["network_shares"] or SHARES)
     first = _taught(options, heads)
     from remask.sentences.hub import hub_splits
     from remask.sentences.splits import folder_splits, task_data
@@ -127,6 +138,7 @@ def plan_sentences(names: Sequence[str], options: Mapping[str, Any], *, split: s
         heads=heads,
         optional=tuple(HEADS) if _ALL in (options["head"] or ()) else (),
         rates=rates,
+        shares=shares,
         seeds=options["seeds"] or SEEDS,
         epochs=options["epochs"] or EPOCHS,
         lessons=_lessons({name: there[name] for name in first}, data, seed=seed),
@@ -192,7 +204,7 @@ def measure_sentences(
     model, trained = load_model(folder, device=device)
     bench = bench_of(model, trained)
     heads = {name: bench.fitting(each, optional=plan.optional) for name, each in plan.heads.items()}
-    tuning = Tuning(rates=plan.rates, seeds=plan.seeds, epochs=plan.epochs, seed=recipe.seed)
+    tuning = Tuning(rates=plan.rates, shares=plan.shares, seeds=plan.seeds, epochs=plan.epochs, seed=recipe.seed)
     school = None
     if plan.lessons:
         school = School(lessons=plan.lessons, rate=max(plan.rates), epochs=plan.epochs, seed=recipe.seed)
@@ -236,11 +248,23 @@ def _heads(given: Sequence[str] | None) -> tuple[str, ...]:
     return chosen
 
 
-def _rates(given: str) -> tuple[float, ...]:
+def _numbers(given: str) -> tuple[float, ...]:
+    """The numbers of a list with commas, each once; none where one is no number."""
     try:
-        rates = tuple(dict.fromkeys(float(each) for each in given.split(",")))
+        return tuple(dict.fromkeys(float(each) for each in given.split(",")))
     except ValueError:
-        rates = ()
+        return ()
+
+
+def _shares(given: str) -> tuple[float, ...]:
+    shares = _numbers(given)
+    if not shares or not all(0 < share <= 1 for share in shares):
+        raise UserError(f"--network-shares {given}: give numbers above 0 and up to 1 with commas between, e.g. 0.2,1")
+    return shares
+
+
+def _rates(given: str) -> tuple[float, ...]:
+    rates = _numbers(given)
     if not rates or not all(0 < rate < 1 for rate in rates):
         raise UserError(f"--learning-rates {given}: give numbers above 0 and below 1 with commas between, e.g. {RATES}")
     return rates

@@ -10,7 +10,7 @@ from remask.config.diversity_contradictions import (
     whole_batches,
     whole_texts,
 )
-from remask.config.schema import ConceptBoundSpec, ConceptSpec, Recipe
+from remask.config.schema import STRETCHED, ConceptBoundSpec, ConceptMaskedSpec, ConceptSpec, Recipe
 
 
 def _given(recipe: Recipe) -> Iterator[Contradiction]:
@@ -57,7 +57,9 @@ def _concept_network(recipe: Recipe) -> Iterator[Contradiction]:
             but = "a token stands in the middle of its neighbours"
             yield clash("network.kind", f"network.{key}", given=span, but=but, give=f"network.{key}={span + 1}")
     yield from _encoder(network)
+    yield from _half_width(network)
     yield from _source_tokens(network)
+    yield from _own_stretch(recipe, network)
 
 
 def _encoder(network: ConceptSpec) -> Iterator[Contradiction]:
@@ -72,12 +74,12 @@ def _encoder(network: ConceptSpec) -> Iterator[Contradiction]:
     if encoder == "two_way" and network.layers == 1:
         but = "its last layer writes nothing to the tokens, and there is no other"
         yield clash("network.encoder", "network.layers", given=1, but=but, give="network.layers=2 or more")
-    if encoder in ("tokens", "stretches", "mean", "none"):
+    if encoder in ("tokens", *STRETCHED, "mean", "none"):
         if encoder == "none" and network.latent_width is not None:
             but = "there is no concept that could have a width"
             give = "network.latent_width=null, or network.encoder=perceiver"
             yield clash("network.encoder", "network.latent_width", given=network.latent_width, but=but, give=give)
-        if encoder != "tokens" and network.freeze_encoder:
+        if encoder not in ("tokens", "stretch_states") and network.freeze_encoder:
             but = f"an encoder of kind {encoder} has no weights"
             give = "network.freeze_encoder=false, or network.encoder=perceiver"
             yield clash("network.encoder", "network.freeze_encoder", given="true", but=but, give=give)
@@ -89,6 +91,33 @@ def _encoder(network: ConceptSpec) -> Iterator[Contradiction]:
             but = "its table has a column for each of a fixed number of concepts"
             give = "network.decoder=denoising, or network.encoder=perceiver"
             yield clash("network.encoder", "network.decoder", given=network.decoder, but=but, give=give)
+
+
+def _half_width(network: ConceptSpec) -> Iterator[Contradiction]:
+    """The states of `stretch_states` are half as wide as its concepts, and its heads turn pairs of features."""
+    part = 4 * network.heads
+    if network.encoder == "stretch_states" and network.width % part:
+        but = f"half of it is no even number of features for each of network.heads={network.heads} heads"
+        give = f"network.width={-(-network.width // part) * part}, or another network.heads"
+        yield clash("network.encoder", "network.width", given=network.width, but=but, give=give)
+
+
+def _own_stretch(recipe: Recipe, network: ConceptSpec) -> Iterator[Contradiction]:
+    """Places find the concept of their stretch where the encoder met all tokens of the row that is decoded."""
+    objective = recipe.objective
+    if network.decoder != "stretch":
+        return
+    if network.encoder not in STRETCHED:
+        but, give = "its concepts are no stretches of a text", f"network.encoder={' or '.join(STRETCHED)}"
+        yield clash("network.decoder", "network.encoder", given=network.encoder, but=but, give=give)
+    if not isinstance(objective, ConceptMaskedSpec):
+        but = "a place has a stretch of its own in the row that was encoded alone"
+        give = "objective.kind=concept_masked, or network.decoder=position_only"
+        yield clash("network.decoder", "objective.kind", given=objective.kind, but=but, give=give)
+    elif objective.hidden == "absent":
+        but = "a hidden place has no stretch that reads it"
+        give = "objective.hidden=masked, or network.decoder=position_only"
+        yield clash("network.decoder", "objective.hidden", given=objective.hidden, but=but, give=give)
 
 
 def _source_tokens(network: ConceptSpec) -> Iterator[Contradiction]:
@@ -107,7 +136,7 @@ def _source_tokens(network: ConceptSpec) -> Iterator[Contradiction]:
         yield clash("network.encoder", "network.rarity", given=network.rarity, but=but, give=give)
 
 
-WEIGHING = ("perceiver", "recursive", "stretches", "mean")
+WEIGHING = ("perceiver", "recursive", *STRETCHED, "mean")
 """Encoders to which the size of a token's vector says how much it counts."""
 
 

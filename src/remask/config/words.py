@@ -83,7 +83,7 @@ def _latent(spec: schema.LatentTableSpec) -> list[str]:
 def _describe_concepts(spec: schema.ConceptSpec) -> str:
     """`concept H512, recursive encoder L6 C128, denoising decoder L2`, and what is unusual."""
     slots = "" if spec.slot_count is None else f" C{spec.slot_count}"
-    slots = f" C≤{spec.concepts}" if spec.encoder == "stretches" else slots
+    slots = f" C≤{spec.concepts}" if spec.encoder in schema.STRETCHED else slots
     layers = "" if spec.encoder in ("stretches", "mean", "none") else f" L{spec.layers}"
     frozen = "frozen " if spec.freeze_encoder else ""
     parts = [f"concept H{spec.width}", f"{frozen}{spec.encoder.replace('_', '-')} encoder{layers}{slots}"]
@@ -93,7 +93,7 @@ def _describe_concepts(spec: schema.ConceptSpec) -> str:
     parts += [] if spec.latent_width is None else [f"latent width {spec.latent_width}"]
     if spec.decoder == "none":
         return ", ".join([*parts, "no decoder"])
-    return ", ".join([*parts, f"{spec.decoder.replace('_', '-')} decoder L{spec.decoder_layers}"])
+    return ", ".join([*parts, f"{spec.decoder.replace('_', '-')} decoder L{spec.decoder_depth}"])
 
 
 def describe_tokenizer(recipe: schema.Recipe, *, vocab_size: int) -> str:

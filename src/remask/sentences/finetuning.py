@@ -31,12 +31,27 @@ DECAY, CLIP = 0.01, 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How fast a network and its head learn.
+
+    Attributes:
+        rate: the head's learning rate.
+        share: of it, the network's: what a network knows already is kept the better the less of it there is
+            (discriminative fine-tuning, arXiv:1801.06146, section 3.2).
+    """
+
+    rate: float
+    share: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tuning:
     """How models are fine-tuned.
 
     Attributes:
         rates: learning rates that are tried.
-        seeds: trainings whose scores are averaged; the first one chooses the rate.
+        shares: of each rate for the network under the head, tried each.
+        seeds: trainings whose scores are averaged; the first one chooses rate and share.
         epochs: over the training examples at most; each training keeps its best.
         seed: of the first of them.
     """
@@ -45,6 +60,12 @@ class Tuning:
     seeds: int
     epochs: int
     seed: int
+    shares: tuple[float, ...] = (1.0,)
+
+    @property
+    def paces(self) -> tuple[Pace, ...]:
+        """All that are tried."""
+        return tuple(Pace(rate=rate, share=share) for rate in self.rates for share in self.shares)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,19 +89,19 @@ class Tuned:
 
     Attributes:
         predictions: of the reported examples, one a seed.
-        rate: the learning rate that was chosen.
-        selection: the score of each rate on the examples that settings were chosen on.
+        pace: that was chosen.
+        selection: the score of each pace on the examples that settings were chosen on.
     """
 
     predictions: list[Numbers]
-    rate: float
-    selection: Mapping[float, float]
+    pace: Pace
+    selection: Mapping[Pace, float]
 
 
 def fine_tuned(
     subject: Subject, head: str, data: TaskData, *, parts: tuple[Any, Any], metric: Metric, tuning: Tuning
 ) -> Tuned:
-    """Trains with each rate, chooses one, and trains with it from other seeds too.
+    """Trains at each pace, chooses one, and trains at it from other seeds too.
 
     The reported examples are read by the chosen trainings alone, once each.
 
@@ -90,14 +111,14 @@ def fine_tuned(
         data: the task.
         parts: numbers of the training examples to fit on, and of those to choose on.
         metric: what chooses; higher is better.
-        tuning: rates, seeds and epochs.
+        tuning: paces, seeds and epochs.
 
     Raises:
-        RunError: no rate gave a finite loss.
+        RunError: no pace gave a finite loss.
     """
     trial = _Trial(subject=subject, head=head, data=data, parts=parts, metric=metric, tuning=tuning)
-    first = {rate: trial.train(rate, tuning.seed) for rate in tuning.rates}
-    best = max(tuning.rates, key=lambda rate: first[rate].score)
+    first = {pace: trial.train(pace, tuning.seed) for pace in tuning.paces}
+    best = max(first, key=lambda pace: first[pace].score)
     chosen = [first[best], *(trial.train(best, tuning.seed + k) for k in range(1, tuning.seeds))]
     if any(each.weights is None for each in chosen):
         raise RunError(
@@ -105,8 +126,8 @@ def fine_tuned(
         )
     return Tuned(
         predictions=[trial.predict(each) for each in chosen],
-        rate=best,
-        selection={rate: each.score for rate, each in first.items()},
+        pace=best,
+        selection={pace: each.score for pace, each in first.items()},
     )
 
 
@@ -123,14 +144,19 @@ class Descent:
     """AdamW at a rate that rises in the first tenth of the steps, then falls to 0.
 
     Args:
-        module: its weights are trained.
-        rate: the largest learning rate.
+        together: its weights are trained.
+        pace: the largest learning rates.
         steps: how many there will be.
     """
 
-    def __init__(self, module: nn.Module, *, rate: float, steps: int) -> None:
-        self.trained = [each for each in module.parameters() if each.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.trained, lr=rate, weight_decay=DECAY)
+    def __init__(self, together: "Together", *, pace: Pace, steps: int) -> None:
+        rates = {"head": pace.rate, "network": pace.rate * pace.share}
+        parts = [
+            {"params": [each for each in together.get_submodule(name).parameters() if each.requires_grad], "lr": rate}
+            for name, rate in rates.items()
+        ]
+        self.trained = [each for part in parts for each in part["params"]]
+        self.optimizer = torch.optim.AdamW([part for part in parts if part["params"]], weight_decay=DECAY)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: _rate_share(step, steps))
 
     def step(self, loss: Tensor) -> None:
@@ -169,11 +195,11 @@ class _Trial:
         if data.task.graded:
             self.centre, self.spread = float(self.fit.labels.mean()), float(self.fit.labels.std()) or 1.0
 
-    def train(self, rate: float, seed: int) -> _Trained:
+    def train(self, pace: Pace, seed: int) -> _Trained:
         """One training; its best epoch."""
         together = self._fresh(seed)
         rows, labels = self.rows[id(self.fit)], self._targets()
-        descent = Descent(together, rate=rate, steps=self.tuning.epochs * math.ceil(len(rows) / BATCH))
+        descent = Descent(together, pace=pace, steps=self.tuning.epochs * math.ceil(len(rows) / BATCH))
         best = _Trained(score=-math.inf, weights=None, seed=seed)
         for epoch in range(self.tuning.epochs):
             together.train()

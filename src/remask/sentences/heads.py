@@ -18,7 +18,7 @@ from torch.nn import functional
 from remask.continuation import SourceNetwork
 from remask.networks.normalisation import unit_rms
 from remask.sentences.encoders import Encoded, Ids, Read, Wording, before_projection, padded
-from remask.sentences.overlap import CLUES, FAR, SUMS, WHOLE, Found, both_ways, trimmed, whole
+from remask.sentences.overlap import CLUES, FAR, SUMS, WHOLE, Found, both_ways, in_bands, trimmed, whole
 from remask.sentences.splits import Labelled
 from remask.sentences.tasks import COMPARING
 
@@ -198,20 +198,26 @@ class OverlapHead(_Comparing):
     c_i being the clues of concept i and a hat a length of √D; the mean of m by share of rarity, the even mean and the
     largest go on, of both sentences. The sums of clues go to the outputs beside it.
 
+    Where concepts have bands of features (networks/concepts/stretches.py), what each band finds, by its own features
+    and β, is told side by side: f_i and c_i are then those of all bands, one behind the other.
+
     Args:
         width: D.
+        bands: equal parts of D that are compared each by itself.
         read: as for the other heads, and so are `fill`, `outputs` and `generator`.
     """
 
-    def __init__(self, *, width: int, read: Read, fill: int, outputs: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, *, width: int, bands: int, read: Read, fill: int, outputs: int, generator: torch.Generator
+    ) -> None:
         hidden = min(width, OVERLAP_WIDTH)
-        sums = 2 * SUMS + WHOLE
+        sums = bands * (2 * SUMS + WHOLE)
         super().__init__(
             cosines=sums, read=read, fill=fill, width=6 * hidden + sums, outputs=outputs, generator=generator
         )
-        self.sharpness = nn.Parameter(torch.tensor(SHARPNESS))
+        self.sharpness = nn.Parameter(torch.full((bands,), SHARPNESS))
         self.compare = nn.Linear(4 * width, hidden, bias=False)
-        self.clues = nn.Linear(CLUES, hidden)
+        self.clues = nn.Linear(bands * CLUES, hidden)
         self.mix = nn.Linear(hidden, hidden)
         self.drop = Dropped(OVERLAP_DROPOUT, generator)
         with torch.no_grad():
@@ -223,18 +229,25 @@ class OverlapHead(_Comparing):
     def forward(self, network: nn.Module, batch: Sequence[Tokens]) -> Float[Tensor, "B K"]:
         """As `Head`."""
         u, v = (trimmed(side) for side in self.sides(network, batch))
-        first, second = both_ways(u, v, sharpness=self.sharpness)
-        sums = torch.cat([first.sums, second.sums, whole(u, v)], -1) - 0.5
+        count = len(self.sharpness)
+        parts = list(zip(in_bands(u, count), in_bands(v, count), strict=True))
+        found = [tuple(both_ways(*pair, sharpness=beta)) for pair, beta in zip(parts, self.sharpness, strict=True)]
+        sums = [(one.sums, other.sums, whole(*pair)) for (one, other), pair in zip(found, parts, strict=True)]
+        sums = torch.cat([each for band in sums for each in band], -1) - 0.5
+        first, second = zip(*found, strict=True)
         read = [self.compared_concepts(u, v, first), self.compared_concepts(v, u, second)]
         feature = torch.cat([*read, sums], -1)
         return self.compared(self.drop(feature[:, None])[:, 0], sums)
 
-    def compared_concepts(self, u: Encoded, v: Encoded, found: Found) -> Float[Tensor, "B H"]:
-        """The three summaries of (2) for u."""
-        x, y = unit_rms(u.vectors), unit_rms(found.weights @ functional.normalize(v.vectors, dim=-1))
-        features = self.compare(self.drop(torch.cat([x, y, (x - y).abs(), x * y], -1))) + self.clues(found.clues)
+    def compared_concepts(self, u: Encoded, v: Encoded, found: Sequence[Found]) -> Float[Tensor, "B H"]:
+        """The three summaries of (2) for u, of what each band found; the first band's shares of rarity count."""
+        others = v.vectors.chunk(len(found), -1)
+        met = [band.weights @ functional.normalize(other, dim=-1) for band, other in zip(found, others, strict=True)]
+        x, y = unit_rms(u.vectors), unit_rms(torch.cat(met, -1))
+        clues = torch.cat([band.clues for band in found], -1)
+        features = self.compare(self.drop(torch.cat([x, y, (x - y).abs(), x * y], -1))) + self.clues(clues)
         hidden = functional.gelu(self.mix(self.drop(functional.gelu(features))))
-        by_share = (hidden * found.share[..., None]).sum(1)
+        by_share = (hidden * found[0].share[..., None]).sum(1)
         largest = hidden.masked_fill(~u.real[..., None], FAR).amax(1)
         return torch.cat([by_share, Encoded(vectors=hidden, real=u.real).pooled, largest], -1)
 
@@ -333,7 +346,7 @@ def make_head(
         "pooled": lambda: PooledHead(width=width, **common),
         "pair": lambda: PairHead(width=4 * width, cosines=1, **common),
         "match": lambda: MatchHead(width=width, **common),
-        "overlap": lambda: OverlapHead(width=width, **common),
+        "overlap": lambda: OverlapHead(width=width, bands=getattr(network, "bands", 1), **common),
         "via_decoder": lambda: DecoderHead(width=width, mask_id=mask_id, **common),
     }
     return heads[name]().to(device)

@@ -243,7 +243,9 @@ class TaskJudge:
             beside[RANDOM] = fine_tuned(self.bench.random, head, self.data, **tune).predictions
         facts = {
             "learning_rates": list(self.tuning.rates),
-            "learning_rate": found.rate,
+            "learning_rate": found.pace.rate,
+            "network_shares": list(self.tuning.shares),
+            "network_share": found.pace.share,
             "seeds": self.tuning.seeds,
             "epochs": self.tuning.epochs,
             **({} if school is None else school.facts),

@@ -155,3 +155,8 @@ def trimmed(sentences: Encoded) -> Encoded:
     slots = torch.arange(1, sentences.real.shape[1] + 1, device=sentences.real.device)
     last = max(1, int((sentences.real.any(0) * slots).max()))
     return Encoded(vectors=sentences.vectors[:, :last], real=sentences.real[:, :last])
+
+
+def in_bands(sentences: Encoded, count: int) -> list[Encoded]:
+    """The same concepts by each of `count` equal parts of their features."""
+    return [Encoded(vectors=part, real=sentences.real) for part in sentences.vectors.chunk(count, -1)]

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from remask.errors import RunError
 from remask.randomness import derive_seed, keyed_generator
-from remask.sentences.finetuning import BATCH, Descent, Subject, Together, batches
+from remask.sentences.finetuning import BATCH, Descent, Pace, Subject, Together, batches
 from remask.sentences.heads import make_head, tokens_for
 from remask.sentences.splits import Labelled, TaskData, labelled_rows, parted, task_data
 from remask.sentences.tables import Row
@@ -135,7 +135,7 @@ def taught(subject: Subject, head: str, lessons: Sequence[Lesson], *, rate: floa
     rows = [row for lesson in lessons for row in tokens_for(head, lesson.examples, subject.wording)]
     task = np.repeat(np.arange(len(lessons)), [len(lesson.examples) for lesson in lessons])
     labels = torch.from_numpy(np.concatenate([lesson.examples.labels for lesson in lessons]).astype(np.float64))
-    descent = Descent(together, rate=rate, steps=epochs * math.ceil(len(rows) / BATCH))
+    descent = Descent(together, pace=Pace(rate=rate), steps=epochs * math.ceil(len(rows) / BATCH))
     together.train()
     for epoch in range(epochs):
         for chosen in batches(rows, seed=derive_seed(seed, "lessons", epoch)):

@@ -18,7 +18,9 @@ from remask.objectives.concepts import (
     dropped_views,
     fixed,
     learned,
+    masks_too,
     thinned_sides,
+    visible_alone,
 )
 from remask.objectives.likelihood import LikelihoodBound
 
@@ -47,7 +49,8 @@ def build_concept_objective(
     diversity = build_diversity(spec.diversity)
     match spec:
         case schema.ConceptMaskedSpec():
-            return ConceptMasked(process=process, rate=spec.rate, diversity=diversity)
+            source = {"absent": visible_alone, "masked": masks_too}[spec.hidden]
+            return ConceptMasked(process=process, rate=spec.rate, diversity=diversity, source=source)
         case schema.ConceptTSDAESpec():
             return ConceptTSDAE(process=process, share=spec.share, diversity=diversity)
         case schema.ConceptContrastiveSpec():

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from remask.config import schema
+from remask.config.schema.section import gated_width
 from remask.networks.blocks import Attention, GatedMLP, Residual
 from remask.networks.concepts import ConceptNetwork
 from remask.networks.concepts.competition import competing, competing_weights, reading_weights
@@ -26,14 +27,14 @@ from remask.networks.concepts.encoders import (
     PerceiverLayer,
     RecursiveEncoder,
     SlotEncoder,
-    StretchMeans,
     TokenStates,
     TwoWayLayer,
     local_reading,
 )
 from remask.networks.concepts.letters import Letters, Rarity
+from remask.networks.concepts.stretches import StretchDecoder, StretchMeans, StretchStates
 from remask.networks.normalisation import UnitRMS
-from remask.networks.stacks import straight
+from remask.networks.stacks import Stack, straight
 from remask.randomness import keyed_generator
 from remask.tokenizers import Tokenizer
 from remask.tokenizers.letters import hashed_grams, token_texts
@@ -85,10 +86,12 @@ def build_encoder(spec: schema.ConceptSpec) -> nn.Module:
             return MeanConcept()
         case "stretches":
             return StretchMeans(spec.concepts)
+        case "stretch_states":
+            blocks, head_width = build_blocks(spec, width=width // 2)
+            return StretchStates(width, spec.concepts, blocks, head_width=head_width)
         case "tokens":
-            inner = [(Attention(width, heads), GatedMLP(width, spec.hidden_width)) for _ in range(spec.layers)]
-            blocks = straight(width, inner, residual=partial(Residual, dropout=dropout))
-            return TokenStates(blocks, head_width=width // heads)
+            blocks, head_width = build_blocks(spec, width=width)
+            return TokenStates(blocks, head_width=head_width)
     mixing, weights = {
         "reading": (functional.scaled_dot_product_attention, reading_weights),
         "competing": (competing, competing_weights),
@@ -110,6 +113,13 @@ def build_encoder(spec: schema.ConceptSpec) -> nn.Module:
             depths = {"depth": spec.layers, "min_depth": spec.min_depth or spec.layers}
             layer = one_way(norm=nn.Identity())
             return RecursiveEncoder(width, spec.concepts, layer, norm=plain(), **depths, **slots)
+
+
+def build_blocks(spec: schema.ConceptSpec, *, width: int) -> tuple[Stack, int]:
+    """The blocks of an encoder in which every token sees every other, and the width of their heads."""
+    hidden = spec.mlp_width or gated_width(width)
+    inner = [(Attention(width, spec.heads), GatedMLP(width, hidden)) for _ in range(spec.layers)]
+    return straight(width, inner, residual=partial(Residual, dropout=spec.dropout)), width // spec.heads
 
 
 def build_decoder(spec: schema.ConceptSpec, *, length: int) -> nn.Module | None:
@@ -135,6 +145,8 @@ def build_decoder(spec: schema.ConceptSpec, *, length: int) -> nn.Module | None:
             layer = partial(LookingBlock, width, heads, mlp_width=hidden, dropout=dropout)
             blocks = [layer() for _ in range(spec.decoder_layers)]
             return LookingDecoder(width, heads, blocks, memory=memory, queries=queries)
+        case "stretch":
+            return StretchDecoder(width, spec.concepts, mlp=GatedMLP(width, hidden))
         case "weighted":
             assert spec.slot_count, "a table has a column for each of a fixed number of concepts"
             return WeightedDecoder(width, spec.slot_count, length=length, mlp=GatedMLP(width, hidden))

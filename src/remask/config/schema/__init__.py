@@ -22,6 +22,7 @@ from remask.config.schema.latents import (
     LatentSpec,
 )
 from remask.config.schema.networks import (
+    STRETCHED,
     AdaptedSpec,
     BlocksSpec,
     ConceptSpec,
@@ -74,6 +75,7 @@ from remask.config.schema.tracking import TrackingSpec
 
 __all__ = [
     "DEFAULT_LANES",
+    "STRETCHED",
     "AdaptedSpec",
     "BPETokenizerSpec",
     "BijectiveSpec",

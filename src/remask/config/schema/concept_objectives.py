@@ -59,9 +59,12 @@ class ConceptMaskedSpec(_Diverse):
     """Masked language modelling through concepts."""
 
     kind: Literal["concept_masked"] = Field(
-        default="concept_masked", description="cross-entropy of masked tokens, read off concepts of the visible ones"
+        default="concept_masked", description="cross-entropy of masked tokens, read off concepts of the others"
     )
     rate: float = Field(default=0.5, gt=0, lt=1, description="share of tokens that are masked")
+    hidden: Literal["absent", "masked"] = Field(
+        default="absent", description="what the encoder meets at a masked token: nothing, or a mask in its place"
+    )
 
 
 class ConceptTSDAESpec(_Diverse):

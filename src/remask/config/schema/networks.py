@@ -110,6 +110,10 @@ class LettersSpec(Section):
     )
 
 
+STRETCHED = ("stretches", "stretch_states")
+"""Encoders whose concepts are stretches of a text: C at most, in its order."""
+
+
 class ConceptSpec(Section):
     """A bottleneck of concept vectors: an encoder of one text, and a decoder of another that knows it through them."""
 
@@ -120,11 +124,14 @@ class ConceptSpec(Section):
         default=None, ge=1, description="hidden features of the gated MLPs; null: 8/3 width, rounded to 32"
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="share of activations dropped in training")
-    encoder: Literal["perceiver", "two_way", "recursive", "tokens", "stretches", "mean", "none"] = Field(
-        default="perceiver",
-        description="how a text becomes concepts: read by learned latents; read while tokens learn of the latents; by "
-        "one layer again and again; every token a concept (no bottleneck); the means of C stretches of it, a token "
-        "each where it is shorter; the mean of its tokens; not at all",
+    encoder: Literal["perceiver", "two_way", "recursive", "tokens", "stretches", "stretch_states", "mean", "none"] = (
+        Field(
+            default="perceiver",
+            description="how a text becomes concepts: read by learned latents; read while tokens learn of the "
+            "latents; by one layer again and again; every token a concept (no bottleneck); the means of C stretches of "
+            "it, a token each where it is shorter; such means of tokens and of their states in context, half of the "
+            "features each; the mean of its tokens; not at all",
+        )
     )
     layers: Whole = Field(
         default=2,
@@ -137,7 +144,7 @@ class ConceptSpec(Section):
     concepts: Whole = Field(
         default=16,
         ge=1,
-        description="C, concept vectors a text (stretches: at most); not read by encoders tokens, mean and none",
+        description="C, concept vectors a text (stretches, stretch_states: at most); not read by tokens, mean and none",
     )
     slots: Literal["reading", "competing"] = Field(
         default="reading", description="how latents share tokens: each reads for itself, or they compete for each token"
@@ -158,12 +165,15 @@ class ConceptSpec(Section):
     latent_width: Whole | None = Field(
         default=None, ge=1, description="features of a concept between encoder and decoder; null: width"
     )
-    decoder: Literal["denoising", "perceiver", "position_only", "weighted", "none"] = Field(
+    decoder: Literal["denoising", "perceiver", "position_only", "weighted", "stretch", "none"] = Field(
         default="denoising",
         description="what a decoded place sees: noisy tokens, time and concepts; its own noisy token and concepts; "
-        "concepts alone; one fixed mixture of concepts; none: concepts are compared alone, and nothing is decoded",
+        "concepts alone; one fixed mixture of concepts; the concept of its own stretch; none: concepts are compared "
+        "alone, and nothing is decoded",
     )
-    decoder_layers: Whole = Field(default=2, ge=1, description="layers of the decoder")
+    decoder_layers: Whole = Field(
+        default=2, ge=1, description="layers of the decoder; not read by weighted, stretch and none"
+    )
     decoder_local_width: Whole = Field(
         default=9, ge=1, description="denoising: neighbouring noisy tokens that a convolution mixes; odd"
     )
@@ -184,13 +194,13 @@ class ConceptSpec(Section):
 
     @property
     def decoder_depth(self) -> int:
-        """Layers of the decoder; 0 where there is none."""
-        return 0 if self.decoder == "none" else self.decoder_layers
+        """Layers of the decoder; 0 where there is none, 1 where it is a single MLP."""
+        return {"none": 0, "weighted": 1, "stretch": 1}.get(self.decoder, self.decoder_layers)
 
     @property
     def slot_count(self) -> int | None:
         """Concepts a text has; None where a short text has fewer than a long one."""
-        return {"tokens": None, "stretches": None, "mean": 1, "none": 0}.get(self.encoder, self.concepts)
+        return {**dict.fromkeys(("tokens", *STRETCHED)), "mean": 1, "none": 0}.get(self.encoder, self.concepts)
 
 
 class AdaptedSpec(Section):

@@ -1,8 +1,8 @@
 """Encoders: the tokens of a text to its concept vectors.
 
 Each takes embedded tokens [B N D] and which of them are real, and gives one vector a slot and which slots are real: all
-of a text that has a token, none of one that has not; of `TokenStates` as many as there are tokens, of `StretchMeans` no
-more than that. Tokens that are not real change nothing.
+of a text that has a token, none of one that has not; of `TokenStates` as many as there are tokens. Tokens that are not
+real change nothing. Encoders whose slots are stretches of a text are in stretches.py.
 
 Shape letters: B rows, N source tokens, C concepts, D width.
 """
@@ -46,33 +46,6 @@ class MeanConcept(nn.Module):
         there = real[..., None].to(tokens.dtype)
         total = (tokens * there).sum(1, keepdim=True)
         return total / there.sum(1, keepdim=True).clamp(min=1), real.any(-1, keepdim=True)
-
-
-class StretchMeans(nn.Module):
-    """The means of neighbouring tokens, in the order of the text: C stretches, or a token each where there are fewer.
-
-    Token n of a text of N belongs to stretch ⌊n·C/N⌋ where N > C, and to stretch n else. Nothing here is learned.
-
-    Args:
-        most: C.
-    """
-
-    concepts: int | None = None
-
-    def __init__(self, most: int) -> None:
-        super().__init__()
-        self.most = most
-
-    def forward(self, tokens: Float[Tensor, "B N D"], *, real: Bool[Tensor, "B N"]) -> Encoded:
-        """The mean over the real tokens of each stretch; a short text has real vectors in its first slots alone."""
-        place, size = real.cumsum(1) - 1, real.sum(1, keepdim=True)
-        stretch = torch.where(size > self.most, place * self.most // size.clamp(min=1), place)
-        stretch = stretch.clamp(0, self.most - 1)  # of tokens that are not real too, which add nothing
-        there = real[..., None].to(tokens.dtype)
-        total = tokens.new_zeros(len(tokens), self.most, tokens.shape[-1])
-        total = total.scatter_add(1, stretch[..., None].expand_as(tokens), tokens * there)
-        count = there.new_zeros(len(tokens), self.most, 1).scatter_add(1, stretch[..., None], there)
-        return total / count.clamp(min=1), count.squeeze(-1) > 0
 
 
 class TokenStates(nn.Module):

@@ -17,6 +17,7 @@ from remask.networks.blocks import Attention, ModulatedBranch
 from remask.networks.concepts.encoders import TokenStates
 from remask.networks.concepts.layers import LocalConvolution
 from remask.networks.concepts.letters import Letters, Rarity, UnitTogether
+from remask.networks.concepts.stretches import StretchStates
 from remask.networks.concepts.vectors import Concepts
 from remask.networks.normalisation import UnitRMS, unit_rms
 from remask.networks.transformer import BIDIRECTIONAL
@@ -103,6 +104,11 @@ class ConceptNetwork(nn.Module):
     def concepts(self) -> int | None:
         """C; None where texts have as many as they have tokens, or more of them the longer they are."""
         return self.encoder.concepts  # pyright: ignore[reportReturnType]
+
+    @property
+    def bands(self) -> int:
+        """Parts of a concept's features, of one size, that mean something each by itself (stretches.py)."""
+        return getattr(self.encoder, "bands", 1) if self.latent_width is None else 1
 
     def tie_head(self) -> None:
         """Makes the vocabulary projection the embedding times one learned number."""
@@ -236,7 +242,7 @@ class ConceptNetwork(nn.Module):
         for convolution in (module for module in self.modules() if isinstance(module, LocalConvolution)):
             convolution.look_beside()
         beside = iter(BIDIRECTIONAL.neighbours)
-        if isinstance(self.encoder, TokenStates):
+        if isinstance(self.encoder, TokenStates | StretchStates):
             for attention in islice((m for m in self.encoder.modules() if isinstance(m, Attention)), 2):
                 attention.look_beside(list(islice(beside, attention.heads)))
         for part in (self.encoder, self.decoder):

@@ -11,7 +11,7 @@ from remask.objectives.concepts.contrastive import (
 )
 from remask.objectives.concepts.deleted import ConceptTSDAE
 from remask.objectives.concepts.diversity import NOTHING, TERMS, Diversity, fixed, learned
-from remask.objectives.concepts.masked import ConceptMasked
+from remask.objectives.concepts.masked import ConceptMasked, masks_too, visible_alone
 
 __all__ = [
     "NOTHING",
@@ -29,5 +29,7 @@ __all__ = [
     "dropped_views",
     "fixed",
     "learned",
+    "masks_too",
     "thinned_sides",
+    "visible_alone",
 ]

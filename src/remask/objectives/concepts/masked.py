@@ -4,17 +4,18 @@ Each target is hidden with probability ρ, independently; with v the visible tok
 
     E_v [ Σ_{i hidden} −log p(x_i | f(v), z) / ρ ] / L,                                                        (1)
 
-in which z is the row with masks at hidden places. The encoder reads visible tokens alone; what of z the decoder sees
-is the decoder's own affair (its own place only, the visible tokens too, or nothing).
+in which z is the row with masks at hidden places. The encoder reads visible tokens alone, or masks at the places of
+the others too (as BERT does, arXiv:1810.04805, section 3.1); what of z the decoder sees is the decoder's own affair
+(its own place only, the visible tokens too, or nothing).
 
 Shape letters: B rows, L places of a row.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from remask.data.batch import Batch
@@ -26,6 +27,19 @@ from remask.objectives.without_likelihood import WithoutLikelihood, clean_nats, 
 from remask.processes import Masking
 from remask.randomness import batch_uniform, widest_float
 
+Source = Callable[[NoisyBatch], Bool[Tensor, "B L"]]
+"""Which places of z are tokens to the encoder."""
+
+
+def visible_alone(noisy: NoisyBatch) -> Bool[Tensor, "B L"]:
+    """Hidden places are no tokens."""
+    return (noisy.batch.segments > 0) & ~noisy.positions
+
+
+def masks_too(noisy: NoisyBatch) -> Bool[Tensor, "B L"]:
+    """The encoder meets a mask at hidden places, and so knows where they are."""
+    return noisy.batch.segments > 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class ConceptMasked(WithoutLikelihood):
@@ -35,6 +49,7 @@ class ConceptMasked(WithoutLikelihood):
         process: masking noise.
         rate: ρ, the share of targets hidden, in (0, 1).
         diversity: what concepts are pushed to besides.
+        source: what of a noisy row the encoder reads.
 
     Raises:
         ValueError: when `rate` is not in (0, 1), or the process's schedule never hides so much.
@@ -43,6 +58,7 @@ class ConceptMasked(WithoutLikelihood):
     process: Masking
     rate: float = 0.5
     diversity: Diversity = NOTHING
+    source: Source = visible_alone
 
     def __post_init__(self) -> None:
         most = 1.0 - float(self.process.schedule.alpha(torch.ones((), dtype=torch.float64, device="cpu")))
@@ -81,7 +97,7 @@ class ConceptMasked(WithoutLikelihood):
     def rebuild(self, network: Network, batch: Batch, *, generator: torch.Generator) -> Int[Tensor, "B L"]:
         """The rows with the likeliest token at each hidden place."""
         noisy = self._hidden(batch, generator)
-        return greedy(self.process.log_clean(noisy.ask(_reading(network, noisy, Ear()))), batch, noisy.positions)
+        return greedy(self.process.log_clean(noisy.ask(self._reading(network, noisy, Ear()))), batch, noisy.positions)
 
     def diagnostics(self, network: torch.nn.Module, terms: Mapping[str, float]) -> dict[str, float]:
         """What the diversity terms say."""
@@ -94,11 +110,9 @@ class ConceptMasked(WithoutLikelihood):
         return add_noise(self.process, batch, t=self.process.schedule.time(kept), noise=noise)
 
     def _nats(self, network: Network, noisy: NoisyBatch, ear: Ear) -> Tensor:
-        log_p = self.process.log_clean(noisy.ask(_reading(network, noisy, ear)))
+        log_p = self.process.log_clean(noisy.ask(self._reading(network, noisy, ear)))
         return clean_nats(log_p, noisy.batch.ids[noisy.positions])
 
-
-def _reading(network: Network, noisy: NoisyBatch, ear: Ear) -> Sourced:
-    """The network with what is visible of each row as its source: hidden places are no tokens to the encoder."""
-    visible = (noisy.batch.segments > 0) & ~noisy.positions
-    return Sourced(network=network, source=noisy.z, source_real=visible, hear=ear)
+    def _reading(self, network: Network, noisy: NoisyBatch, ear: Ear) -> Sourced:
+        """The network with its source of each row."""
+        return Sourced(network=network, source=noisy.z, source_real=self.source(noisy), hear=ear)
