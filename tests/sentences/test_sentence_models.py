@@ -15,7 +15,15 @@ from remask.networks.blocks import Timeless
 from remask.networks.stacks import straight
 from remask.networks.transformer import BIDIRECTIONAL, Transformer
 from remask.sentences import finetuning
-from remask.sentences.encoders import SentenceEncoder, Wording, read_concepts, read_embeddings, read_states, reader_of
+from remask.sentences.encoders import (
+    SentenceEncoder,
+    Wording,
+    in_bfloat16,
+    read_concepts,
+    read_embeddings,
+    read_states,
+    reader_of,
+)
 from remask.sentences.finetuning import Descent, Pace, Together, Tuning, batches, fine_tuned
 from remask.sentences.heads import DECODED_PLACES, make_head, tokens_for
 from remask.sentences.measuring import Bench, TaskJudge
@@ -62,6 +70,25 @@ def test_a_sentence_has_the_same_vectors_alone_and_among_longer_ones_in_the_orde
     for k, text in enumerate(TEXTS):
         assert np.allclose(encoder(network, read).encode([text])[0], together[k], atol=1e-5), text
     assert not np.allclose(together[0], together[1], atol=1e-2)
+
+
+def test_a_network_that_is_read_in_bfloat16_gives_float32_vectors_that_are_nearly_the_same():
+    network = transformer()
+    ids = torch.randint(6, (4, 9), generator=torch.Generator().manual_seed(1))
+    real = torch.ones_like(ids, dtype=torch.bool)
+    whole, half = (read(network, ids, real).vectors for read in (read_states, in_bfloat16(read_states)))
+    assert half.dtype == torch.float32
+    assert 1e-5 < (half - whole).abs().max() < 0.1
+
+
+def test_what_was_trained_in_bfloat16_is_fine_tuned_so_but_through_its_decoder():
+    own = subject()
+    bench = Bench(own=own, bag=own, random=None, facts={}, precision="bf16")
+    tuned, precision = bench.tuned(own, "pair")
+    assert (tuned.network, precision) == (own.network, "bf16")
+    assert tuned.read is not own.read
+    assert bench.tuned(own, "via_decoder") == (own, "float32")
+    assert replace(bench, precision="float32").tuned(own, "pair") == (own, "float32")
 
 
 def test_hidden_states_are_what_the_vocabulary_projection_reads():

@@ -49,6 +49,7 @@ WAYS: Mapping[str, str] = {
     "finish": "the share of finishing steps",
     "learning_rate": "the learning rate that was chosen",
     "learning_rates": "the learning rates that were tried",
+    "precision": "the precision of fine-tuning",
     "network_share": "the network's share of the rate that was chosen",
     "network_shares": "the network's shares of the rate that were tried",
     "strength": "the strength of the probe that was chosen",

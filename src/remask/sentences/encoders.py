@@ -69,6 +69,17 @@ def read_embeddings(network: nn.Module, ids: Int[Tensor, "B N"], real: Bool[Tens
     return Encoded(vectors=table(ids) - table.weight.mean(0), real=real)
 
 
+def in_bfloat16(read: Read) -> Read:
+    """The same reading with a network's products in bfloat16, as autocast chooses them; its vectors in float32."""
+
+    def halved(network: nn.Module, ids: Int[Tensor, "B N"], real: Bool[Tensor, "B N"]) -> Encoded:
+        with torch.autocast(ids.device.type, dtype=torch.bfloat16):
+            encoded = read(network, ids, real)
+        return Encoded(vectors=encoded.vectors.float(), real=encoded.real)
+
+    return halved
+
+
 def reader_of(network: nn.Module) -> Read:
     """How a network reads sentences.
 

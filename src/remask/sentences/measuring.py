@@ -19,9 +19,17 @@ from remask.model import Model
 from remask.networks.concepts import ConceptNetwork
 from remask.randomness import derive_seed
 from remask.sentences.baselines import CHARACTERS, WORDS, all_positive, constant, tfidf_cosines, tfidf_probe
-from remask.sentences.encoders import SentenceEncoder, Vectors, Wording, embedding_of, read_embeddings, reader_of
+from remask.sentences.encoders import (
+    SentenceEncoder,
+    Vectors,
+    Wording,
+    embedding_of,
+    in_bfloat16,
+    read_embeddings,
+    reader_of,
+)
 from remask.sentences.features import COSINES, Whitening, cosines, pooled, with_cosines
-from remask.sentences.finetuning import Subject, Tuning, fine_tuned
+from remask.sentences.finetuning import Pace, Subject, Tuning, fine_tuned
 from remask.sentences.metrics import Metric, Numbers, metric_of, standard_error, unit_of
 from remask.sentences.probes import probe
 from remask.sentences.splits import TaskData, parted
@@ -44,12 +52,20 @@ class Bench:
         bag: its embeddings alone.
         random: a network like it with fresh weights; None where it cannot be made.
         facts: what the protocol says of the model.
+        precision: in which networks are read while they are fine-tuned: bf16 if they were trained so, else float32.
     """
 
     own: Subject
     bag: Subject
     random: Subject | None
     facts: Mapping[str, Any]
+    precision: str = "float32"
+
+    def tuned(self, subject: Subject, head: str) -> tuple[Subject, str]:
+        """A subject as it is fine-tuned under a head, and the precision; `via_decoder` reads no vectors."""
+        if head == "via_decoder" or self.precision == "float32":
+            return subject, "float32"
+        return replace(subject, read=in_bfloat16(subject.read)), self.precision
 
     @property
     def beside(self) -> Mapping[str, Subject]:
@@ -100,13 +116,15 @@ def bench_of(model: Model, recipe: Recipe) -> Bench:
         "tokens_at_most": model.length,
         "weights": "moving average" if recipe.training.ema_decay else "last step",
     }
+    precision = "bf16" if recipe.training.precision == "bf16" else "float32"
     if recipe.network.kind == "pretrained":  # its architecture comes with its weights
-        return Bench(own=own, bag=bag, random=None, facts=facts | {"random_encoder": "none of a pretrained model"})
+        facts |= {"random_encoder": "none of a pretrained model"}
+        return Bench(own=own, bag=bag, random=None, facts=facts, precision=precision)
     other = recipe.model_copy(update={"seed": recipe.seed + 1})
     network = build_model(other, model.tokenizer, device=model.device).network
     if isinstance(network, ConceptNetwork) and isinstance(model.network, ConceptNetwork):
         network.take_counts(model.network)
-    return Bench(own=own, bag=bag, random=replace(own, network=network), facts=facts)
+    return Bench(own=own, bag=bag, random=replace(own, network=network), facts=facts, precision=precision)
 
 
 def _encoder(subject: Subject) -> SentenceEncoder:
@@ -236,22 +254,30 @@ class TaskJudge:
     def _tuned(self, head: str) -> Judged:
         tune = {"parts": self._parts, "metric": self._chooser, "tuning": self.tuning}
         school = self.school if head in COMPARING else None
-        own = self.bench.own if school is None else school.taught(self.bench.own, head)
+        own, precision = self.bench.tuned(self.bench.own, head)
+        own = own if school is None else school.taught(own, head)
         found = fine_tuned(own, head, self.data, **tune)
         beside = self._tfidf | {BAG: self._bag_tuned}
         if self.bench.random is not None:
-            beside[RANDOM] = fine_tuned(self.bench.random, head, self.data, **tune).predictions
+            other, _ = self.bench.tuned(self.bench.random, head)
+            beside[RANDOM] = fine_tuned(other, head, self.data, **tune).predictions
         facts = {
             "learning_rates": list(self.tuning.rates),
             "learning_rate": found.pace.rate,
-            "network_shares": list(self.tuning.shares),
-            "network_share": found.pace.share,
             "seeds": self.tuning.seeds,
             "epochs": self.tuning.epochs,
+            **({} if precision == "float32" else {"precision": precision}),
+            **self._shares(found.pace),
             **({} if school is None else school.facts),
             **self._selection,
         }
         return Judged(own=found.predictions, beside=beside, facts=facts)
+
+    def _shares(self, pace: Pace) -> dict[str, Any]:
+        """What the protocol says of a network that learns more slowly than its head."""
+        if self.tuning.shares == (1.0,):
+            return {}
+        return {"network_shares": list(self.tuning.shares), "network_share": pace.share}
 
     @cached_property
     def _tfidf(self) -> dict[str, Predictions]:
