@@ -10,8 +10,8 @@ and a pair that stands in several sources is given once. The two sides are given
 N pairs of neighbouring sentences of a plain text file (one paragraph a line) come on top.
 
 Written are OUT/train.jsonl and OUT/valid.jsonl (500 of the pairs), {"a": …, "b": …} a line; and OUT/sentences.jsonl,
-{"text": …} a line: every sentence of those training splits and of SNLI, once, whatever its label says, but for those
-that stand in a split which is not trained on. Counts are printed.
+{"text": …} a line: every sentence of those training splits and of snli/dev.tsv, once, whatever its label says, but for
+those that stand in a split of these tasks which is not trained on. Counts are printed.
 
 Run: .venv/bin/python benchmarks/sentence_pairs.py FOLDER OUT [--neighbours FILE --count N] [--words 40] [--seed 0]
 """

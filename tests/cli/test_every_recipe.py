@@ -6,7 +6,7 @@ from itertools import islice
 
 import pytest
 import torch
-from command import TINY, newest, succeeds, write_text
+from command import TINY, newest, refused, succeeds, write_text
 
 from pretrained_models import write_model
 from remask.config.build import valid_samplers
@@ -97,6 +97,8 @@ def test_a_recipe_without_a_likelihood_trains_saves_loads_and_is_judged_by_its_o
     assert newest(home)[0].headline[figure["name"]] == figure["value"]
     lines = [line for line in folder.metrics() if line["kind"] in ("train", "validation", "trivial")]
     assert not any("bits_per_byte" in line or "nats_per_token" in line for line in lines)
+    if name in ("concept-context", "concept-stretches"):
+        assert "there is nothing to measure" in refused("evaluate", "last", "--task", "concepts")
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -271,8 +271,8 @@ CLASHES = [
     ),
     (
         ["concept-posonly-mlm", "network.decoder=stretch", "objective.hidden=masked"],
-        "network.encoder: perceiver given, but its concepts are no stretches of a text; give network.encoder=stretches "
-        "or stretch_states",
+        "network.encoder: perceiver given, but its concepts are no stretches of a text; give "
+        "network.encoder=stretch_states",
     ),
     (
         ["concept-posonly-mlm", "network.encoder=stretches", "network.decoder=stretch"],
@@ -282,7 +282,21 @@ CLASHES = [
     (
         ["concept-tsdae", "network.encoder=stretches", "network.decoder=stretch"],
         "objective.kind: concept_tsdae given, but a place has a stretch of its own in the row that was encoded alone; "
-        "give objective.kind=concept_masked, or network.decoder=position_only",
+        "give objective.kind=concept_masked with objective.hidden=masked, or network.decoder=position_only",
+    ),
+    (
+        [
+            *("concept-posonly-mlm", "network.encoder=stretches", "network.decoder=stretch"),
+            *("objective.hidden=masked", "network.concepts=128"),
+        ],
+        "network.concepts: 128 given, but a mask then is a concept by itself (data.length=128), which knows nothing of "
+        "its place; give network.encoder=stretch_states, or fewer",
+    ),
+    (
+        ["concept-context", "data.source=text.txt", "network.concepts=32"],
+        "network.rarity: 0.001 given, but a mask stands in no text, so it would be the rarest token of all and drown "
+        "those that share its concept; give network.rarity=null, or network.encoder=stretch_states with "
+        "network.concepts=64",
     ),
     (
         ["concept-posonly-mlm", "network.encoder=stretch_states", "network.width=198"],

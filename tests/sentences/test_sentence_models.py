@@ -12,9 +12,10 @@ from toy_sentences import GRADED, PAIRED, SINGLE, TOKENIZER, WORDING, ToyConcept
 from remask.cli.sentences import sentence_cautions
 from remask.errors import RunError, UserError
 from remask.networks.blocks import Timeless
+from remask.networks.concepts.stretches import StretchDecoder
 from remask.networks.stacks import straight
 from remask.networks.transformer import BIDIRECTIONAL, Transformer
-from remask.sentences import finetuning
+from remask.sentences import finetuning, measuring
 from remask.sentences.encoders import (
     SentenceEncoder,
     Wording,
@@ -288,6 +289,25 @@ def test_heads_that_a_model_has_nothing_for_are_left_out_where_they_are_optional
     assert set(every) - set(fewer) == {"slots", "slot_probe", "via_decoder"}
     with pytest.raises(UserError, match="--head via_decoder: a Transformer has no decoder that reads concepts"):
         plain.fitting(["cls", "via_decoder"], optional=())
+    network = ToyConcepts()
+    network.decoder = StretchDecoder(16, 2, mlp=nn.Identity())
+    with pytest.raises(UserError, match="reads concepts of a text of any length"):
+        replace(bench, own=replace(bench.own, network=network)).fitting(["via_decoder"], optional=())
+
+
+def test_what_stands_beside_a_slow_network_may_learn_at_the_whole_rate(monkeypatch):
+    found, asked = judge(toy_data()), []
+    slow = replace(found, tuning=replace(found.tuning, shares=(0.1,)))
+    real = measuring.fine_tuned
+
+    def noted(subject, head, data, **tune):
+        asked.append((subject is found.bench.own, tune["tuning"].shares))
+        return real(subject, head, data, **tune)
+
+    monkeypatch.setattr(measuring, "fine_tuned", noted)
+    figure = slow.measure("pair")[0]
+    assert sorted(asked) == [(False, (0.1, 1.0)), (False, (0.1, 1.0)), (True, (0.1,))]
+    assert figure.protocol["network_share"] == 0.1
 
 
 def test_every_figure_stands_beside_majority_tf_idf_a_bag_and_a_random_encoder():

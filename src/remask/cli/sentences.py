@@ -50,7 +50,8 @@ OPTIONS: dict[str, Any] = {
     "network_shares": Annotated[
         str | None,
         typer.Option(
-            help="Shares of each rate at which the model itself learns under its head, tried each [default: 1].",
+            help="Shares of each rate at which the model itself learns under its head, tried each [default: 1]; what "
+            "stands beside it may learn at all of it too, and lessons of --taught are learned so.",
             metavar="A,B,…",
         ),
     ],

@@ -60,6 +60,7 @@ def _concept_network(recipe: Recipe) -> Iterator[Contradiction]:
     yield from _half_width(network)
     yield from _source_tokens(network)
     yield from _own_stretch(recipe, network)
+    yield from _loud_masks(recipe, network)
 
 
 def _encoder(network: ConceptSpec) -> Iterator[Contradiction]:
@@ -96,6 +97,8 @@ def _encoder(network: ConceptSpec) -> Iterator[Contradiction]:
 def _half_width(network: ConceptSpec) -> Iterator[Contradiction]:
     """The states of `stretch_states` are half as wide as its concepts, and its heads turn pairs of features."""
     part = 4 * network.heads
+    if network.width % (2 * network.heads):
+        return  # said of every network
     if network.encoder == "stretch_states" and network.width % part:
         but = f"half of it is no even number of features for each of network.heads={network.heads} heads"
         give = f"network.width={-(-network.width // part) * part}, or another network.heads"
@@ -108,16 +111,30 @@ def _own_stretch(recipe: Recipe, network: ConceptSpec) -> Iterator[Contradiction
     if network.decoder != "stretch":
         return
     if network.encoder not in STRETCHED:
-        but, give = "its concepts are no stretches of a text", f"network.encoder={' or '.join(STRETCHED)}"
+        but, give = "its concepts are no stretches of a text", "network.encoder=stretch_states"
         yield clash("network.decoder", "network.encoder", given=network.encoder, but=but, give=give)
     if not isinstance(objective, ConceptMaskedSpec):
         but = "a place has a stretch of its own in the row that was encoded alone"
-        give = "objective.kind=concept_masked, or network.decoder=position_only"
+        give = "objective.kind=concept_masked with objective.hidden=masked, or network.decoder=position_only"
         yield clash("network.decoder", "objective.kind", given=objective.kind, but=but, give=give)
     elif objective.hidden == "absent":
         but = "a hidden place has no stretch that reads it"
         give = "objective.hidden=masked, or network.decoder=position_only"
         yield clash("network.decoder", "objective.hidden", given=objective.hidden, but=but, give=give)
+    elif network.encoder == "stretches" and network.concepts >= recipe.data.length:
+        but = f"a mask then is a concept by itself (data.length={recipe.data.length}), which knows nothing of its place"
+        give = "network.encoder=stretch_states, or fewer"
+        yield clash("network.decoder", "network.concepts", given=network.concepts, but=but, give=give)
+
+
+def _loud_masks(recipe: Recipe, network: ConceptSpec) -> Iterator[Contradiction]:
+    """Where masks are read, their size must not decide what a concept of several tokens says."""
+    masks = isinstance(recipe.objective, ConceptMaskedSpec) and recipe.objective.hidden == "masked"
+    alone = network.encoder in STRETCHED and network.concepts >= recipe.data.length
+    if masks and network.rarity is not None and not alone:
+        but = "a mask stands in no text, so it would be the rarest token of all and drown those that share its concept"
+        give = f"network.rarity=null, or network.encoder=stretch_states with network.concepts={recipe.data.length}"
+        yield clash("objective.hidden", "network.rarity", given=network.rarity, but=but, give=give)
 
 
 def _source_tokens(network: ConceptSpec) -> Iterator[Contradiction]:

@@ -89,6 +89,12 @@ class ConceptTask:
                 "--task concepts is for a network that reads through concepts (network.kind=concept), and this one "
                 "does not. Give --task likelihood"
             )
+        if not _slots(model) and not isinstance(unwrapped(model.objective), ConceptBound):
+            raise UserError(
+                "--task concepts: texts have as many concepts here as they are long, and nothing is decoded behind "
+                "them that could miss one, so there is nothing to measure. Give --task reconstruction, or "
+                "a sentence task"
+            )
         rows = len(spread_indices(len(text.rows), recipe.evaluation.rows))
         if rows < 2:
             raise UserError(f"--task concepts compares rows, and there is {rows}: give 2 --rows or more")

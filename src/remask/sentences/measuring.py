@@ -17,6 +17,7 @@ from remask.errors import UserError
 from remask.evaluation.measurement import Examples, Measurement
 from remask.model import Model
 from remask.networks.concepts import ConceptNetwork
+from remask.networks.concepts.stretches import StretchDecoder
 from remask.randomness import derive_seed
 from remask.sentences.baselines import CHARACTERS, WORDS, all_positive, constant, tfidf_cosines, tfidf_probe
 from remask.sentences.encoders import (
@@ -85,11 +86,15 @@ class Bench:
         several = _encoder(self.own).encode(["a"]).shape[1] > 1
         lacking = () if several else _OF_SEVERAL
         kept = tuple(head for head in heads if head not in lacking or head not in optional)
-        if isinstance(self.own.network, SourceNetwork) and getattr(self.own.network, "decoder", True) is not None:
+        decoder = getattr(self.own.network, "decoder", True)
+        lost = decoder is None or isinstance(decoder, StretchDecoder)  # that reads rows of the text's own length alone
+        if isinstance(self.own.network, SourceNetwork) and not lost:
             return kept
         if "via_decoder" in kept and "via_decoder" not in optional:
             name = type(self.own.network).__name__
-            raise UserError(f"--head via_decoder: a {name} has no decoder that reads concepts. Leave it out")
+            raise UserError(
+                f"--head via_decoder: a {name} has no decoder that reads concepts of a text of any length. Leave it out"
+            )
         return tuple(head for head in kept if head != "via_decoder")
 
 
@@ -254,13 +259,14 @@ class TaskJudge:
     def _tuned(self, head: str) -> Judged:
         tune = {"parts": self._parts, "metric": self._chooser, "tuning": self.tuning}
         school = self.school if head in COMPARING else None
+        beside_tune = {**tune, "tuning": self._beside_tuning}
         own, precision = self.bench.tuned(self.bench.own, head)
         own = own if school is None else school.taught(own, head)
         found = fine_tuned(own, head, self.data, **tune)
         beside = self._tfidf | {BAG: self._bag_tuned}
         if self.bench.random is not None:
             other, _ = self.bench.tuned(self.bench.random, head)
-            beside[RANDOM] = fine_tuned(other, head, self.data, **tune).predictions
+            beside[RANDOM] = fine_tuned(other, head, self.data, **beside_tune).predictions
         facts = {
             "learning_rates": list(self.tuning.rates),
             "learning_rate": found.pace.rate,
@@ -287,8 +293,13 @@ class TaskJudge:
     def _bag_tuned(self) -> Predictions:
         """A fine-tuned bag: of each sentence of a pair by itself, since in a joint bag they cannot be told apart."""
         head = "pair" if self.data.task.sentences == 2 else "pooled"
-        found = fine_tuned(self.bench.bag, head, self.data, parts=self._parts, metric=self._chooser, tuning=self.tuning)
-        return found.predictions
+        tune = {"parts": self._parts, "metric": self._chooser, "tuning": self._beside_tuning}
+        return fine_tuned(self.bench.bag, head, self.data, **tune).predictions
+
+    @property
+    def _beside_tuning(self) -> Tuning:
+        """Of what stands beside: the whole rate is always among its choices, since it has little to keep."""
+        return replace(self.tuning, shares=tuple(dict.fromkeys((*self.tuning.shares, 1.0))))
 
     @property
     def _selection(self) -> dict[str, Any]:

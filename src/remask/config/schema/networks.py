@@ -150,7 +150,10 @@ class ConceptSpec(Section):
         default="reading", description="how latents share tokens: each reads for itself, or they compete for each token"
     )
     local_width: Whole = Field(
-        default=5, ge=1, description="neighbouring source tokens mixed before they are read; odd, 1: none"
+        default=5,
+        ge=1,
+        description="neighbouring source tokens mixed before latents read them; odd, 1: none; not read by encoders "
+        "without latents",
     )
     letters: LettersSpec | None = Field(
         default=None, description="add the vectors of its letter n-grams to each source token; null: none"

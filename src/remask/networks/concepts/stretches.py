@@ -66,12 +66,13 @@ class StretchMeans(nn.Module):
 class StretchStates(nn.Module):
     r"""Stretches by the words in them and by what those say where they stand, half of a concept's features each.
 
-    With w the mean over a stretch of its tokens' first D/2 features, and s that of its tokens' states behind a
-    bidirectional transformer of width D/2 which reads all their features,
+    With w the mean over a stretch of its tokens' first D/2 features, and s that of its tokens' states, of root mean
+    square 1, behind a bidirectional transformer of width D/2 which reads all their features,
 
         concept = [w ; s · |w| / |s|].                                                                        (2)
 
-    Both halves of a concept are as large as its words, so that rarity weighs both. Two bands of features: what stands
+    Both halves of a concept are as large as its words, so that rarity weighs both, but for what the other half of a
+    token's features held of its size. Two bands of features: what stands
     in a stretch can be compared apart from its context (sentences/overlap.py).
 
     Args:
