@@ -107,7 +107,7 @@ def fine_tuned(
 
     Args:
         subject: the model.
-        head: cls, via_decoder, pooled, pair, match or overlap.
+        head: cls, via_decoder, pooled, pair, match, overlap or named.
         data: the task.
         parts: numbers of the training examples to fit on, and of those to choose on.
         metric: what chooses; higher is better.

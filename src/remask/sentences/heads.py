@@ -18,6 +18,7 @@ from torch.nn import functional
 from remask.continuation import SourceNetwork
 from remask.networks.normalisation import unit_rms
 from remask.sentences.encoders import Encoded, Ids, Read, Wording, before_projection, padded
+from remask.sentences.names import Names, own_concepts
 from remask.sentences.overlap import CLUES, FAR, SUMS, WHOLE, Found, both_ways, in_bands, trimmed, whole
 from remask.sentences.splits import Labelled
 from remask.sentences.tasks import COMPARING
@@ -228,7 +229,10 @@ class OverlapHead(_Comparing):
 
     def forward(self, network: nn.Module, batch: Sequence[Tokens]) -> Float[Tensor, "B K"]:
         """As `Head`."""
-        u, v = (trimmed(side) for side in self.sides(network, batch))
+        return self.overlapping(*(trimmed(side) for side in self.sides(network, batch)))
+
+    def overlapping(self, u: Encoded, v: Encoded) -> Float[Tensor, "B K"]:
+        """The outputs of the concepts of both sentences."""
         count = len(self.sharpness)
         parts = list(zip(in_bands(u, count), in_bands(v, count), strict=True))
         found = [tuple(both_ways(*pair, sharpness=beta)) for pair, beta in zip(parts, self.sharpness, strict=True)]
@@ -250,6 +254,37 @@ class OverlapHead(_Comparing):
         by_share = (hidden * found[0].share[..., None]).sum(1)
         largest = hidden.masked_fill(~u.real[..., None], FAR).amax(1)
         return torch.cat([by_share, Encoded(vectors=hidden, real=u.real).pooled, largest], -1)
+
+
+class NamedHead(OverlapHead):
+    """`OverlapHead`, and beside it what each named concept counts that one sentence or both hold (names.py).
+
+    Args:
+        names: zero at the start.
+        width: D.
+        bands: as for `OverlapHead`.
+        read: as for the other heads, and so are `fill`, `outputs` and `generator`.
+    """
+
+    def __init__(
+        self,
+        *,
+        names: Names,
+        width: int,
+        bands: int,
+        read: Read,
+        fill: int,
+        outputs: int,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__(width=width, bands=bands, read=read, fill=fill, outputs=outputs, generator=generator)
+        self.names = names
+
+    def forward(self, network: nn.Module, batch: Sequence[Tokens]) -> Float[Tensor, "B K"]:
+        """As `Head`."""
+        u, v = (trimmed(side) for side in self.sides(network, batch))
+        first = (in_bands(side, len(self.sharpness))[0] for side in (u, v))
+        return self.overlapping(u, v) + self.names(*first)
 
 
 class QueryHead(_Reading):
@@ -324,7 +359,7 @@ def make_head(
     """A head with fresh weights, on the network's device.
 
     Args:
-        name: one of cls, via_decoder, pooled, pair, match, overlap.
+        name: one of cls, via_decoder, pooled, pair, match, overlap, named.
         network: what it will read; its vectors' width is found by reading one token.
         read: how.
         wording: its end of text fills up rows, its mask stands in the decoder's places.
@@ -341,12 +376,19 @@ def make_head(
         else:
             width = read(network, one, real).vectors.shape[-1]
     common = {"read": read, "fill": fill, "outputs": outputs, "generator": generator}
+    bands = getattr(network, "bands", 1)
+
+    def names() -> Names:
+        own = own_concepts(network, read, tokens=wording.tokenizer.vocab_size, bands=bands)
+        return Names(own, outputs=outputs)
+
     heads: dict[str, Callable[[], nn.Module]] = {
         "cls": lambda: QueryHead(width=width, **common),
         "pooled": lambda: PooledHead(width=width, **common),
         "pair": lambda: PairHead(width=4 * width, cosines=1, **common),
         "match": lambda: MatchHead(width=width, **common),
-        "overlap": lambda: OverlapHead(width=width, bands=getattr(network, "bands", 1), **common),
+        "overlap": lambda: OverlapHead(width=width, bands=bands, **common),
+        "named": lambda: NamedHead(names=names(), width=width, bands=bands, **common),
         "via_decoder": lambda: DecoderHead(width=width, mask_id=mask_id, **common),
     }
     return heads[name]().to(device)

@@ -120,10 +120,11 @@ HEADS: Mapping[str, str] = {
     "pair": TUNED,
     "match": TUNED,
     "overlap": TUNED,
+    "named": TUNED,
 }
 """Head → how much of the model and of the head is trained for it: nothing, the head, or both."""
 USUAL_HEADS = ("cosine", "whitened", "probe")
-COMPARING = frozenset({"pair", "match", "overlap", "slot_probe"})
+COMPARING = frozenset({"pair", "match", "overlap", "named", "slot_probe"})
 """Heads that read both sentences of a pair by themselves, and compare them."""
 
 
