@@ -296,7 +296,13 @@ CLASHES = [
         ["concept-context", "data.source=text.txt", "network.concepts=32"],
         "network.rarity: 0.001 given, but a mask stands in no text, so it would be the rarest token of all and drown "
         "those that share its concept; give network.rarity=null, or network.encoder=stretch_states with "
-        "network.concepts=64",
+        "network.decoder=stretch and network.concepts=64",
+    ),
+    (
+        ["concept-context", "data.source=text.txt", "network.decoder=position_only"],
+        "network.rarity: 0.001 given, but a mask stands in no text, so it would be the rarest token of all and drown "
+        "those that share its concept; give network.rarity=null, or network.encoder=stretch_states with "
+        "network.decoder=stretch and network.concepts=64",
     ),
     (
         ["concept-posonly-mlm", "network.encoder=stretch_states", "network.width=198"],

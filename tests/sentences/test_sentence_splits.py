@@ -201,6 +201,7 @@ def test_heads_are_left_out_of_tasks_that_they_do_not_fit():
         "pair",
         "match",
         "overlap",
+        "named",
     )
     assert heads_for(SINGLE, every) == ("probe", "cls", "via_decoder", "pooled")
 

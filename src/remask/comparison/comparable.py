@@ -52,6 +52,7 @@ WAYS: Mapping[str, str] = {
     "precision": "the precision of fine-tuning",
     "network_share": "the network's share of the rate that was chosen",
     "network_shares": "the network's shares of the rate that were tried",
+    "network_shares_beside": "the shares of the rate that were tried for what stands beside",
     "strength": "the strength of the probe that was chosen",
     "sentences_cut": "sentences that were cut",
     "tokens_at_most": "tokens that are read at most",

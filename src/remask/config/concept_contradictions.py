@@ -130,10 +130,14 @@ def _own_stretch(recipe: Recipe, network: ConceptSpec) -> Iterator[Contradiction
 def _loud_masks(recipe: Recipe, network: ConceptSpec) -> Iterator[Contradiction]:
     """Where masks are read, their size must not decide what a concept of several tokens says."""
     masks = isinstance(recipe.objective, ConceptMaskedSpec) and recipe.objective.hidden == "masked"
-    alone = network.encoder in STRETCHED and network.concepts >= recipe.data.length
+    single = network.encoder in STRETCHED and network.concepts >= recipe.data.length
+    alone = single and network.decoder == "stretch"  # others read all concepts of a text, by their common size
     if masks and network.rarity is not None and not alone:
         but = "a mask stands in no text, so it would be the rarest token of all and drown those that share its concept"
-        give = f"network.rarity=null, or network.encoder=stretch_states with network.concepts={recipe.data.length}"
+        give = (
+            "network.rarity=null, or network.encoder=stretch_states with network.decoder=stretch and "
+            f"network.concepts={recipe.data.length}"
+        )
         yield clash("objective.hidden", "network.rarity", given=network.rarity, but=but, give=give)
 
 

@@ -91,9 +91,9 @@ class ConceptTask:
             )
         if not _slots(model) and not isinstance(unwrapped(model.objective), ConceptBound):
             raise UserError(
-                "--task concepts: texts have as many concepts here as they are long, and nothing is decoded behind "
-                "them that could miss one, so there is nothing to measure. Give --task reconstruction, or "
-                "a sentence task"
+                "--task concepts: the number of concepts goes with the length of a text here, and nothing is decoded "
+                "behind them that could miss one, so there is nothing to measure. Give --task reconstruction, or a "
+                "sentence task"
             )
         rows = len(spread_indices(len(text.rows), recipe.evaluation.rows))
         if rows < 2:

@@ -283,7 +283,11 @@ class TaskJudge:
         """What the protocol says of a network that learns more slowly than its head."""
         if self.tuning.shares == (1.0,):
             return {}
-        return {"network_shares": list(self.tuning.shares), "network_share": pace.share}
+        return {
+            "network_shares": list(self.tuning.shares),
+            "network_shares_beside": list(self._beside_tuning.shares),
+            "network_share": pace.share,
+        }
 
     @cached_property
     def _tfidf(self) -> dict[str, Predictions]:

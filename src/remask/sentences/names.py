@@ -1,7 +1,7 @@
-r"""Words that only one of two sentences holds, or both, told apart by name.
+r"""How much more of each word one of two sentences holds, and how much both hold, by name.
 
-Concepts have no names; each is called by the token whose own concept, read alone before any training on the task, is
-nearest to it:
+Concepts have no names; each is called by the token whose own concept is nearest to it, read alone when the head is made
+(before it is fine-tuned, after what was taught) and kept so:
 
     n(u_i) = argmax_k cos(u_i, e_k),   x_k(u) = Σ_{i: n(u_i) = k} |u_i| / √(Σ_j |u_j|²),                       (1)
 
@@ -10,10 +10,10 @@ outputs are then linear in what names say,
 
     Σ_k a_k |x_k(u) − x_k(v)| + b_k x_k(u) x_k(v),                                                            (2)
 
-as logistic regression on TF-IDF weights would be (the wide part of "Wide & deep learning", arXiv:1606.07792): some
+much as in logistic regression on TF-IDF weights (the wide part of "Wide & deep learning", arXiv:1606.07792): some
 words make two questions different ones and some never do, which cosines cannot tell. Nothing is read but the concepts.
 
-Shape letters: B pairs, C concepts of a sentence, V tokens, D width, K outputs.
+Shape letters: B pairs, C concepts of a sentence, N concepts, V tokens, D width, K outputs.
 """
 
 import torch
@@ -23,10 +23,13 @@ from torch.nn import functional
 
 from remask.sentences.encoders import Encoded, Read
 
-AT_ONCE = 1024
+AT_ONCE = 256
 """Tokens that are read at once for their own concepts."""
 EAGER = 10.0
-"""How many times faster names learn what they count than other weights of a head: each is met seldom."""
+"""How many times faster names learn what they count than other weights of a head: each is met seldom. Their share of
+the gradient that is clipped is as much larger."""
+NAMED_AT_ONCE = 1 << 24
+"""Similarities of concepts and tokens that are held at once."""
 BOTH = 3.0
 """What the products of (2) are multiplied by: they are about so much smaller than the differences."""
 
@@ -58,12 +61,15 @@ class Names(nn.Module):
         size = sentences.vectors.norm(dim=-1) * sentences.real
         share = size / size.norm(dim=1, keepdim=True).clamp(min=1e-9)
         found = share.new_zeros(len(share), len(self.own))
-        return found.scatter_add(1, self.named(sentences.vectors), share)
+        named = torch.zeros_like(sentences.real, dtype=torch.long)
+        named[sentences.real] = self.named(sentences.vectors[sentences.real])
+        return found.scatter_add(1, named, share)
 
     @torch.no_grad()
-    def named(self, vectors: Float[Tensor, "B C D"]) -> Int[Tensor, "B C"]:
-        """The names n of (1)."""
-        return (vectors @ self.own.mT).argmax(-1)
+    def named(self, vectors: Float[Tensor, "N D"]) -> Int[Tensor, "N"]:
+        """The names n of (1) of some concepts."""
+        parts = vectors.split(max(1, NAMED_AT_ONCE // len(self.own)))
+        return torch.cat([(part @ self.own.mT).argmax(-1) for part in parts])
 
 
 @torch.no_grad()
