@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from toy_sentences import TOKENIZER, WORDING, ToyConcepts, same_letter, subject, toy_data
+from toy_sentences import TOKENIZER, WORDING, ToyConcepts, TwoBands, same_letter, subject, toy_data
 
 from remask.randomness import keyed_generator
 from remask.sentences.encoders import Encoded, read_concepts
@@ -97,10 +97,6 @@ def test_the_head_is_overlap_until_names_have_learned_anything():
         with torch.no_grad():
             weight.zero_()
     assert not any(name.endswith("own") for name in head.state_dict())
-
-
-class TwoBands(ToyConcepts):
-    bands = 2
 
 
 def test_names_are_read_off_the_first_band_alone():

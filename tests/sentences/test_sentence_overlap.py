@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from toy_sentences import GRADED, WORDING, ToyConcepts, same_letter, subject, toy_data
+from toy_sentences import GRADED, WORDING, ToyConcepts, TwoBands, same_letter, subject, toy_data
 
 from remask.randomness import keyed_generator
 from remask.sentences.encoders import Encoded, read_concepts
@@ -112,10 +112,6 @@ def test_bands_are_compared_each_by_its_own_features():
     torch.testing.assert_close(low.sums[0, BEST], torch.tensor(0.5))
     high, _ = ways(first[1], second[1])
     assert high.sums[0, BEST].abs() < 1e-6
-
-
-class TwoBands(ToyConcepts):
-    bands = 2
 
 
 def test_a_head_reads_each_band_of_a_network_that_has_several():

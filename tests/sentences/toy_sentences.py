@@ -53,6 +53,10 @@ class ToyConcepts(nn.Module):
         return self.head(states[positions])
 
 
+class TwoBands(ToyConcepts):
+    bands = 2
+
+
 def subject(seed=0):
     return Subject(network=ToyConcepts(seed), read=read_concepts, wording=WORDING)
 

@@ -23,7 +23,7 @@ from remask.networks.stacks import Stack
 
 
 def stretch_of(place: Int[Tensor, "*N"], size: Int[Tensor, "*#N"], *, most: int) -> Int[Tensor, "*N"]:
-    """C of (1); without meaning, but within 0 … C − 1, for places outside their text.
+    """The stretches c(n) of (1); without meaning, but within 0 … C − 1, for places outside their text.
 
     Args:
         place: n, from 0.
@@ -72,8 +72,8 @@ class StretchStates(nn.Module):
         concept = [w ; s · |w| / |s|].                                                                        (2)
 
     Both halves of a concept are as large as its words, so that rarity weighs both, but for what the other half of a
-    token's features held of its size. Two bands of features: what stands
-    in a stretch can be compared apart from its context (sentences/overlap.py).
+    token's features held of its size. Two bands of features: what stands in a stretch can be compared apart from its
+    context (sentences/overlap.py).
 
     Args:
         width: D, even.
