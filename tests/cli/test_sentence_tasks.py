@@ -34,9 +34,12 @@ def test_sentence_tasks_are_measured_recorded_and_told_beside_trivial_values(tra
     tune = ["--epochs", "1", "--seeds", "2", "--learning-rates", "1e-3", "--network-shares", "0.5"]
     done = succeeds("evaluate", "last", "--task", "stsb", "--sentences", sentences, *heads, *tune, "--json")
     figures = {figure["name"]: figure for figure in done.objects}
-    assert set(figures) == {f"stsb_{head}_{score}" for head in NAMES for score in ("spearman", "pearson")}
+    scores = {f"stsb_{head}_{score}" for head in NAMES for score in ("spearman", "pearson")}
+    assert set(figures) == scores | {f"{name}_difference" for name in scores}
     assert [line.split(":")[0] for line in done.err.splitlines()[:4]] == [f"stsb {head}" for head in NAMES]
-    for figure in figures.values():
+    for figure in map(figures.__getitem__, scores):
+        difference = figures[f"{figure['name']}_difference"]
+        assert difference["value"] == figure["value"] - figure["trivial"][difference["protocol"]["against"]]
         assert {"majority", "bag of embeddings", "random encoder"} < set(figure["trivial"])
         assert any(name.startswith("TF-IDF") for name in figure["trivial"])
         assert (figure["protocol"]["split"], figure["protocol"]["trained_on"]) == ("test", "train")
@@ -66,8 +69,8 @@ def test_another_split_and_fewer_examples_are_said_and_tasks_on_text_come_first(
         "evaluate", "last", "--task", "mrpc", "--task", "likelihood", "--sentences", sentences, *few, "--json"
     )
     names = [figure["name"] for figure in done.objects]
-    assert names[0] != names[-2] == "mrpc_probe_accuracy"
-    figure = done.objects[-2]
+    assert names[0] != names[-4] == "mrpc_probe_accuracy"
+    figure = done.objects[-4]
     assert figure["protocol"]["split"] == "dev"
     assert figure["protocol"]["training_examples"] == 20
     assert figure["n"] == 14

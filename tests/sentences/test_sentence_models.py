@@ -313,7 +313,8 @@ def test_what_stands_beside_a_slow_network_may_learn_at_the_whole_rate(monkeypat
 def test_every_figure_stands_beside_majority_tf_idf_a_bag_and_a_random_encoder():
     found = judge(toy_data())
     figures = {m.name: m for head in ("probe", "slot_probe", "pair") for m in found.measure(head)}
-    assert list(figures) == [f"toy_{h}_{m}" for h in ("probe", "slot_probe", "pair") for m in ("accuracy", "f1")]
+    scores = ("accuracy", "accuracy_difference", "f1", "f1_difference")
+    assert list(figures) == [f"toy_{h}_{m}" for h in ("probe", "slot_probe", "pair") for m in scores]
     beside = {"majority", "TF-IDF", "bag of embeddings", "random encoder"}
     assert set(figures["toy_pair_accuracy"].trivial) == beside
     assert set(figures["toy_probe_f1"].trivial) == beside | {"all positive"}
@@ -343,7 +344,22 @@ def test_degrees_stand_beside_a_correlation_of_nothing_and_both_kinds_of_tf_idf(
 
 
 def test_a_figure_that_beats_nothing_is_called_so():
-    (figure, _) = judge(toy_data()).measure("probe")
-    weak = replace(figure, name="mrpc_probe_accuracy", value=0.5, trivial={"majority": 0.4, "TF-IDF": 0.6})
-    assert sentence_cautions([weak]) == ["mrpc_probe_accuracy: 0.500 does not beat TF-IDF (0.600)"]
-    assert sentence_cautions([replace(weak, value=0.9)]) == []
+    score, difference, *_ = judge(toy_data()).measure("probe")
+    weak = replace(score, name="mrpc_probe_accuracy", value=0.5, trivial={"majority": 0.4, "TF-IDF": 0.6})
+    facts = {"protocol": {"against": "TF-IDF"}, "name": "mrpc_probe_accuracy_difference"}
+    lacking = replace(difference, value=-0.1, stderr=0.02, **facts)
+    assert sentence_cautions([weak, lacking]) == [
+        "mrpc_probe_accuracy: 0.500 does not beat TF-IDF (0.600); on the same examples the difference is -0.100 ± 0.020"
+    ]
+    strong = replace(weak, value=0.7, stderr=0.2)  # on pairs it is surer than by itself
+    assert sentence_cautions([strong, replace(lacking, value=0.1)]) == []
+    assert len(sentence_cautions([strong, replace(lacking, value=0.1, stderr=0.15)])) == 1
+
+
+def test_a_score_is_held_against_the_best_beside_it_on_the_same_examples():
+    for head in ("probe", "pair"):
+        score, difference = judge(toy_data()).measure(head)[:2]
+        best = max(score.trivial, key=lambda who: score.trivial[who])
+        assert difference.protocol["against"] == best
+        assert difference.value == pytest.approx(score.value - score.trivial[best])
+        assert (difference.unit, difference.n, difference.trivial) == (score.unit, score.n, {"no difference": 0.0})

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_sentences import SINGLE, apart, same_letter, toy_data
+from toy_sentences import GRADED, SINGLE, apart, same_letter, toy_data
 
-from remask.sentences.baselines import CHARACTERS, WORDS, all_positive, constant, tfidf_cosines, tfidf_probe
+from remask.sentences.baselines import CHARACTERS, WORDS, all_positive, most_frequent, tfidf_cosines, tfidf_probe
 from remask.sentences.features import COSINES, Whitening, cosines, features, with_cosines
 from remask.sentences.metrics import accuracy, f1_of, matthews, metric_of, pearson, spearman, standard_error
 from remask.sentences.probes import probe
@@ -51,6 +51,27 @@ def test_the_error_of_a_share_is_the_binomial_one_and_seeds_that_differ_add_to_i
     other[:80] = 1
     assert standard_error(accuracy, [predicted, other], labels, seed=0) > 1.5 * alone
     assert standard_error(accuracy, [predicted, predicted], labels, seed=0) == pytest.approx(alone)
+
+
+def test_the_error_of_a_difference_is_that_of_pairs():
+    draw = np.random.default_rng(1)
+    labels = np.zeros(400, dtype=np.int64)
+    own = (draw.random(400) < 0.4).astype(np.int64)
+    other = own.copy()
+    other[:40] = 1 - other[:40]  # the two disagree about a tenth
+    gains = (own == labels).astype(float) - (other == labels)
+    error = standard_error(accuracy, [own], labels, seed=0, against=[other])
+    assert error == pytest.approx(gains.std() / math.sqrt(400), rel=0.15)
+    assert error < 0.7 * standard_error(accuracy, [own], labels, seed=0)
+    assert standard_error(accuracy, [own], labels, seed=0, against=[own]) == 0.0
+
+
+def test_the_spread_of_both_sides_seeds_stands_in_the_error_of_a_difference():
+    labels, good, bad = np.zeros(4, dtype=np.int64), np.zeros(4, dtype=np.int64), np.ones(4, dtype=np.int64)
+    # always right or always wrong, whatever is resampled: all that is left is s²/S of each side, 1/2 / 2
+    assert standard_error(accuracy, [good], labels, seed=0, against=[good, bad]) == pytest.approx(0.5)
+    assert standard_error(accuracy, [good, bad], labels, seed=0, against=[good]) == pytest.approx(0.5)
+    assert standard_error(accuracy, [good, bad], labels, seed=0, against=[good, bad]) == pytest.approx(math.sqrt(0.5))
 
 
 def vectors(*values):
@@ -152,10 +173,15 @@ def test_majority_and_all_positive_are_the_scores_of_constant_answers():
     data = toy_data()
     data.train.labels[:] = 0
     positive = float(same_letter(40, seed=7).labels.mean())
-    assert constant(data, accuracy) == pytest.approx(1 - positive)
-    assert constant(data, f1_of(1)) == 0.0
-    assert all_positive(data, f1_of(1)) == pytest.approx(2 * positive / (1 + positive))
-    assert all_positive(toy_data(SINGLE), accuracy) is None
+    labels = data.reported.labels
+    assert accuracy(most_frequent(data), labels) == pytest.approx(1 - positive)
+    assert f1_of(1)(most_frequent(data), labels) == 0.0
+    assert f1_of(1)(all_positive(data), labels) == pytest.approx(2 * positive / (1 + positive))
+
+
+def test_always_the_same_degree_has_no_correlation():
+    data = toy_data(GRADED)
+    assert spearman(most_frequent(data), data.reported.labels) == 0.0
 
 
 @pytest.mark.data

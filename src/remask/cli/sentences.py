@@ -226,16 +226,24 @@ def measure_sentences(
 
 
 def sentence_cautions(measurements: "Sequence[Measurement]") -> list[str]:
-    """A sentence for each figure of a sentence task that does not beat the best of what stands beside it."""
-    from remask.comparison.directions import beats
+    """A sentence for each figure of a sentence task that does not beat the best of what stands beside it.
 
+    The error is that of the difference on the same examples, which a figure's own error knows nothing of.
+    """
+    from remask.comparison.directions import beats
+    from remask.evaluation.measurement import DIFFERENCE
+
+    named = {m.name: m for m in measurements}
     said = []
     for m in measurements:
-        if m.name.partition("_")[0] not in SENTENCE_TASKS or not m.trivial:
+        if not m.name.endswith(DIFFERENCE) or m.name.partition("_")[0] not in SENTENCE_TASKS:
             continue
-        best = max(m.trivial, key=lambda name: m.trivial[name])
-        if not beats(m.value, m.stderr, m.trivial[best], way="higher"):
-            said.append(f"{m.name}: {m.value:.3f} does not beat {best} ({m.trivial[best]:.3f})")
+        score, best = named[m.name.removesuffix(DIFFERENCE)], m.protocol["against"]
+        if not beats(score.value, m.stderr, score.trivial[best], way="higher"):
+            said.append(
+                f"{score.name}: {score.value:.3f} does not beat {best} ({score.trivial[best]:.3f}); on the same "
+                f"examples the difference is {m.value:+.3f} ± {m.stderr:.3f}"
+            )
     return said
 
 

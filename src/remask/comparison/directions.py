@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
+from remask.evaluation.measurement import DIFFERENCE
 from remask.health.evidence import BEATS, OWN_FIGURES
 
 Better = Literal["lower", "higher"]
@@ -39,8 +40,8 @@ def better(name: str) -> Better | None:
 
 
 def is_of_sentences(name: str) -> bool:
-    """Whether a measurement is the score of a sentence task: `mrpc_probe_accuracy`, by its last word."""
-    return name.rpartition("_")[2] in _SCORES
+    """Whether a measurement is the score of a sentence task, or the difference of one: `mrpc_probe_accuracy`."""
+    return name.removesuffix(DIFFERENCE).rpartition("_")[2] in _SCORES
 
 
 def is_better(value: float, other: float, *, way: Better) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+DIFFERENCE = "_difference"
+"""How the name of a figure ends that is another's distance, on the same examples, from what stands beside it."""
 NEGLIGIBLE = 0.005
 """Nats a token: a gap whose interval does not reach beyond is no use of anything, however sure its sign is."""
 

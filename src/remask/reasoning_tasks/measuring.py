@@ -13,7 +13,7 @@ from remask.config.schema import Recipe
 from remask.drawing import answers_prompts, sampling_protocol
 from remask.errors import UserError
 from remask.evaluation.answers import Answer, share_ended, share_right
-from remask.evaluation.measurement import Measurement
+from remask.evaluation.measurement import DIFFERENCE, Measurement
 from remask.generation import check_length
 from remask.model import Model
 from remask.randomness import derive_seed
@@ -23,8 +23,6 @@ from remask.reasoning_tasks.wording import Wording, wording_of
 
 GUESSES = 20
 """Random responses to each question, whose mean stands beside the model's."""
-DIFFERENCE = "_difference"
-"""Behind the name of an accuracy: that of one run minus that of another."""
 
 
 @dataclass(frozen=True, kw_only=True)

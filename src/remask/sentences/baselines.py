@@ -17,18 +17,15 @@ CHARACTERS = {"analyzer": "char_wb", "ngram_range": (3, 4), "sublinear_tf": True
 PROBED = {"token_pattern": r"(?u)\b\w+\b", "ngram_range": (1, 2), "sublinear_tf": True, "min_df": 2}
 
 
-def constant(data: TaskData, metric: Metric) -> float:
-    """The score of always saying the most frequent training class, or always the same degree (a correlation of 0)."""
-    if data.task.graded:
-        return 0.0
-    return metric(np.full(len(data.reported), np.bincount(data.train.labels).argmax()), data.reported.labels)
+def most_frequent(data: TaskData) -> Numbers:
+    """Always the most frequent training class, or always the same degree (a correlation of 0) [n]."""
+    said = 0 if data.task.graded else np.bincount(data.train.labels).argmax()
+    return np.full(len(data.reported), said)
 
 
-def all_positive(data: TaskData, metric: Metric) -> float | None:
-    """The score of always saying the class that F1 counts; None where no F1 is reported."""
-    if data.positive is None:
-        return None
-    return metric(np.full(len(data.reported), data.positive), data.reported.labels)
+def all_positive(data: TaskData) -> Numbers:
+    """Always the class that F1 counts [n]; of a task that names one."""
+    return np.full(len(data.reported), data.positive)
 
 
 def tfidf_cosines(data: TaskData, options: dict[str, Any]) -> Numbers:

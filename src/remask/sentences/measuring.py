@@ -14,12 +14,12 @@ from remask.config.build import build_model
 from remask.config.schema import Recipe
 from remask.continuation import SourceNetwork
 from remask.errors import UserError
-from remask.evaluation.measurement import Examples, Measurement
+from remask.evaluation.measurement import DIFFERENCE, Examples, Measurement
 from remask.model import Model
 from remask.networks.concepts import ConceptNetwork
 from remask.networks.concepts.stretches import StretchDecoder
 from remask.randomness import derive_seed
-from remask.sentences.baselines import CHARACTERS, WORDS, all_positive, constant, tfidf_cosines, tfidf_probe
+from remask.sentences.baselines import CHARACTERS, WORDS, all_positive, most_frequent, tfidf_cosines, tfidf_probe
 from remask.sentences.encoders import (
     SentenceEncoder,
     Vectors,
@@ -31,7 +31,7 @@ from remask.sentences.encoders import (
 )
 from remask.sentences.features import COSINES, Whitening, cosines, pooled, with_cosines
 from remask.sentences.finetuning import Pace, Subject, Tuning, fine_tuned
-from remask.sentences.metrics import Metric, Numbers, metric_of, standard_error, unit_of
+from remask.sentences.metrics import Metric, Predictions, mean_score, metric_of, standard_error, unit_of
 from remask.sentences.probes import probe
 from remask.sentences.splits import TaskData, parted
 from remask.sentences.tasks import COMPARING, FROZEN, HEADS, ZERO_SHOT
@@ -40,8 +40,6 @@ from remask.sentences.teaching import School
 CONSTANT, POSITIVE, TFIDF, BAG, RANDOM = "majority", "all positive", "TF-IDF", "bag of embeddings", "random encoder"
 _OF_SEVERAL = ("slots", "slot_probe")
 """Heads that are the same as others where a sentence has one vector."""
-Predictions = Sequence[Numbers]
-"""Of the reported examples, one a training."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -176,7 +174,8 @@ class TaskJudge:
     _vectors: dict[tuple[str, str], list[Vectors]] = field(default_factory=dict)
 
     def measure(self, head: str) -> list[Measurement]:
-        """One figure a metric of the task, for a head of `HEADS` that fits it.
+        """Two figures a metric of the task, for a head of `HEADS` that fits it: the score, and how far it is above the best
+        score beside it.
 
         Raises:
             UserError: the model has nothing that the head could read.
@@ -186,7 +185,7 @@ class TaskJudge:
         judged = (
             self._zero_shot(head) if kind == ZERO_SHOT else self._probed(head) if kind == FROZEN else self._tuned(head)
         )
-        return [self._figure(head, name, judged) for name in self.data.task.metrics]
+        return [m for name in self.data.task.metrics for m in self._figures(head, name, judged)]
 
     @property
     def _chooser(self) -> Metric:
@@ -315,30 +314,42 @@ class TaskJudge:
             "training_examples": len(self.data.train),
         }
 
-    def _figure(self, head: str, name: str, judged: Judged) -> Measurement:
-        metric = metric_of(name, positive=self.data.positive)
-        labels = self.data.reported.labels
+    def _constants(self, name: str) -> dict[str, Predictions]:
+        """What says the same of every example, beside a metric."""
+        positive = {} if name != "f1" else {POSITIVE: [all_positive(self.data)]}
+        return {CONSTANT: [most_frequent(self.data)]} | positive
 
-        def score(predictions: Predictions) -> float:
-            return float(np.mean([metric(each, labels) for each in predictions]))
-
-        trivial = {CONSTANT: constant(self.data, metric)}
-        if name == "f1" and (every := all_positive(self.data, metric)) is not None:
-            trivial[POSITIVE] = every
+    def _figures(self, head: str, name: str, judged: Judged) -> list[Measurement]:
+        """A score, and its difference from the best of those beside it, paired over examples."""
+        metric, labels = metric_of(name, positive=self.data.positive), self.data.reported.labels
+        beside = self._constants(name) | dict(judged.beside)
+        trivial = {who: mean_score(metric, each, labels) for who, each in beside.items()}
+        best = max(trivial, key=lambda who: trivial[who])
         examples = None
         if name == "accuracy":
             right = np.mean([each == labels for each in judged.own], axis=0)
             examples = Examples(identity=self.data.identity, values=right.tolist())
-        return Measurement(
+        seed = derive_seed(self.seed, "bootstrap")
+        score = Measurement(
             name=f"{self.data.task.name}_{head}_{name}",
-            value=score(judged.own),
+            value=mean_score(metric, judged.own, labels),
             unit=unit_of(name),
             n=len(labels),
-            stderr=standard_error(metric, judged.own, labels, seed=derive_seed(self.seed, "bootstrap")),
-            trivial=trivial | {who: score(predictions) for who, predictions in judged.beside.items()},
+            stderr=standard_error(metric, judged.own, labels, seed=seed),
+            trivial=trivial,
             protocol=self._protocol(head) | dict(judged.facts),
             examples=examples,
         )
+        difference = replace(
+            score,
+            name=f"{score.name}{DIFFERENCE}",
+            value=score.value - trivial[best],
+            stderr=standard_error(metric, judged.own, labels, seed=seed, against=beside[best]),
+            trivial={"no difference": 0.0},
+            protocol={**score.protocol, "against": best},
+            examples=None,
+        )
+        return [score, difference]
 
     def _protocol(self, head: str) -> dict[str, Any]:
         data = self.data

@@ -13,6 +13,8 @@ from scipy import stats
 Numbers = npt.NDArray[np.int64] | npt.NDArray[np.floating]
 Metric = Callable[[Numbers, Numbers], float]
 """(predictions, labels) → score."""
+Predictions = Sequence[Numbers]
+"""Of the same examples, one a training."""
 RESAMPLES = 200
 
 
@@ -71,26 +73,36 @@ def unit_of(name: str) -> str:
     return "share" if name in ("accuracy", "f1") else "correlation"
 
 
-def standard_error(metric: Metric, predictions: Sequence[Numbers], labels: Numbers, *, seed: int) -> float:
-    """The standard error of the mean score of some trainings.
+def mean_score(metric: Metric, predictions: Predictions, labels: Numbers) -> float:
+    """The mean score of some trainings."""
+    return float(np.mean([metric(each, labels) for each in predictions]))
 
-    Two sources are added: other examples, by the bootstrap (the same resample for all trainings; Efron 1979), and, of
-    several trainings, other seeds, s²/S.
+
+def standard_error(
+    metric: Metric, predictions: Predictions, labels: Numbers, *, seed: int, against: Predictions | None = None
+) -> float:
+    """The standard error of the mean score of some trainings, or of how far it is above that of others.
+
+    Two sources are added: other examples, by the bootstrap (the same resample for all trainings, so a difference is one
+    in pairs; Efron 1979), and, of several trainings, other seeds, s²/S.
 
     Args:
         metric: the score.
         predictions: of each training [S][n].
         labels: [n].
         seed: of the resamples.
+        against: what is predicted by that whose mean score is subtracted [S'][n]; None: nothing is.
     """
     draw = np.random.default_rng(seed)
-    n = len(labels)
-    means = []
-    for _ in range(RESAMPLES):
-        chosen = draw.integers(0, n, n)
-        means.append(np.mean([metric(each[chosen], labels[chosen]) for each in predictions]))
-    variance = float(np.var(means, ddof=1))
-    if len(predictions) > 1:
-        scores = [metric(each, labels) for each in predictions]
-        variance += float(np.var(scores, ddof=1)) / len(scores)
+    sides = [predictions] if against is None else [predictions, against]
+
+    def resampled() -> float:
+        chosen = draw.integers(0, len(labels), len(labels))
+        own, *other = (mean_score(metric, [each[chosen] for each in side], labels[chosen]) for side in sides)
+        return own - sum(other)
+
+    variance = float(np.var([resampled() for _ in range(RESAMPLES)], ddof=1))
+    for side in sides:
+        if len(side) > 1:
+            variance += float(np.var([metric(each, labels) for each in side], ddof=1)) / len(side)
     return math.sqrt(variance)
