@@ -9,12 +9,13 @@ import torch
 from torch import nn
 from toy_sentences import GRADED, PAIRED, SINGLE, TOKENIZER, WORDING, ToyConcepts, same_letter, subject, toy_data
 
-from remask.cli.sentences import sentence_cautions
+from remask.cli.sentences import sentence_cautions, told_from
 from remask.errors import RunError, UserError
 from remask.networks.blocks import Timeless
 from remask.networks.concepts.stretches import StretchDecoder
 from remask.networks.stacks import straight
 from remask.networks.transformer import BIDIRECTIONAL, Transformer
+from remask.randomness import derive_seed
 from remask.sentences import finetuning, measuring
 from remask.sentences.encoders import (
     SentenceEncoder,
@@ -27,8 +28,8 @@ from remask.sentences.encoders import (
 )
 from remask.sentences.finetuning import Descent, Pace, Together, Tuning, batches, fine_tuned
 from remask.sentences.heads import DECODED_PLACES, make_head, tokens_for
-from remask.sentences.measuring import Bench, TaskJudge
-from remask.sentences.metrics import accuracy, spearman
+from remask.sentences.measuring import Bench, Judged, TaskJudge
+from remask.sentences.metrics import accuracy, spearman, standard_error
 from remask.sentences.splits import Labelled, parted
 from remask.sentences.tasks import HEADS
 
@@ -353,13 +354,22 @@ def test_a_figure_that_beats_nothing_is_called_so():
     ]
     strong = replace(weak, value=0.7, stderr=0.2)  # on pairs it is surer than by itself
     assert sentence_cautions([strong, replace(lacking, value=0.1)]) == []
+    assert sentence_cautions([strong, replace(lacking, value=0.002, stderr=0.001)]) == []
     assert len(sentence_cautions([strong, replace(lacking, value=0.1, stderr=0.15)])) == 1
+    assert [m.name for m in told_from([weak, lacking])] == [
+        "mrpc_probe_accuracy",
+        "mrpc_probe_accuracy_difference from TF-IDF",
+    ]
 
 
-def test_a_score_is_held_against_the_best_beside_it_on_the_same_examples():
-    for head in ("probe", "pair"):
-        score, difference = judge(toy_data()).measure(head)[:2]
-        best = max(score.trivial, key=lambda who: score.trivial[who])
-        assert difference.protocol["against"] == best
-        assert difference.value == pytest.approx(score.value - score.trivial[best])
-        assert (difference.unit, difference.n, difference.trivial) == (score.unit, score.n, {"no difference": 0.0})
+def test_a_score_is_held_against_the_best_beside_it_on_the_same_examples(monkeypatch):
+    found = judge(toy_data())
+    labels = found.data.reported.labels
+    own, weak, best = (np.where(np.arange(len(labels)) % each, labels, 1 - labels) for each in (4, 2, 5))
+    monkeypatch.setattr(TaskJudge, "_probed", lambda *_: Judged(own=[own], beside={"weak": [weak], "best": [best]}))
+    score, difference = found.measure("probe")[:2]
+    assert (difference.name, difference.protocol["against"]) == ("toy_probe_accuracy_difference", "best")
+    assert (difference.value, difference.trivial) == (pytest.approx(0.75 - 0.8), {"no difference": 0.0})
+    seed = derive_seed(found.seed, "bootstrap")
+    paired = standard_error(accuracy, [own], labels, seed=seed, against=[best])
+    assert difference.stderr == paired != score.stderr == standard_error(accuracy, [own], labels, seed=seed)

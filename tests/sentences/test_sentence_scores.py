@@ -71,7 +71,14 @@ def test_the_spread_of_both_sides_seeds_stands_in_the_error_of_a_difference():
     # always right or always wrong, whatever is resampled: all that is left is s²/S of each side, 1/2 / 2
     assert standard_error(accuracy, [good], labels, seed=0, against=[good, bad]) == pytest.approx(0.5)
     assert standard_error(accuracy, [good, bad], labels, seed=0, against=[good]) == pytest.approx(0.5)
-    assert standard_error(accuracy, [good, bad], labels, seed=0, against=[good, bad]) == pytest.approx(math.sqrt(0.5))
+    three = standard_error(accuracy, [good, good, bad], labels, seed=0, against=[good, bad])
+    assert three == pytest.approx(math.sqrt(1 / 9 + 1 / 4))
+
+
+def test_trainings_of_the_same_seeds_are_paired():
+    labels, good, bad = np.zeros(4, dtype=np.int64), np.zeros(4, dtype=np.int64), np.ones(4, dtype=np.int64)
+    assert standard_error(accuracy, [good, bad], labels, seed=0, against=[good, bad]) == 0.0
+    assert standard_error(accuracy, [good, bad], labels, seed=0, against=[bad, good]) == pytest.approx(1.0)
 
 
 def vectors(*values):

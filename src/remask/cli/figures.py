@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from remask.cli import reasoning
-from remask.cli.sentences import sentence_cautions
+from remask.cli.sentences import sentence_cautions, told_from
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ def report(measurements: "Sequence[Measurement]", *, as_json: bool) -> None:
             typer.echo(json.dumps(measurement.to_json()))
     else:
         table = level_table if all(measurement.name == NAME for measurement in measurements) else measurement_table
-        told = reasoning.in_ways(measurements)
+        told = told_from(reasoning.in_ways(measurements))
         if any(measurement.name == "rounding_gain" for measurement in measurements):
             table = thought_table
         typer.echo((concept_table if any(map(is_of_concepts, measurements)) else table)(told))

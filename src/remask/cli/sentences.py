@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -228,9 +228,8 @@ def measure_sentences(
 def sentence_cautions(measurements: "Sequence[Measurement]") -> list[str]:
     """A sentence for each figure of a sentence task that does not beat the best of what stands beside it.
 
-    The error is that of the difference on the same examples, which a figure's own error knows nothing of.
+    It does where the difference on the same examples is more than its error, of which a figure's own knows nothing.
     """
-    from remask.comparison.directions import beats
     from remask.evaluation.measurement import DIFFERENCE
 
     named = {m.name: m for m in measurements}
@@ -239,12 +238,24 @@ def sentence_cautions(measurements: "Sequence[Measurement]") -> list[str]:
         if not m.name.endswith(DIFFERENCE) or m.name.partition("_")[0] not in SENTENCE_TASKS:
             continue
         score, best = named[m.name.removesuffix(DIFFERENCE)], m.protocol["against"]
-        if not beats(score.value, m.stderr, score.trivial[best], way="higher"):
+        if m.value <= (m.stderr or 0.0):
             said.append(
                 f"{score.name}: {score.value:.3f} does not beat {best} ({score.trivial[best]:.3f}); on the same "
                 f"examples the difference is {m.value:+.3f} ± {m.stderr:.3f}"
             )
     return said
+
+
+def told_from(measurements: "Sequence[Measurement]") -> "list[Measurement]":
+    """Figures for a table: differences of sentence tasks say from what, and need no column for a zero."""
+    from remask.evaluation.measurement import DIFFERENCE
+
+    return [
+        replace(m, name=f"{m.name} from {m.protocol['against']}", trivial={})
+        if m.name.endswith(DIFFERENCE) and m.name.partition("_")[0] in SENTENCE_TASKS
+        else m
+        for m in measurements
+    ]
 
 
 def _heads(given: Sequence[str] | None) -> tuple[str, ...]:

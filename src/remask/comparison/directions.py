@@ -32,8 +32,11 @@ def better(name: str) -> Better | None:
     """Which way a measurement of this name is better.
 
     None for a figure that says nothing of quality by itself: the perplexity of samples under a judge is lowest for a
-    text that repeats one word, and the most distinct n-grams are those of noise.
+    text that repeats one word, and the most distinct n-grams are those of noise. None for a difference too, since what
+    is subtracted may be another thing for each model.
     """
+    if name.endswith(DIFFERENCE):
+        return None
     if name in _LOWER:
         return "lower"
     return "higher" if name in _HIGHER or is_of_sentences(name) else None

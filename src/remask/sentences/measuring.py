@@ -174,8 +174,7 @@ class TaskJudge:
     _vectors: dict[tuple[str, str], list[Vectors]] = field(default_factory=dict)
 
     def measure(self, head: str) -> list[Measurement]:
-        """Two figures a metric of the task, for a head of `HEADS` that fits it: the score, and how far it is above the best
-        score beside it.
+        """The score of a head of `HEADS` that fits, and its distance from the best beside it, for each of the metrics.
 
         Raises:
             UserError: the model has nothing that the head could read.

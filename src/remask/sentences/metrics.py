@@ -84,7 +84,8 @@ def standard_error(
     """The standard error of the mean score of some trainings, or of how far it is above that of others.
 
     Two sources are added: other examples, by the bootstrap (the same resample for all trainings, so a difference is one
-    in pairs; Efron 1979), and, of several trainings, other seeds, s²/S.
+    in pairs; Efron 1979), and, of several trainings, other seeds, s²/S. Two sides of equally many trainings have the
+    same seeds, so s² is that of their differences.
 
     Args:
         metric: the score.
@@ -101,8 +102,8 @@ def standard_error(
         own, *other = (mean_score(metric, [each[chosen] for each in side], labels[chosen]) for side in sides)
         return own - sum(other)
 
-    variance = float(np.var([resampled() for _ in range(RESAMPLES)], ddof=1))
-    for side in sides:
-        if len(side) > 1:
-            variance += float(np.var([metric(each, labels) for each in side], ddof=1)) / len(side)
-    return math.sqrt(variance)
+    scores = [np.array([metric(each, labels) for each in side]) for side in sides]
+    if len({len(side) for side in scores}) < len(scores):
+        scores = [scores[0] - scores[1]]
+    spread = sum(float(np.var(side, ddof=1)) / len(side) for side in scores if len(side) > 1)
+    return math.sqrt(float(np.var([resampled() for _ in range(RESAMPLES)], ddof=1)) + spread)
