@@ -315,8 +315,10 @@ class TaskJudge:
 
     def _constants(self, name: str) -> dict[str, Predictions]:
         """What says the same of every example, beside a metric."""
-        positive = {} if name != "f1" else {POSITIVE: [all_positive(self.data)]}
-        return {CONSTANT: [most_frequent(self.data)]} | positive
+        said: dict[str, Predictions] = {CONSTANT: [most_frequent(self.data)]}
+        if name == "f1":
+            said[POSITIVE] = [all_positive(self.data)]
+        return said
 
     def _figures(self, head: str, name: str, judged: Judged) -> list[Measurement]:
         """A score, and its difference from the best of those beside it, paired over examples."""
