@@ -356,9 +356,9 @@ def test_a_figure_that_beats_nothing_is_called_so():
     assert sentence_cautions([strong, replace(lacking, value=0.1)]) == []
     assert sentence_cautions([strong, replace(lacking, value=0.002, stderr=0.001)]) == []
     assert len(sentence_cautions([strong, replace(lacking, value=0.1, stderr=0.15)])) == 1
-    assert [m.name for m in told_from([weak, lacking])] == [
-        "mrpc_probe_accuracy",
-        "mrpc_probe_accuracy_difference from TF-IDF",
+    assert [(m.name, m.trivial) for m in told_from([weak, lacking])] == [
+        ("mrpc_probe_accuracy", weak.trivial),
+        ("mrpc_probe_accuracy_difference from TF-IDF", {}),
     ]
 
 

@@ -245,10 +245,11 @@ def is_of_reasoning(measurement: "Measurement") -> bool:
 def reasoning_cautions(measurements: "Sequence[Measurement]") -> list[str]:
     """A sentence for each accuracy that does not beat what stands beside it, and one on questions that were seen."""
     from remask.comparison.directions import beats
+    from remask.evaluation.measurement import DIFFERENCE
 
     said = []
     for m in in_ways(list(filter(is_of_reasoning, measurements))):
-        if m.name.startswith("accuracy_") and m.trivial and "_difference" not in m.name:
+        if m.name.startswith("accuracy_") and m.trivial and DIFFERENCE not in m.name:
             best = max(m.trivial, key=lambda name: m.trivial[name])
             if not beats(m.value, m.stderr, m.trivial[best], way="higher"):
                 said.append(f"{m.name}: {m.value:.3f} does not beat {best} ({m.trivial[best]:.3f})")

@@ -234,9 +234,7 @@ def sentence_cautions(measurements: "Sequence[Measurement]") -> list[str]:
 
     named = {m.name: m for m in measurements}
     said = []
-    for m in measurements:
-        if not m.name.endswith(DIFFERENCE) or m.name.partition("_")[0] not in SENTENCE_TASKS:
-            continue
+    for m in filter(_is_difference, measurements):
         score, best = named[m.name.removesuffix(DIFFERENCE)], m.protocol["against"]
         if m.value <= (m.stderr or 0.0):
             said.append(
@@ -248,14 +246,17 @@ def sentence_cautions(measurements: "Sequence[Measurement]") -> list[str]:
 
 def told_from(measurements: "Sequence[Measurement]") -> "list[Measurement]":
     """Figures for a table: differences of sentence tasks say from what, and need no column for a zero."""
-    from remask.evaluation.measurement import DIFFERENCE
-
     return [
-        replace(m, name=f"{m.name} from {m.protocol['against']}", trivial={})
-        if m.name.endswith(DIFFERENCE) and m.name.partition("_")[0] in SENTENCE_TASKS
-        else m
+        replace(m, name=f"{m.name} from {m.protocol['against']}", trivial={}) if _is_difference(m) else m
         for m in measurements
     ]
+
+
+def _is_difference(measurement: "Measurement") -> bool:
+    """Whether a figure is the distance of a sentence task's score from what stands beside it."""
+    from remask.evaluation.measurement import DIFFERENCE
+
+    return measurement.name.endswith(DIFFERENCE) and measurement.name.partition("_")[0] in SENTENCE_TASKS
 
 
 def _heads(given: Sequence[str] | None) -> tuple[str, ...]:
