@@ -1,6 +1,7 @@
 """`remask evaluate --task mrpc …` through the command that a user types."""
 
 import random
+from itertools import combinations
 
 import pytest
 import torch
@@ -118,6 +119,7 @@ def test_how_rare_tokens_are_is_counted_in_the_text_and_told_to_the_random_encod
     shares = model.network.rarity.shares
     blank, absent = (int(model.tokenizer.encode(letter).ids[0]) for letter in (" ", "~"))
     assert float(shares[blank]) > 0.1 > 0.0 == float(shares[absent])
-    random_encoder = bench_of(model, recipe).random.network
-    assert torch.equal(random_encoder.rarity.shares, shares)
-    assert not torch.equal(random_encoder.embedding.weight, model.network.embedding.weight)
+    draws = [each.network for each in bench_of(model, recipe, draws=2).random]
+    assert all(torch.equal(draw.rarity.shares, shares) for draw in draws)
+    tables = [network.embedding.weight for network in (model.network, *draws)]
+    assert not any(torch.equal(one, other) for one, other in combinations(tables, 2))

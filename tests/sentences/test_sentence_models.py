@@ -85,7 +85,7 @@ def test_a_network_that_is_read_in_bfloat16_gives_float32_vectors_that_are_nearl
 
 def test_what_was_trained_in_bfloat16_is_fine_tuned_so_but_through_its_decoder():
     own = subject()
-    bench = Bench(own=own, bag=own, random=None, facts={}, precision="bf16")
+    bench = Bench(own=own, bag=own, random=(), facts={}, precision="bf16")
     tuned, precision = bench.tuned(own, "pair")
     assert (tuned.network, precision) == (own.network, "bf16")
     assert tuned.read is not own.read
@@ -196,7 +196,7 @@ TUNING = Tuning(rates=(1e-4, 1e-2), seeds=2, epochs=3, seed=0)
 
 
 def tuned(data, head="pooled", tuning=TUNING, metric=accuracy):
-    return fine_tuned(subject(), head, data, parts=parted(data.train, seed=0), metric=metric, tuning=tuning)
+    return fine_tuned([subject()], head, data, parts=parted(data.train, seed=0), metric=metric, tuning=tuning)
 
 
 @pytest.mark.parametrize(("head", "task", "count"), [("pair", PAIRED, 200), ("cls", SINGLE, 480)])
@@ -251,10 +251,10 @@ def test_what_is_reported_is_read_once_by_each_chosen_training_and_the_model_sta
     own = subject()
     before = {name: value.clone() for name, value in own.network.state_dict().items()}
     parts = parted(data.train, seed=0)
-    first = fine_tuned(own, "pooled", data, parts=parts, metric=accuracy, tuning=TUNING)
+    first = fine_tuned([own], "pooled", data, parts=parts, metric=accuracy, tuning=TUNING)
     assert sum(reads) == TUNING.seeds
     assert all(torch.equal(before[name], value) for name, value in own.network.state_dict().items())
-    again = fine_tuned(own, "pooled", data, parts=parts, metric=accuracy, tuning=TUNING)
+    again = fine_tuned([own], "pooled", data, parts=parts, metric=accuracy, tuning=TUNING)
     assert [each.tolist() for each in again.predictions] == [each.tolist() for each in first.predictions]
 
 
@@ -266,19 +266,32 @@ def test_other_reported_labels_change_no_prediction_and_no_setting():
     assert [each.tolist() for each in first.predictions] == [each.tolist() for each in second.predictions]
 
 
+def test_each_seed_trains_a_draw_of_its_own_where_there_are_several():
+    data, draws = toy_data(), [subject(seed=1), subject(seed=2)]
+    rest = {"parts": parted(data.train, seed=0), "metric": accuracy}
+    one_rate = replace(TUNING, rates=(1e-2,), epochs=1)
+    both = fine_tuned(draws, "pooled", data, tuning=one_rate, **rest).predictions
+    for k, draw in enumerate(draws):
+        alone = fine_tuned([draw], "pooled", data, tuning=replace(one_rate, seed=k, seeds=1), **rest).predictions
+        assert both[k].tolist() == alone[0].tolist()
+    again = fine_tuned(draws, "pooled", data, tuning=replace(one_rate, seeds=3), **rest).predictions
+    third = fine_tuned(draws[:1], "pooled", data, tuning=replace(one_rate, seed=2, seeds=1), **rest).predictions
+    assert again[2].tolist() == third[0].tolist()
+
+
 def test_a_loss_that_is_not_finite_at_any_rate_is_said():
     data, broken = toy_data(), subject()
     with torch.no_grad():
         broken.network.embedding.weight.fill_(torch.nan)
     parts = parted(data.train, seed=0)
     with pytest.raises(RunError, match="not finite at any rate"):
-        fine_tuned(broken, "pooled", data, parts=parts, metric=accuracy, tuning=replace(TUNING, seeds=1))
+        fine_tuned([broken], "pooled", data, parts=parts, metric=accuracy, tuning=replace(TUNING, seeds=1))
 
 
 def judge(data):
     own = subject()
     bag = replace(own, network=own.network.embedding, read=read_embeddings)
-    bench = Bench(own=own, bag=bag, random=subject(seed=1), facts={"tokens_at_most": 12})
+    bench = Bench(own=own, bag=bag, random=[subject(seed=1)], facts={"tokens_at_most": 12})
     return TaskJudge(bench=bench, data=data, tuning=replace(TUNING, rates=(1e-2,), epochs=1), seed=0)
 
 
@@ -301,9 +314,9 @@ def test_what_stands_beside_a_slow_network_may_learn_at_the_whole_rate(monkeypat
     slow = replace(found, tuning=replace(found.tuning, shares=(0.1,)))
     real = measuring.fine_tuned
 
-    def noted(subject, head, data, **tune):
-        asked.append((subject is found.bench.own, tune["tuning"].shares))
-        return real(subject, head, data, **tune)
+    def noted(draws, head, data, **tune):
+        asked.append((draws == [found.bench.own], tune["tuning"].shares))
+        return real(draws, head, data, **tune)
 
     monkeypatch.setattr(measuring, "fine_tuned", noted)
     figure = slow.measure("pair")[0]
@@ -324,6 +337,20 @@ def test_every_figure_stands_beside_majority_tf_idf_a_bag_and_a_random_encoder()
     chosen = "by accuracy on 6 of the training examples, which share no sentence with the others"
     assert (accurate.n, accurate.protocol["selection"]) == (40, chosen)
     assert figures["toy_pair_f1"].protocol["learning_rate"] == 1e-2
+
+
+@pytest.mark.parametrize(("task", "head"), [(GRADED, "cosine"), (GRADED, "whitened"), (PAIRED, "probe")])
+def test_the_scores_of_several_random_encoders_are_averaged(task, head):
+    alone = judge(toy_data(task))
+    more = [subject(seed=seed) for seed in (1, 2, 3)]
+    several = replace(alone, bench=replace(alone.bench, random=more), _vectors={})
+    each = [replace(alone, bench=replace(alone.bench, random=[draw]), _vectors={}) for draw in more]
+    name = "random encoder"
+    scores = [one.measure(head)[0].trivial[name] for one in each]
+    figure = several.measure(head)[0]
+    assert len(set(scores)) > 1
+    assert figure.trivial[name] == pytest.approx(np.mean(scores))
+    assert figure.value == alone.measure(head)[0].value
 
 
 @pytest.mark.parametrize("head", ["probe", "pair"])

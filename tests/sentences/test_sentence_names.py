@@ -138,7 +138,7 @@ def test_fine_tuning_with_names_learns_and_is_the_same_again():
     data = toy_data(train=400)
     tuning = Tuning(rates=(1e-2,), seeds=1, epochs=4, seed=0)
     found, again = (
-        fine_tuned(subject(), "named", data, parts=parted(data.train, seed=0), metric=accuracy, tuning=tuning)
+        fine_tuned([subject()], "named", data, parts=parted(data.train, seed=0), metric=accuracy, tuning=tuning)
         for _ in range(2)
     )
     assert accuracy(found.predictions[0], data.reported.labels) > 0.8

@@ -132,7 +132,7 @@ def test_fine_tuning_through_overlap_learns_and_is_the_same_again(graded):
     metric = spearman if graded else accuracy
     tuning = Tuning(rates=(1e-2,), seeds=1, epochs=4, seed=0)
     found, again = (
-        fine_tuned(subject(), "overlap", data, parts=parted(data.train, seed=0), metric=metric, tuning=tuning)
+        fine_tuned([subject()], "overlap", data, parts=parted(data.train, seed=0), metric=metric, tuning=tuning)
         for _ in range(2)
     )
     assert metric(found.predictions[0], data.reported.labels) > (0.6 if graded else 0.8)

@@ -55,7 +55,7 @@ OPTIONS: dict[str, Any] = {
             metavar="A,B,…",
         ),
     ],
-    "seeds": Annotated[int | None, typer.Option(help=f"Trainings of a fine-tuned head [default: {SEEDS}].", min=1)],
+    "seeds": Annotated[int | None, typer.Option(help=f"Trainings of a fine-tuned head, and draws of the random encoder beside [default: {SEEDS}].", min=1)],
     "epochs": Annotated[int | None, typer.Option(help=f"Epochs of a fine-tuned head [default: {EPOCHS}].", min=1)],
     "taught": Annotated[
         list[str] | None,
@@ -203,7 +203,7 @@ def measure_sentences(
     from remask.sentences.teaching import School
 
     model, trained = load_model(folder, device=device)
-    bench = bench_of(model, trained)
+    bench = bench_of(model, trained, draws=plan.seeds)
     heads = {name: bench.fitting(each, optional=plan.optional) for name, each in plan.heads.items()}
     tuning = Tuning(rates=plan.rates, shares=plan.shares, seeds=plan.seeds, epochs=plan.epochs, seed=recipe.seed)
     school = None

@@ -99,14 +99,14 @@ class Tuned:
 
 
 def fine_tuned(
-    subject: Subject, head: str, data: TaskData, *, parts: tuple[Any, Any], metric: Metric, tuning: Tuning
+    draws: Sequence[Subject], head: str, data: TaskData, *, parts: tuple[Any, Any], metric: Metric, tuning: Tuning
 ) -> Tuned:
     """Trains at each pace, chooses one, and trains at it from other seeds too.
 
     The reported examples are read by the chosen trainings alone, once each.
 
     Args:
-        subject: the model.
+        draws: the model; or several, that each seed has its own, again from the first where they are fewer.
         head: cls, via_decoder, pooled, pair, match, overlap or named.
         data: the task.
         parts: numbers of the training examples to fit on, and of those to choose on.
@@ -116,7 +116,7 @@ def fine_tuned(
     Raises:
         RunError: no pace gave a finite loss.
     """
-    trial = _Trial(subject=subject, head=head, data=data, parts=parts, metric=metric, tuning=tuning)
+    trial = _Trial(draws=draws, head=head, data=data, parts=parts, metric=metric, tuning=tuning)
     first = {pace: trial.train(pace, tuning.seed) for pace in tuning.paces}
     best = max(first, key=lambda pace: first[pace].score)
     chosen = [first[best], *(trial.train(best, tuning.seed + k) for k in range(1, tuning.seeds))]
@@ -181,16 +181,23 @@ class Together(nn.Module):
 
 
 class _Trial:
-    """All trainings of one subject, head and task."""
+    """All trainings of one subject, or of several draws of it, under one head on one task."""
 
     def __init__(
-        self, *, subject: Subject, head: str, data: TaskData, parts: tuple[Any, Any], metric: Metric, tuning: Tuning
+        self,
+        *,
+        draws: Sequence[Subject],
+        head: str,
+        data: TaskData,
+        parts: tuple[Any, Any],
+        metric: Metric,
+        tuning: Tuning,
     ) -> None:
-        self.subject, self.head, self.data, self.metric, self.tuning = subject, head, data, metric, tuning
+        self.draws, self.head, self.data, self.metric, self.tuning = draws, head, data, metric, tuning
         fit, choose = parts
         train = data.train
         self.fit, self.choose = train.take(fit), train.take(choose)
-        self.rows = {id(each): tokens_for(head, each, subject.wording) for each in (self.fit, self.choose)}
+        self.rows = {id(each): tokens_for(head, each, draws[0].wording) for each in (self.fit, self.choose)}
         self.centre, self.spread = 0.0, 1.0
         if data.task.graded:
             self.centre, self.spread = float(self.fit.labels.mean()), float(self.fit.labels.std()) or 1.0
@@ -218,23 +225,24 @@ class _Trial:
         together = self._fresh(trained.seed)
         assert trained.weights is not None, "refused before"
         together.load_state_dict(trained.weights)
-        return self._predict(together, tokens_for(self.head, self.data.reported, self.subject.wording))
+        return self._predict(together, tokens_for(self.head, self.data.reported, self.draws[0].wording))
 
     def _fresh(self, seed: int) -> Together:
-        network = copy.deepcopy(self.subject.network)
+        subject = self.draws[(seed - self.tuning.seed) % len(self.draws)]
+        network = copy.deepcopy(subject.network)
         outputs = 1 if self.data.task.graded else len(self.data.classes)
         head = make_head(
             self.head,
             network,
-            self.subject.read,
-            wording=self.subject.wording,
+            subject.read,
+            wording=subject.wording,
             outputs=outputs,
             generator=keyed_generator(seed, "head", self.head),
         )
         return Together(network, head)
 
     def _targets(self) -> Tensor:
-        device = next(self.subject.network.parameters()).device
+        device = next(self.draws[0].network.parameters()).device
         if self.data.task.graded:
             standard = (self.fit.labels - self.centre) / self.spread
             return torch.from_numpy(standard.astype(np.float32)).to(device)

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from remask.config.build import build_model
 from remask.config.schema import Recipe
@@ -31,8 +32,8 @@ from remask.sentences.encoders import (
 )
 from remask.sentences.features import COSINES, Whitening, cosines, pooled, with_cosines
 from remask.sentences.finetuning import Pace, Subject, Tuning, fine_tuned
-from remask.sentences.metrics import Metric, Predictions, mean_score, metric_of, standard_error, unit_of
-from remask.sentences.probes import probe
+from remask.sentences.metrics import Metric, Numbers, Predictions, mean_score, metric_of, standard_error, unit_of
+from remask.sentences.probes import Probed, probe
 from remask.sentences.splits import TaskData, parted
 from remask.sentences.tasks import COMPARING, FROZEN, HEADS, ZERO_SHOT
 from remask.sentences.teaching import School
@@ -49,14 +50,14 @@ class Bench:
     Attributes:
         own: the model that is judged.
         bag: its embeddings alone.
-        random: a network like it with fresh weights; None where it cannot be made.
+        random: networks like it, each with other fresh weights, whose scores are averaged; none where it cannot be made.
         facts: what the protocol says of the model.
         precision: in which networks are read while they are fine-tuned: bf16 if they were trained so, else float32.
     """
 
     own: Subject
     bag: Subject
-    random: Subject | None
+    random: Sequence[Subject]
     facts: Mapping[str, Any]
     precision: str = "float32"
 
@@ -67,9 +68,9 @@ class Bench:
         return replace(subject, read=in_bfloat16(subject.read)), self.precision
 
     @property
-    def beside(self) -> Mapping[str, Subject]:
-        """The subjects that stand beside, by name."""
-        return {BAG: self.bag} | ({} if self.random is None else {RANDOM: self.random})
+    def beside(self) -> Mapping[str, Sequence[Subject]]:
+        """The subjects that stand beside, by name, each in one draw or several."""
+        return {BAG: [self.bag]} | ({RANDOM: self.random} if self.random else {})
 
     def fitting(self, heads: Sequence[str], *, optional: Collection[str]) -> tuple[str, ...]:
         """The heads that this model can have.
@@ -96,12 +97,13 @@ class Bench:
         return tuple(head for head in kept if head != "via_decoder")
 
 
-def bench_of(model: Model, recipe: Recipe) -> Bench:
+def bench_of(model: Model, recipe: Recipe, *, draws: int = 1) -> Bench:
     """The model of a run and those that stand beside it.
 
     Args:
         model: the run's.
-        recipe: the run's; the random encoder is built of it, from the seed after its own.
+        recipe: the run's; random encoders are built of it, from the seeds after its own.
+        draws: how many of them.
 
     Raises:
         UserError: the model has no vectors of sentences to give.
@@ -122,12 +124,17 @@ def bench_of(model: Model, recipe: Recipe) -> Bench:
     precision = "bf16" if recipe.training.precision == "bf16" else "float32"
     if recipe.network.kind == "pretrained":  # its architecture comes with its weights
         facts |= {"random_encoder": "none of a pretrained model"}
-        return Bench(own=own, bag=bag, random=None, facts=facts, precision=precision)
-    other = recipe.model_copy(update={"seed": recipe.seed + 1})
-    network = build_model(other, model.tokenizer, device=model.device).network
+        return Bench(own=own, bag=bag, random=(), facts=facts, precision=precision)
+    random = [replace(own, network=_untrained(model, recipe, seed=recipe.seed + k)) for k in range(1, draws + 1)]
+    return Bench(own=own, bag=bag, random=random, facts=facts | {"random_encoders": draws}, precision=precision)
+
+
+def _untrained(model: Model, recipe: Recipe, *, seed: int) -> nn.Module:
+    """A network like a run's, of another seed, that has learned nothing but how often tokens occur."""
+    network = build_model(recipe.model_copy(update={"seed": seed}), model.tokenizer, device=model.device).network
     if isinstance(network, ConceptNetwork) and isinstance(model.network, ConceptNetwork):
         network.take_counts(model.network)
-    return Bench(own=own, bag=bag, random=replace(own, network=network), facts=facts, precision=precision)
+    return network
 
 
 def _encoder(subject: Subject) -> SentenceEncoder:
@@ -171,7 +178,7 @@ class TaskJudge:
     tuning: Tuning
     seed: int
     school: School | None = None
-    _vectors: dict[tuple[str, str], list[Vectors]] = field(default_factory=dict)
+    _vectors: dict[tuple[int, str], list[Vectors]] = field(default_factory=dict)
 
     def measure(self, head: str) -> list[Measurement]:
         """The score of a head of `HEADS` that fits, and its distance from the best beside it, for each of the metrics.
@@ -195,29 +202,29 @@ class TaskJudge:
     def _parts(self) -> tuple[Any, Any]:
         return parted(self.data.train, seed=self.seed)
 
-    def _encoded(self, name: str, subject: Subject, part: str) -> list[Vectors]:
-        """The vectors of each column of `train` or `reported`, computed once."""
-        key = (name, part)
+    def _encoded(self, subject: Subject, part: str) -> list[Vectors]:
+        """The vectors of each column of `train` or `reported`, computed once; subjects are those of the bench."""
+        key = (id(subject), part)
         if key not in self._vectors:
             encoder = _encoder(subject)
             texts = {"train": self.data.train, "reported": self.data.reported}[part].texts
             self._vectors[key] = [encoder.encode(column) for column in texts]
         return self._vectors[key]
 
-    def _whitening(self, name: str, subject: Subject) -> Whitening:
+    def _whitening(self, subject: Subject) -> Whitening:
         """Of the mean vectors of the training sentences, whose labels are not read."""
-        return Whitening.fitted(np.concatenate([pooled(column) for column in self._encoded(name, subject, "train")]))
+        return Whitening.fitted(np.concatenate([pooled(column) for column in self._encoded(subject, "train")]))
 
     def _zero_shot(self, head: str) -> Judged:
-        def predicted(name: str, subject: Subject) -> Predictions:
-            columns = self._encoded(name, subject, "reported")
+        def predicted(subject: Subject) -> Numbers:
+            columns = self._encoded(subject, "reported")
             if head == "slots":
-                return [cosines(*columns)]
+                return cosines(*columns)
             means = [pooled(column) for column in columns]
             if head == "whitened":
-                whiten = self._whitening(name, subject)
+                whiten = self._whitening(subject)
                 means = [whiten(column) for column in means]
-            return [cosines(*means)]
+            return cosines(*means)
 
         words = {
             f"{TFIDF} words": [tfidf_cosines(self.data, WORDS)],
@@ -225,20 +232,18 @@ class TaskJudge:
         }
         facts = {"fitted_on": "training sentences, labels unused"} if head == "whitened" else {}
         return Judged(
-            own=predicted("own", self.bench.own),
-            beside=words | {name: predicted(name, each) for name, each in self.bench.beside.items()},
+            own=[predicted(self.bench.own)],
+            beside=words | {name: [predicted(each) for each in draws] for name, draws in self.bench.beside.items()},
             facts=facts,
         )
 
     def _probed(self, head: str) -> Judged:
-        strengths = {}
-
-        def predicted(name: str, subject: Subject) -> Predictions:
-            train, reported = (self._encoded(name, subject, part) for part in ("train", "reported"))
-            whiten = self._whitening(name, subject)
+        def probed(subject: Subject) -> Probed:
+            train, reported = (self._encoded(subject, part) for part in ("train", "reported"))
+            whiten = self._whitening(subject)
             if head == "probe":
                 train, reported = [pooled(each) for each in train], [pooled(each) for each in reported]
-            found = probe(
+            return probe(
                 with_cosines(train, whiten),
                 self.data.train.labels,
                 with_cosines(reported, whiten),
@@ -247,12 +252,11 @@ class TaskJudge:
                 graded=self.data.task.graded,
                 plain=COSINES if self.data.task.sentences == 2 else 0,
             )
-            strengths[name] = found.strength
-            return [found.predictions]
 
-        own = predicted("own", self.bench.own)
-        beside = self._tfidf | {name: predicted(name, each) for name, each in self.bench.beside.items()}
-        return Judged(own=own, beside=beside, facts={"strength": strengths["own"], **self._selection})
+        own = probed(self.bench.own)
+        others = {name: [probed(each).predictions for each in draws] for name, draws in self.bench.beside.items()}
+        facts = {"strength": own.strength, **self._selection}
+        return Judged(own=[own.predictions], beside=self._tfidf | others, facts=facts)
 
     def _tuned(self, head: str) -> Judged:
         tune = {"parts": self._parts, "metric": self._chooser, "tuning": self.tuning}
@@ -260,11 +264,11 @@ class TaskJudge:
         beside_tune = {**tune, "tuning": self._beside_tuning}
         own, precision = self.bench.tuned(self.bench.own, head)
         own = own if school is None else school.taught(own, head)
-        found = fine_tuned(own, head, self.data, **tune)
+        found = fine_tuned([own], head, self.data, **tune)
         beside = self._tfidf | {BAG: self._bag_tuned}
-        if self.bench.random is not None:
-            other, _ = self.bench.tuned(self.bench.random, head)
-            beside[RANDOM] = fine_tuned(other, head, self.data, **beside_tune).predictions
+        if self.bench.random:
+            others = [self.bench.tuned(each, head)[0] for each in self.bench.random]
+            beside[RANDOM] = fine_tuned(others, head, self.data, **beside_tune).predictions
         facts = {
             "learning_rates": list(self.tuning.rates),
             "learning_rate": found.pace.rate,
@@ -296,7 +300,7 @@ class TaskJudge:
         """A fine-tuned bag: of each sentence of a pair by itself, since in a joint bag they cannot be told apart."""
         head = "pair" if self.data.task.sentences == 2 else "pooled"
         tune = {"parts": self._parts, "metric": self._chooser, "tuning": self._beside_tuning}
-        return fine_tuned(self.bench.bag, head, self.data, **tune).predictions
+        return fine_tuned([self.bench.bag], head, self.data, **tune).predictions
 
     @property
     def _beside_tuning(self) -> Tuning:
