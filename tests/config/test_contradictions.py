@@ -293,18 +293,6 @@ CLASHES = [
         "its place; give network.encoder=stretch_states, or fewer",
     ),
     (
-        ["concept-context", "data.source=text.txt", "network.concepts=32"],
-        "network.rarity: 0.001 given, but a mask stands in no text, so it would be the rarest token of all and drown "
-        "those that share its concept; give network.rarity=null, or network.encoder=stretch_states with "
-        "network.decoder=stretch and network.concepts=64",
-    ),
-    (
-        ["concept-context", "data.source=text.txt", "network.decoder=position_only"],
-        "network.rarity: 0.001 given, but a mask stands in no text, so it would be the rarest token of all and drown "
-        "those that share its concept; give network.rarity=null, or network.encoder=stretch_states with "
-        "network.decoder=stretch and network.concepts=64",
-    ),
-    (
         ["concept-posonly-mlm", "network.encoder=stretch_states", "network.width=198"],
         "network.width: 198 given, but half of it is no even number of features for each of network.heads=3 heads; "
         "give network.width=204, or another network.heads",

@@ -82,7 +82,7 @@ def test_letters_are_those_of_the_tokens_of_any_tokenizer():
 
 
 def test_a_token_counts_the_more_the_rarer_it_is():
-    rarity = Rarity(3, smoothing=0.1)
+    rarity = Rarity(3, smoothing=0.1, mask_id=3)
     before = rarity(torch.arange(3))
     torch.testing.assert_close(before, torch.full((3, 1), LOUD))
     rarity.hear(torch.tensor([0, 10, 30]))
@@ -90,6 +90,17 @@ def test_a_token_counts_the_more_the_rarer_it_is():
     torch.testing.assert_close(weights / weights[0], torch.tensor([1.0, 0.1 / 0.35, 0.1 / 0.85]))
     usual = 0.25 * weights[1] ** 2 + 0.75 * weights[2] ** 2
     torch.testing.assert_close(usual.sqrt(), torch.tensor(LOUD))
+
+
+def test_a_mask_counts_as_tokens_do_on_average_and_not_as_the_rarest():
+    rarity = Rarity(4, smoothing=0.1, mask_id=3)
+    rarity.hear(torch.tensor([0, 10, 30, 0]))
+    unseen, *_, mask = rarity(torch.arange(4)).flatten()
+    torch.testing.assert_close(mask, torch.tensor(LOUD))
+    assert unseen > 2 * mask
+    with torch.no_grad():
+        rarity.gain[3] = 0.1
+    torch.testing.assert_close(rarity(torch.tensor([3])), torch.tensor([[LOUD * torch.e]]))
 
 
 def test_a_mean_of_tokens_is_weighed_by_their_rarity():

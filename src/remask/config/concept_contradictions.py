@@ -60,7 +60,6 @@ def _concept_network(recipe: Recipe) -> Iterator[Contradiction]:
     yield from _half_width(network)
     yield from _source_tokens(network)
     yield from _own_stretch(recipe, network)
-    yield from _loud_masks(recipe, network)
 
 
 def _encoder(network: ConceptSpec) -> Iterator[Contradiction]:
@@ -125,20 +124,6 @@ def _own_stretch(recipe: Recipe, network: ConceptSpec) -> Iterator[Contradiction
         but = f"a mask then is a concept by itself (data.length={recipe.data.length}), which knows nothing of its place"
         give = "network.encoder=stretch_states, or fewer"
         yield clash("network.decoder", "network.concepts", given=network.concepts, but=but, give=give)
-
-
-def _loud_masks(recipe: Recipe, network: ConceptSpec) -> Iterator[Contradiction]:
-    """Where masks are read, their size must not decide what a concept of several tokens says."""
-    masks = isinstance(recipe.objective, ConceptMaskedSpec) and recipe.objective.hidden == "masked"
-    single = network.encoder in STRETCHED and network.concepts >= recipe.data.length
-    alone = single and network.decoder == "stretch"  # others read all concepts of a text, by their common size
-    if masks and network.rarity is not None and not alone:
-        but = "a mask stands in no text, so it would be the rarest token of all and drown those that share its concept"
-        give = (
-            "network.rarity=null, or network.encoder=stretch_states with network.decoder=stretch and "
-            f"network.concepts={recipe.data.length}"
-        )
-        yield clash("objective.hidden", "network.rarity", given=network.rarity, but=but, give=give)
 
 
 def _source_tokens(network: ConceptSpec) -> Iterator[Contradiction]:

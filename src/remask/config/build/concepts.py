@@ -57,7 +57,7 @@ def build_concept_network(spec: schema.ConceptSpec, tokenizer: Tokenizer, *, len
         latent_width=spec.latent_width,
         source_embedding=nn.Embedding(tokenizer.vocab_size, spec.width) if spec.freeze_encoder else None,
         letters=None if spec.letters is None else build_letters(spec.letters, tokenizer, width=spec.width),
-        rarity=None if spec.rarity is None else Rarity(tokenizer.vocab_size, smoothing=spec.rarity),
+        rarity=None if spec.rarity is None else build_rarity(spec.rarity, tokenizer),
     )
     if spec.head == "tied" and spec.decoder != "none":
         network.tie_head()
@@ -74,6 +74,11 @@ def build_letters(spec: schema.LettersSpec, tokenizer: Tokenizer, *, width: int)
     texts = token_texts(tokenizer)
     grams = hashed_grams(texts, buckets=spec.buckets, least=spec.least, most=spec.most)
     return Letters(torch.from_numpy(grams), width=width, buckets=spec.buckets)
+
+
+def build_rarity(smoothing: float, tokenizer: Tokenizer) -> Rarity:
+    """How much each of a tokenizer's tokens counts."""
+    return Rarity(tokenizer.vocab_size, smoothing=smoothing, mask_id=tokenizer.mask_id)
 
 
 def build_encoder(spec: schema.ConceptSpec) -> nn.Module:

@@ -11,7 +11,8 @@ The tokens of a text may count the more the rarer they are,
     w_v = LOUD · exp(EAGER · g_v) · s_v / √(Σ_u p_u s_u²),   s_v = a / (a + p_v),                        (1)
 
 p_v being the share of token v in the training text and g_v learned, from 0 (smooth inverse frequency: Arora, Liang and
-Ma, "A simple but tough-to-beat baseline for sentence embeddings", ICLR 2017, section 3).
+Ma, "A simple but tough-to-beat baseline for sentence embeddings", ICLR 2017, section 3). A mask, which stands in no
+text, would be the rarest of all and drown what shares a concept with it: it counts LOUD, as tokens do on average.
 
 Shape letters: V vocabulary, K n-grams of a token at most, U different tokens, N tokens, D width.
 """
@@ -60,11 +61,12 @@ class Rarity(nn.Module):
     Args:
         vocab_size: V.
         smoothing: a, above 0: a token of that share counts half as much as one that is hardly ever met.
+        mask_id: the mask.
     """
 
-    def __init__(self, vocab_size: int, *, smoothing: float) -> None:
+    def __init__(self, vocab_size: int, *, smoothing: float, mask_id: int) -> None:
         super().__init__()
-        self.smoothing = smoothing
+        self.smoothing, self.mask_id = smoothing, mask_id
         self.shares = nn.Parameter(torch.full((vocab_size,), 1.0 / vocab_size), requires_grad=False)
         self.gain = nn.Parameter(torch.zeros(vocab_size))
 
@@ -78,7 +80,8 @@ class Rarity(nn.Module):
         """The weight of each token."""
         smooth = self.smoothing / (self.smoothing + self.shares)
         usual = (self.shares * smooth.square()).sum().sqrt()
-        return (LOUD * smooth[ids] / usual * (EAGER * self.gain[ids]).exp()).unsqueeze(-1)
+        share = torch.where(ids == self.mask_id, 1.0, smooth[ids] / usual)
+        return (LOUD * share * (EAGER * self.gain[ids]).exp()).unsqueeze(-1)
 
     @torch.no_grad()
     def begin(self) -> None:
