@@ -8,6 +8,8 @@ Shape letters: B examples on this process, G examples in the global batch, M row
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float, Int
@@ -107,3 +109,14 @@ def draw_alike(weights: Float[Tensor, "V"], *shape: int, generator: torch.Genera
     cumulative = weights.to(widest_float(weights.device)).cumsum(-1)
     u = torch.rand(shape, generator=generator, device=weights.device, dtype=cumulative.dtype)
     return torch.searchsorted(cumulative, (1.0 - u) * cumulative[-1])
+
+
+@contextmanager
+def keyed_dropout(*key: int | str, device: torch.device) -> Iterator[None]:
+    """Dropout draws from torch's global generator: inside, that generator is a function of `key`; outside, as was.
+
+    Of several GPUs only `device`'s generator is put back: asked for all, torch copies each one's state and warns.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(derive_seed("dropout", *key))
+        yield

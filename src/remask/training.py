@@ -7,7 +7,7 @@ any. Every process has the same sums of losses and the same gradient, so all of 
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -23,7 +23,7 @@ from remask.objectives.base import Loss, Objective
 from remask.objectives.prompt_dropout import unwrapped
 from remask.optimisation import Curve, MovingAverage, gradient_norm, set_rate
 from remask.parallel import World
-from remask.randomness import derive_seed, keyed_generator, widest_float
+from remask.randomness import keyed_dropout, keyed_generator, widest_float
 
 
 @runtime_checkable
@@ -348,14 +348,3 @@ def drop_gradient(optimizers: Sequence[Optimizer], accelerator: Accelerator) -> 
         accelerator.scaler.update()
     for optimizer in optimizers:
         optimizer.zero_grad()
-
-
-@contextmanager
-def keyed_dropout(*key: int | str, device: torch.device) -> Iterator[None]:
-    """Dropout draws from torch's global generator: inside, that generator is a function of `key`; outside, as was.
-
-    Of several GPUs only `device`'s generator is put back: asked for all, torch copies each one's state and warns.
-    """
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(derive_seed("dropout", *key))
-        yield

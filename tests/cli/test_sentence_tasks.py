@@ -47,6 +47,7 @@ def test_sentence_tasks_are_measured_recorded_and_told_beside_trivial_values(tra
     protocol = figures["stsb_pair_spearman"]["protocol"]
     assert (protocol["learning_rates"], protocol["network_shares"]) == ([1e-3], [0.5])
     assert (protocol["learning_rate"], protocol["network_share"]) == (1e-3, 0.5)
+    assert protocol["seeds"] == protocol["random_encoders"] == 2
     (record,) = {f["task"] for f in newest(trained)[1].evaluations()}
     assert record == "stsb"
     assert newest(trained)[0].headline == before
@@ -88,6 +89,14 @@ def test_another_split_and_fewer_examples_are_said_and_tasks_on_text_come_first(
         (
             ["--task", "mrpc", "--sentences", "{}", "--network-shares", "0,1"],
             "--network-shares 0,1: give numbers above 0",
+        ),
+        (
+            ["--task", "stsb", "--sentences", "{}", "--head", "cosine", "--head", "probe", "--epochs", "9"],
+            "--epochs 9: no head that is fine-tuned is asked for. Give --head: cls, via_decoder",
+        ),
+        (
+            ["--task", "stsb", "--sentences", "{}", "--head", "probe", "--network-shares", "0.2"],
+            "--network-shares 0.2: no head that is fine-tuned",
         ),
         (["--task", "mrpc", "--sentences", "{}", "--head", "pair", "--taught", "mrcp"], "--taught mrcp is unknown"),
         (["--task", "mrpc", "--sentences", "{}", "--taught", "mrpc"], "no head that is fine-tuned on pairs"),

@@ -101,6 +101,7 @@ def test_a_mask_counts_as_tokens_do_on_average_and_not_as_the_rarest():
     with torch.no_grad():
         rarity.gain[3] = 0.1
     torch.testing.assert_close(rarity(torch.tensor([3])), torch.tensor([[LOUD * torch.e]]))
+    assert network(rarity=0.1).rarity.mask_id == ByteTokenizer().mask_id
 
 
 def test_a_mean_of_tokens_is_weighed_by_their_rarity():

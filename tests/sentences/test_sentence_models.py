@@ -30,7 +30,7 @@ from remask.sentences.finetuning import Descent, Pace, Together, Tuning, batches
 from remask.sentences.heads import DECODED_PLACES, make_head, tokens_for
 from remask.sentences.measuring import Bench, Judged, TaskJudge
 from remask.sentences.metrics import accuracy, spearman, standard_error
-from remask.sentences.splits import Labelled, parted
+from remask.sentences.splits import Labelled, linked, parted
 from remask.sentences.tasks import HEADS
 
 TEXTS = ["abc", "fed cab", "", "aaaaaaaaaaaaaaaaaaaaaaaa", "b"]
@@ -137,9 +137,9 @@ def test_a_joined_pair_has_an_end_between_and_the_longer_sentence_gives_way():
 TRAINED = [name for name, kind in HEADS.items() if kind == "fine-tuned"]
 
 
-def made_head(name, network, outputs=2, seed=0):
+def made_head(name, network, outputs=2, seed=0, wording=WORDING):
     draw = torch.Generator().manual_seed(seed)
-    return make_head(name, network, read_concepts, wording=WORDING, outputs=outputs, generator=draw)
+    return make_head(name, network, read_concepts, wording=wording, outputs=outputs, generator=draw)
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -156,14 +156,15 @@ def test_a_head_trains_the_encoder_and_answers_each_example_by_itself(name):
         assert part.grad.abs().max() > 0
 
 
-def test_the_decoder_of_via_decoder_sees_masks_and_concepts_and_nothing_of_the_text():
+@pytest.mark.parametrize(("length", "places"), [(12, 12), (40, DECODED_PLACES)])
+def test_the_decoder_of_via_decoder_sees_masks_and_concepts_and_nothing_of_the_text(length, places):
     network = ToyConcepts()
-    head = made_head("via_decoder", network)
+    head = made_head("via_decoder", network, wording=replace(WORDING, length=length))
     rows = tokens_for("via_decoder", same_letter(4), WORDING)
     network.asked.clear()
     told = head(network, rows)
     ((z, t, segments),) = network.asked
-    assert z.shape == (4, DECODED_PLACES)
+    assert z.shape == (4, places)
     assert (z == TOKENIZER.mask_id).all()
     assert (t == 1).all()
     assert (segments == 1).all()
@@ -266,6 +267,24 @@ def test_other_reported_labels_change_no_prediction_and_no_setting():
     assert [each.tolist() for each in first.predictions] == [each.tolist() for each in second.predictions]
 
 
+class Dropping(ToyConcepts):
+    def encode(self, source, *, real):
+        told = super().encode(source, real=real)
+        return replace(told, vectors=nn.functional.dropout(told.vectors, 0.3, training=self.training))
+
+
+def test_dropout_is_that_of_the_seed_whatever_was_drawn_before():
+    data, own = toy_data(GRADED), replace(subject(), network=Dropping())
+    rest = {"parts": parted(data.train, seed=0), "metric": spearman}
+
+    def predicted(global_seed, seed=0):
+        torch.manual_seed(global_seed)
+        one = replace(TUNING, rates=(1e-2,), epochs=1, seeds=1, seed=seed)
+        return fine_tuned([own], "pair", data, tuning=one, **rest).predictions[0].tolist()
+
+    assert predicted(1) == predicted(2) != predicted(2, seed=1)
+
+
 def test_each_seed_trains_a_draw_of_its_own_where_there_are_several():
     data, draws = toy_data(), [subject(seed=1), subject(seed=2)]
     rest = {"parts": parted(data.train, seed=0), "metric": accuracy}
@@ -333,7 +352,8 @@ def test_every_figure_stands_beside_majority_tf_idf_a_bag_and_a_random_encoder()
     assert set(figures["toy_pair_accuracy"].trivial) == beside
     assert set(figures["toy_probe_f1"].trivial) == beside | {"all positive"}
     accurate = figures["toy_probe_accuracy"]
-    assert np.mean(accurate.examples.values) == pytest.approx(accurate.value)
+    assert sum(accurate.examples.values) / sum(accurate.examples.weights) == pytest.approx(accurate.value)
+    assert sum(accurate.examples.weights) == accurate.n == 40
     chosen = "by accuracy on 6 of the training examples, which share no sentence with the others"
     assert (accurate.n, accurate.protocol["selection"]) == (40, chosen)
     assert figures["toy_pair_f1"].protocol["learning_rate"] == 1e-2
@@ -397,6 +417,8 @@ def test_a_score_is_held_against_the_best_beside_it_on_the_same_examples(monkeyp
     score, difference = found.measure("probe")[:2]
     assert (difference.name, difference.protocol["against"]) == ("toy_probe_accuracy_difference", "best")
     assert (difference.value, difference.trivial) == (pytest.approx(0.75 - 0.8), {"no difference": 0.0})
-    seed = derive_seed(found.seed, "bootstrap")
-    paired = standard_error(accuracy, [own], labels, seed=seed, against=[best])
-    assert difference.stderr == paired != score.stderr == standard_error(accuracy, [own], labels, seed=seed)
+    seed, groups = derive_seed(found.seed, "bootstrap"), linked(found.data.reported)
+    paired = standard_error(accuracy, [own], labels, groups=groups, seed=seed, against=[best])
+    assert (
+        difference.stderr == paired != score.stderr == standard_error(accuracy, [own], labels, groups=groups, seed=seed)
+    )

@@ -41,16 +41,21 @@ def test_a_constant_prediction_has_no_correlation(name):
     assert metric_of(name, positive=None)(np.ones(6), TRUE) == 0.0
 
 
+def error_of(predictions, labels, *, groups=None, against=None):
+    groups = np.arange(len(labels)) if groups is None else groups
+    return standard_error(accuracy, predictions, labels, groups=groups, seed=0, against=against)
+
+
 def test_the_error_of_a_share_is_the_binomial_one_and_seeds_that_differ_add_to_it():
     draw = np.random.default_rng(0)
     labels, predicted = np.zeros(400, dtype=np.int64), (draw.random(400) < 0.3).astype(np.int64)
     share = predicted.mean()
-    alone = standard_error(accuracy, [predicted], labels, seed=0)
+    alone = error_of([predicted], labels)
     assert alone == pytest.approx(math.sqrt(share * (1 - share) / 400), rel=0.15)
     other = predicted.copy()
     other[:80] = 1
-    assert standard_error(accuracy, [predicted, other], labels, seed=0) > 1.5 * alone
-    assert standard_error(accuracy, [predicted, predicted], labels, seed=0) == pytest.approx(alone)
+    assert error_of([predicted, other], labels) > 1.5 * alone
+    assert error_of([predicted, predicted], labels) == pytest.approx(alone)
 
 
 def test_the_error_of_a_difference_is_that_of_pairs():
@@ -60,25 +65,36 @@ def test_the_error_of_a_difference_is_that_of_pairs():
     other = own.copy()
     other[:40] = 1 - other[:40]  # the two disagree about a tenth
     gains = (own == labels).astype(float) - (other == labels)
-    error = standard_error(accuracy, [own], labels, seed=0, against=[other])
+    error = error_of([own], labels, against=[other])
     assert error == pytest.approx(gains.std() / math.sqrt(400), rel=0.15)
-    assert error < 0.7 * standard_error(accuracy, [own], labels, seed=0)
-    assert standard_error(accuracy, [own], labels, seed=0, against=[own]) == 0.0
+    assert error < 0.7 * error_of([own], labels)
+    assert error_of([own], labels, against=[own]) == 0.0
+
+
+def test_examples_that_belong_together_are_resampled_together():
+    draw = np.random.default_rng(2)
+    labels, right = np.zeros(400, dtype=np.int64), draw.random(100) < 0.6
+    fours = draw.permutation(np.repeat(np.arange(100), 4))
+    alike = 1 - right[fours].astype(np.int64)  # all four of a group are predicted right, or none
+    of_groups = math.sqrt(right.mean() * (1 - right.mean()) / 100)
+    assert error_of([alike], labels, groups=fours) == pytest.approx(of_groups, rel=0.15)
+    assert error_of([alike], labels) == pytest.approx(of_groups / 2, rel=0.15)
+    assert error_of([alike], labels, groups=np.zeros(400, dtype=np.int64)) == 0.0  # one group: there is no other
 
 
 def test_the_spread_of_both_sides_seeds_stands_in_the_error_of_a_difference():
     labels, good, bad = np.zeros(4, dtype=np.int64), np.zeros(4, dtype=np.int64), np.ones(4, dtype=np.int64)
     # always right or always wrong, whatever is resampled: all that is left is s²/S of each side, 1/2 / 2
-    assert standard_error(accuracy, [good], labels, seed=0, against=[good, bad]) == pytest.approx(0.5)
-    assert standard_error(accuracy, [good, bad], labels, seed=0, against=[good]) == pytest.approx(0.5)
-    three = standard_error(accuracy, [good, good, bad], labels, seed=0, against=[good, bad])
+    assert error_of([good], labels, against=[good, bad]) == pytest.approx(0.5)
+    assert error_of([good, bad], labels, against=[good]) == pytest.approx(0.5)
+    three = error_of([good, good, bad], labels, against=[good, bad])
     assert three == pytest.approx(math.sqrt(1 / 9 + 1 / 4))
 
 
 def test_trainings_of_the_same_seeds_are_paired():
     labels, good, bad = np.zeros(4, dtype=np.int64), np.zeros(4, dtype=np.int64), np.ones(4, dtype=np.int64)
-    assert standard_error(accuracy, [good, bad], labels, seed=0, against=[good, bad]) == 0.0
-    assert standard_error(accuracy, [good, bad], labels, seed=0, against=[bad, good]) == pytest.approx(1.0)
+    assert error_of([good, bad], labels, against=[good, bad]) == 0.0
+    assert error_of([good, bad], labels, against=[bad, good]) == pytest.approx(1.0)
 
 
 def vectors(*values):

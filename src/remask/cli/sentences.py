@@ -55,7 +55,12 @@ OPTIONS: dict[str, Any] = {
             metavar="A,B,…",
         ),
     ],
-    "seeds": Annotated[int | None, typer.Option(help=f"Trainings of a fine-tuned head, and draws of the random encoder beside [default: {SEEDS}].", min=1)],
+    "seeds": Annotated[
+        int | None,
+        typer.Option(
+            help=f"Trainings of a fine-tuned head, and draws of the random encoder beside [default: {SEEDS}].", min=1
+        ),
+    ],
     "epochs": Annotated[int | None, typer.Option(help=f"Epochs of a fine-tuned head [default: {EPOCHS}].", min=1)],
     "taught": Annotated[
         list[str] | None,
@@ -124,6 +129,7 @@ def plan_sentences(names: Sequence[str], options: Mapping[str, Any], *, split: s
             raise UserError(f"--head {' --head '.join(wanted)}: none fits --task {name}. Valid: {valid}")
     rates = _rates(options["learning_rates"] or RATES)
     shares = _shares(options["network_shares"] or SHARES)
+    _refuse_unread(options, heads)
     first = _taught(options, heads)
     from remask.sentences.hub import hub_splits
     from remask.sentences.splits import folder_splits, task_data
@@ -163,6 +169,17 @@ def _taught(options: Mapping[str, Any], heads: Mapping[str, tuple[str, ...]]) ->
     if first and options["sentences_limit"] is not None:
         raise UserError("--taught together with --sentences-limit: all training pairs are taught. Leave out one")
     return first
+
+
+def _refuse_unread(options: Mapping[str, Any], heads: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuses what fine-tuned heads alone read where none is asked for."""
+    if any(HEADS[head] == TUNED for each in heads.values() for head in each):
+        return
+    for name in ("learning_rates", "network_shares", "epochs"):
+        if options[name] is not None:
+            fit = ", ".join(head for head, kind in HEADS.items() if kind == TUNED)
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} {options[name]}: no head that is fine-tuned is asked for. Give --head: {fit}")
 
 
 def _lessons(

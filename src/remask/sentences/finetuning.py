@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from remask.errors import RunError
-from remask.randomness import derive_seed, keyed_generator
+from remask.randomness import derive_seed, keyed_dropout, keyed_generator
 from remask.sentences.encoders import Read, Wording
 from remask.sentences.heads import Tokens, make_head, tokens_for
 from remask.sentences.metrics import Metric, Numbers
@@ -210,11 +210,12 @@ class _Trial:
         best = _Trained(score=-math.inf, weights=None, seed=seed)
         for epoch in range(self.tuning.epochs):
             together.train()
-            for chosen in batches(rows, seed=derive_seed(seed, "order", epoch)):
-                loss = self._loss(together([rows[k] for k in chosen]), labels[chosen])
-                if not torch.isfinite(loss):
-                    return best
-                descent.step(loss)
+            with keyed_dropout(seed, "fine-tuning", epoch, device=labels.device):
+                for chosen in batches(rows, seed=derive_seed(seed, "order", epoch)):
+                    loss = self._loss(together([rows[k] for k in chosen]), labels[chosen])
+                    if not torch.isfinite(loss):
+                        return best
+                    descent.step(loss)
             score = self.metric(self._predict(together, self.rows[id(self.choose)]), self.choose.labels)
             if score > best.score:
                 best = _Trained(score=score, weights=copy.deepcopy(together.state_dict()), seed=seed)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -30,7 +30,7 @@ SHARPNESS = 10.0
 OVERLAP_WIDTH, OVERLAP_DROPOUT = 128, 0.2
 """Features a concept of `OverlapHead`, and the share of them that is dropped in training."""
 DECODED_PLACES = 16
-"""Masked places that the decoder answers at for the head `via_decoder`."""
+"""Masked places that the decoder answers at for the head `via_decoder`, at most: no more than the model's rows have."""
 
 Tokens = tuple[Ids, ...]
 """An example's rows of tokens: one of the joint text, or one a sentence."""
@@ -318,27 +318,38 @@ class DecoderHead(_Reading):
     The decoder is given masks alone: nothing of the text reaches it but through the concepts.
 
     Args:
-        mask_id: the token of its places.
+        masks: the tokens of its places [L].
         read: as for the other heads, and so are `fill`, `width`, `outputs` and `generator`.
     """
 
+    masks: Tensor
+
     def __init__(
-        self, *, mask_id: int, read: Read, fill: int, width: int, outputs: int, generator: torch.Generator
+        self,
+        *,
+        masks: Int[Tensor, "L"],
+        read: Read,
+        fill: int,
+        width: int,
+        outputs: int,
+        generator: torch.Generator,
     ) -> None:
         super().__init__(read=read, fill=fill, width=width, outputs=outputs, generator=generator)
-        self.mask_id = mask_id
+        self.register_buffer("masks", masks, persistent=False)
 
     def forward(self, network: nn.Module, batch: Sequence[Tokens]) -> Float[Tensor, "B K"]:
         """As `Head`."""
         ids, real = padded([row for (row,) in batch], fill=self.fill, device=self.outer.weight.device)
-        states = decoded(network, ids, real, mask_id=self.mask_id)
+        states = decoded(network, ids, real, masks=self.masks)
         return self.answer(states.mean(1))
 
 
-def decoded(network: nn.Module, ids: Tensor, real: Tensor, *, mask_id: int) -> Float[Tensor, "B L D"]:
+def decoded(
+    network: nn.Module, ids: Int[Tensor, "B N"], real: Bool[Tensor, "B N"], *, masks: Int[Tensor, "L"]
+) -> Float[Tensor, "B L D"]:
     """The decoder's last states at masked places, from the concepts of rows of tokens alone."""
     assert isinstance(network, SourceNetwork), "refused by `Bench.fitting`"
-    masks = torch.full((len(ids), DECODED_PLACES), mask_id, device=ids.device)
+    masks = masks.expand(len(ids), -1)
     concepts, wanted = network.encode(ids, real=real), torch.ones_like(masks, dtype=torch.bool)
 
     def decode() -> Tensor:
@@ -346,7 +357,7 @@ def decoded(network: nn.Module, ids: Tensor, real: Tensor, *, mask_id: int) -> F
         return network.decode(masks, time, concepts, segments=torch.ones_like(masks), positions=wanted)
 
     states = before_projection(network, decode)
-    return states.reshape(len(ids), DECODED_PLACES, -1)
+    return states.reshape(*masks.shape, -1)
 
 
 Make = Callable[[nn.Module, Read, Wording, int, torch.Generator], nn.Module]
@@ -367,12 +378,13 @@ def make_head(
         generator: draws the weights, on the CPU.
     """
     device = next(network.parameters()).device
-    fill, mask_id = wording.tokenizer.eos_id, wording.tokenizer.mask_id
+    fill = wording.tokenizer.eos_id
+    masks = torch.full((min(DECODED_PLACES, wording.length),), wording.tokenizer.mask_id, device=device)
     one = torch.full((1, 1), fill, device=device)
     with torch.no_grad():
         real = torch.ones_like(one, dtype=torch.bool)
         if name == "via_decoder":
-            width = decoded(network, one, real, mask_id=mask_id).shape[-1]
+            width = decoded(network, one, real, masks=masks).shape[-1]
         else:
             width = read(network, one, real).vectors.shape[-1]
     common = {"read": read, "fill": fill, "outputs": outputs, "generator": generator}
@@ -389,7 +401,7 @@ def make_head(
         "match": lambda: MatchHead(width=width, **common),
         "overlap": lambda: OverlapHead(width=width, bands=bands, **common),
         "named": lambda: NamedHead(names=names(), width=width, bands=bands, **common),
-        "via_decoder": lambda: DecoderHead(width=width, mask_id=mask_id, **common),
+        "via_decoder": lambda: DecoderHead(width=width, masks=masks, **common),
     }
     return heads[name]().to(device)
 

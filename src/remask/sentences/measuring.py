@@ -9,13 +9,14 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from torch import nn
 
 from remask.config.build import build_model
 from remask.config.schema import Recipe
 from remask.continuation import SourceNetwork
 from remask.errors import UserError
-from remask.evaluation.measurement import DIFFERENCE, Examples, Measurement
+from remask.evaluation.measurement import DIFFERENCE, Examples, Measurement, identity_of
 from remask.model import Model
 from remask.networks.concepts import ConceptNetwork
 from remask.networks.concepts.stretches import StretchDecoder
@@ -34,11 +35,12 @@ from remask.sentences.features import COSINES, Whitening, cosines, pooled, with_
 from remask.sentences.finetuning import Pace, Subject, Tuning, fine_tuned
 from remask.sentences.metrics import Metric, Numbers, Predictions, mean_score, metric_of, standard_error, unit_of
 from remask.sentences.probes import Probed, probe
-from remask.sentences.splits import TaskData, parted
+from remask.sentences.splits import TaskData, linked, parted
 from remask.sentences.tasks import COMPARING, FROZEN, HEADS, ZERO_SHOT
 from remask.sentences.teaching import School
 
 CONSTANT, POSITIVE, TFIDF, BAG, RANDOM = "majority", "all positive", "TF-IDF", "bag of embeddings", "random encoder"
+_MEANS, _SLOTS = "means", "slots"
 _OF_SEVERAL = ("slots", "slot_probe")
 """Heads that are the same as others where a sentence has one vector."""
 
@@ -50,7 +52,7 @@ class Bench:
     Attributes:
         own: the model that is judged.
         bag: its embeddings alone.
-        random: networks like it, each with other fresh weights, whose scores are averaged; none where it cannot be made.
+        random: networks like it, each of other fresh weights, whose scores are averaged; none where it cannot be made.
         facts: what the protocol says of the model.
         precision: in which networks are read while they are fine-tuned: bf16 if they were trained so, else float32.
     """
@@ -178,7 +180,7 @@ class TaskJudge:
     tuning: Tuning
     seed: int
     school: School | None = None
-    _vectors: dict[tuple[int, str], list[Vectors]] = field(default_factory=dict)
+    _vectors: dict[tuple[int, str, str], list[Vectors]] = field(default_factory=dict)
 
     def measure(self, head: str) -> list[Measurement]:
         """The score of a head of `HEADS` that fits, and its distance from the best beside it, for each of the metrics.
@@ -199,32 +201,38 @@ class TaskJudge:
         return metric_of(self.data.task.metrics[0], positive=self.data.positive)
 
     @cached_property
+    def _groups(self) -> npt.NDArray[np.int64]:
+        """Which of the reported examples belong together: those that shared sentences link."""
+        return linked(self.data.reported)
+
+    @cached_property
     def _parts(self) -> tuple[Any, Any]:
         return parted(self.data.train, seed=self.seed)
 
-    def _encoded(self, subject: Subject, part: str) -> list[Vectors]:
-        """The vectors of each column of `train` or `reported`, computed once; subjects are those of the bench."""
-        key = (id(subject), part)
+    def _encoded(self, subject: Subject, part: str, *, form: str = _MEANS) -> list[Vectors]:
+        """The vectors of each column of `train` or `reported`, computed once; subjects are those of the bench.
+
+        Of means [n 1 D] no slots [n C D] are kept.
+        """
+        key = (id(subject), part, form)
         if key not in self._vectors:
             encoder = _encoder(subject)
             texts = {"train": self.data.train, "reported": self.data.reported}[part].texts
-            self._vectors[key] = [encoder.encode(column) for column in texts]
+            shaped = {_MEANS: pooled, _SLOTS: np.asarray}[form]
+            self._vectors[key] = [shaped(encoder.encode(column)) for column in texts]
         return self._vectors[key]
 
     def _whitening(self, subject: Subject) -> Whitening:
         """Of the mean vectors of the training sentences, whose labels are not read."""
-        return Whitening.fitted(np.concatenate([pooled(column) for column in self._encoded(subject, "train")]))
+        return Whitening.fitted(np.concatenate(self._encoded(subject, "train")))
 
     def _zero_shot(self, head: str) -> Judged:
         def predicted(subject: Subject) -> Numbers:
-            columns = self._encoded(subject, "reported")
-            if head == "slots":
-                return cosines(*columns)
-            means = [pooled(column) for column in columns]
+            columns = self._encoded(subject, "reported", form=_SLOTS if head == "slots" else _MEANS)
             if head == "whitened":
                 whiten = self._whitening(subject)
-                means = [whiten(column) for column in means]
-            return cosines(*means)
+                columns = [whiten(column) for column in columns]
+            return cosines(*columns)
 
         words = {
             f"{TFIDF} words": [tfidf_cosines(self.data, WORDS)],
@@ -239,10 +247,9 @@ class TaskJudge:
 
     def _probed(self, head: str) -> Judged:
         def probed(subject: Subject) -> Probed:
-            train, reported = (self._encoded(subject, part) for part in ("train", "reported"))
+            form = _MEANS if head == "probe" else _SLOTS
+            train, reported = (self._encoded(subject, part, form=form) for part in ("train", "reported"))
             whiten = self._whitening(subject)
-            if head == "probe":
-                train, reported = [pooled(each) for each in train], [pooled(each) for each in reported]
             return probe(
                 with_cosines(train, whiten),
                 self.data.train.labels,
@@ -330,17 +337,14 @@ class TaskJudge:
         beside = self._constants(name) | dict(judged.beside)
         trivial = {who: mean_score(metric, each, labels) for who, each in beside.items()}
         best = max(trivial, key=lambda who: trivial[who])
-        examples = None
-        if name == "accuracy":
-            right = np.mean([each == labels for each in judged.own], axis=0)
-            examples = Examples(identity=self.data.identity, values=right.tolist())
-        seed = derive_seed(self.seed, "bootstrap")
+        examples = self._right(judged.own) if name == "accuracy" else None
+        error = {"groups": self._groups, "seed": derive_seed(self.seed, "bootstrap")}
         score = Measurement(
             name=f"{self.data.task.name}_{head}_{name}",
             value=mean_score(metric, judged.own, labels),
             unit=unit_of(name),
             n=len(labels),
-            stderr=standard_error(metric, judged.own, labels, seed=seed),
+            stderr=standard_error(metric, judged.own, labels, **error),
             trivial=trivial,
             protocol=self._protocol(head) | dict(judged.facts),
             examples=examples,
@@ -349,12 +353,21 @@ class TaskJudge:
             score,
             name=f"{score.name}{DIFFERENCE}",
             value=score.value - trivial[best],
-            stderr=standard_error(metric, judged.own, labels, seed=seed, against=beside[best]),
+            stderr=standard_error(metric, judged.own, labels, **error, against=beside[best]),
             trivial={"no difference": 0.0},
             protocol={**score.protocol, "against": best},
             examples=None,
         )
         return [score, difference]
+
+    def _right(self, predictions: Predictions) -> Examples:
+        """How many examples of each group are predicted right, the mean over trainings, and how many there are."""
+        right = np.mean([each == self.data.reported.labels for each in predictions], axis=0)
+        return Examples(
+            identity=identity_of(self.data.identity, "groups that share a sentence"),
+            values=np.bincount(self._groups, weights=right).tolist(),
+            weights=np.bincount(self._groups).tolist(),
+        )
 
     def _protocol(self, head: str) -> dict[str, Any]:
         data = self.data
@@ -369,5 +382,6 @@ class TaskJudge:
             "training_data": data.training_identity,
             "seed": self.seed,
             "sentences_cut": cut,
+            "errors_over": f"{self._groups.max() + 1} groups of examples that share a sentence",
             **self.bench.facts,
         }

@@ -79,26 +79,35 @@ def mean_score(metric: Metric, predictions: Predictions, labels: Numbers) -> flo
 
 
 def standard_error(
-    metric: Metric, predictions: Predictions, labels: Numbers, *, seed: int, against: Predictions | None = None
+    metric: Metric,
+    predictions: Predictions,
+    labels: Numbers,
+    *,
+    groups: npt.NDArray[np.int64],
+    seed: int,
+    against: Predictions | None = None,
 ) -> float:
     """The standard error of the mean score of some trainings, or of how far it is above that of others.
 
-    Two sources are added: other examples, by the bootstrap (the same resample for all trainings, so a difference is one
-    in pairs; Efron 1979), and, of several trainings, other seeds, s²/S. Two sides of equally many trainings have the
-    same seeds, so s² is that of their differences.
+    Two sources are added: other examples, by the bootstrap of whole groups of them that belong together (Davison and
+    Hinkley, Bootstrap Methods and Their Application, 1997, section 3.8; the same resample for all trainings, so a
+    difference is one in pairs), and, of several trainings, other seeds, s²/S. Two sides of equally many trainings have
+    the same seeds, so s² is that of their differences.
 
     Args:
         metric: the score.
         predictions: of each training [S][n].
         labels: [n].
+        groups: the number of each example's group, from 0, none left out [n].
         seed: of the resamples.
         against: what is predicted by that whose mean score is subtracted [S'][n]; None: nothing is.
     """
-    draw = np.random.default_rng(seed)
+    draw, count = np.random.default_rng(seed), int(groups.max()) + 1
     sides = [predictions] if against is None else [predictions, against]
 
     def resampled() -> float:
-        chosen = draw.integers(0, len(labels), len(labels))
+        often = np.bincount(draw.integers(0, count, count), minlength=count)
+        chosen = np.repeat(np.arange(len(labels)), often[groups])
         own, *other = (mean_score(metric, [each[chosen] for each in side], labels[chosen]) for side in sides)
         return own - sum(other)
 

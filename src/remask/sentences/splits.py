@@ -3,6 +3,8 @@
 Shape letters: n examples.
 """
 
+import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ Labels = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 SELECTION_SHARE = 0.1
 SELECTION_MOST = 1000
 """The part of the training examples on which settings are chosen, and how many it has at most."""
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,8 +116,8 @@ def task_data(
             f"train, for test); there are: {there}"
         )
     (trained_on, rows), (split, held) = splits[trained], splits[reported]
-    seen = {_key(sentences) for sentences, _ in held}
-    kept = [row for row in rows if _key(row[0]) not in seen]
+    seen = {wording_of(sentences) for sentences, _ in held}
+    kept = [row for row in rows if wording_of(row[0]) not in seen]
     overlapping, identity = len(rows) - len(kept), identity_of("sentences", task.name, held)
     training_identity = identity_of("sentences", task.name, kept)
     sentences = tuple(sentence for row in kept for sentence in row[0])
@@ -174,7 +177,7 @@ def parted(examples: Labelled, *, seed: int) -> tuple[npt.NDArray[np.int64], npt
 
 
 def linked(examples: Labelled) -> npt.NDArray[np.int64]:
-    """The number of each example's group [n]: examples that share a sentence, case and spaces aside, are in one.
+    """The number of each example's group [n]: examples that share the words of a sentence are in one.
 
     So are examples that share one with a third: groups are the connected components of that graph.
     """
@@ -221,14 +224,14 @@ def _files(place: Path, names: Sequence[str]) -> Iterator[Path]:
     return (path for name in names for end in EXTENSIONS if (path := place / f"{name}{end}").is_file())
 
 
-def _key(sentences: Sequence[str]) -> tuple[str, ...]:
-    """What two rows share that say the same: their words, whatever their order, case and spaces."""
+def wording_of(sentences: Sequence[str]) -> tuple[str, ...]:
+    """What two rows share that say the same: their words, whatever their order, case, punctuation and spaces."""
     return tuple(sorted(map(_said, sentences)))
 
 
 def _said(sentence: str) -> str:
-    """A sentence but for case and spaces."""
-    return " ".join(sentence.casefold().split())
+    """The words of a sentence; of one without any all but spaces."""
+    return " ".join(_WORD.findall(sentence.casefold()) or sentence.split())
 
 
 def labelled_rows(rows: Sequence[Row], task: SentenceTask, *, where: str) -> tuple[Labelled, tuple[str, ...]]:
@@ -251,10 +254,19 @@ def _labelled(rows: Sequence[Row], classes: tuple[str, ...], *, where: str) -> L
         if unknown:
             raise UserError(f"{where}: label {unknown[0]!r} is not among those trained on: {', '.join(classes)}")
         return Labelled(texts=texts, labels=np.array([classes.index(label) for label in labels], dtype=np.int64))
+    return Labelled(texts=texts, labels=np.array([_degree(label, where=where) for label in labels]))
+
+
+def _degree(label: str, *, where: str) -> float:
     try:
-        return Labelled(texts=texts, labels=np.array([float(label) for label in labels]))
-    except ValueError as error:
-        raise UserError(f"{where}: a degree must be a number: {error}") from None
+        degree = float(label)
+    except ValueError:
+        degree = math.nan
+    if not math.isfinite(degree):
+        raise UserError(
+            f"{where}: {label!r} is no degree. Give numbers, and leave the label of an unlabelled row empty"
+        )
+    return degree
 
 
 def _checked(classes: tuple[str, ...], task: SentenceTask, *, where: str) -> tuple[str, ...]:

@@ -92,7 +92,7 @@ def _parquet_columns(path: Path, task: SentenceTask) -> tuple[str, ...]:
 
 
 def _label_text(value: Any) -> str:
-    """A label as text, whatever type a file gives it: 1, 1.0 and "1" are one class."""
+    """A label as text, whatever type a file gives it: 1, 1.0 and "1" are one class; a missing number is none."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return "" if value is None else str(value).strip()
+    return "" if value is None or value != value else str(value).strip()

@@ -8,7 +8,6 @@ Shape letters: n examples, K outputs of all tasks together.
 
 import copy
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,14 +19,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from remask.errors import RunError
-from remask.randomness import derive_seed, keyed_generator
+from remask.randomness import derive_seed, keyed_dropout, keyed_generator
 from remask.sentences.finetuning import BATCH, Descent, Pace, Subject, Together, batches
 from remask.sentences.heads import make_head, tokens_for
-from remask.sentences.splits import Labelled, TaskData, labelled_rows, parted, task_data
+from remask.sentences.splits import Labelled, TaskData, labelled_rows, parted, task_data, wording_of
 from remask.sentences.tables import Row
 from remask.sentences.tasks import DEV, LESSONS, TRAIN
 
-_WORD = re.compile(r"\w+")
 Splits = Mapping[str, tuple[str, Sequence[Row]]]
 """Split → (its name, its rows)."""
 
@@ -65,17 +63,17 @@ def lessons_of(opened: Mapping[str, Splits], *, judged: Mapping[str, TaskData], 
         seed: of the parts that settings are chosen on.
     """
     trained = {name: _trained(name, splits, judged=judged, seed=seed) for name, splits in opened.items()}
-    held = {_words(pair) for splits in opened.values() for pair in _other_rows(splits)}
+    held = {wording_of(pair) for splits in opened.values() for pair in _other_rows(splits)}
     choosing: set[str] = set()
     for data in judged.values():
         _, choose = parted(data.train, seed=seed)
-        held.update(_words(pair) for pair in zip(*data.reported.texts, strict=True))
-        choosing.update(sentence for column in data.train.take(choose).texts for sentence in _words(column))
+        held.update(wording_of(pair) for pair in zip(*data.reported.texts, strict=True))
+        choosing.update(sentence for column in data.train.take(choose).texts for sentence in wording_of(column))
     lessons = []
     for name, (examples, classes) in trained.items():
         kept = []
         for k, pair in enumerate(zip(*examples.texts, strict=True)):
-            if (words := _words(pair)) not in held and choosing.isdisjoint(words):
+            if (words := wording_of(pair)) not in held and choosing.isdisjoint(words):
                 held.add(words)
                 kept.append(k)
         lessons.append(_lesson(name, examples.take(np.array(kept, dtype=np.int64)), classes))
@@ -99,10 +97,6 @@ def _other_rows(splits: Splits) -> list[tuple[str, ...]]:
     """The sentences of the splits that are not trained on."""
     trained = TRAIN if TRAIN in splits else DEV if DEV in splits else next(iter(splits))
     return [sentences for split, (_, rows) in splits.items() if split != trained for sentences, _ in rows]
-
-
-def _words(sentences: Sequence[str]) -> tuple[str, ...]:
-    return tuple(sorted(" ".join(_WORD.findall(sentence.casefold())) for sentence in sentences))
 
 
 def _lesson(name: str, examples: Labelled, classes: tuple[str, ...]) -> Lesson:
@@ -137,13 +131,14 @@ def taught(subject: Subject, head: str, lessons: Sequence[Lesson], *, rate: floa
     labels = torch.from_numpy(np.concatenate([lesson.examples.labels for lesson in lessons]).astype(np.float64))
     descent = Descent(together, pace=Pace(rate=rate), steps=epochs * math.ceil(len(rows) / BATCH))
     together.train()
-    for epoch in range(epochs):
-        for chosen in batches(rows, seed=derive_seed(seed, "lessons", epoch)):
-            answers = together([rows[k] for k in chosen]).float()
-            loss = _loss(answers, labels[chosen], torch.from_numpy(task[chosen]), lessons)
-            if not torch.isfinite(loss):
-                raise RunError(f"the loss of {head} over {len(lessons)} tasks was not finite at a rate of {rate:g}")
-            descent.step(loss)
+    with keyed_dropout(seed, "lessons", device=next(network.parameters()).device):
+        for epoch in range(epochs):
+            for chosen in batches(rows, seed=derive_seed(seed, "lessons", epoch)):
+                answers = together([rows[k] for k in chosen]).float()
+                loss = _loss(answers, labels[chosen], torch.from_numpy(task[chosen]), lessons)
+                if not torch.isfinite(loss):
+                    raise RunError(f"the loss of {head} over {len(lessons)} tasks was not finite at a rate of {rate:g}")
+                descent.step(loss)
     return replace(subject, network=network.eval())
 
 
