@@ -112,7 +112,7 @@ class GaussianProcess(ABC):
         alpha, sigma = self.like(last, x)
         return 0.5 * ((alpha * x).square() + sigma.square() - 1.0 - 2.0 * sigma.log())
 
-    def expected_square(self, t: Float[Tensor, "B"], *, variance: float) -> Float[Tensor, "B"]:
+    def expected_square(self, t: Float[Tensor, "B"], *, variance: float | Float[Tensor, "B"]) -> Float[Tensor, "B"]:
         """The mean square of a coordinate of z_t, α_t² s² + σ_t², where x has mean square s² = `variance`."""
         alpha, sigma = self.coefficients(t)
         return alpha.square() * variance + sigma.square()
@@ -275,10 +275,11 @@ class Prediction(ABC):
         del process
         return 1.0
 
-    def linear_floor(self, process: GaussianProcess, t: Times, *, variance: float) -> Times:
+    def linear_floor(self, process: GaussianProcess, t: Times, *, variance: float | Times) -> Times:
         """The squared error a coordinate of the best multiple of z_t (Wiener), where x has mean square `variance`.
 
-        For x it is s² σ²/(α² s² + σ²); for Gaussian x with independent coordinates nobody can do better.
+        Where x has a mean, of z_t without its own, and `variance` is that around it. For x it is s² σ²/(α² s² + σ²);
+        for Gaussian x with independent coordinates nobody can do better.
         """
         _, sigma = process.coefficients(t)
         floor = variance * sigma.square() / process.expected_square(t, variance=variance)

@@ -120,7 +120,21 @@ def test_a_concept_that_heard_of_rare_tokens_is_larger_than_one_that_did_not():
     ids = torch.tensor([[65] * 8 + [66] * 8])
     last, first = built.encode(ids, real=all_real(ids)).vectors[0].norm(dim=-1)
     assert last > 2 * first
-    torch.testing.assert_close(UnitTogether()(torch.ones(1, 2, 4)), torch.ones(1, 2, 4))
+    torch.testing.assert_close(
+        UnitTogether()(torch.ones(1, 2, 4), real=all_real(torch.ones(1, 2))), torch.ones(1, 2, 4)
+    )
+
+
+@pytest.mark.parametrize("length", [1, 3, 8])
+def test_concepts_of_a_short_text_are_as_large_as_those_of_a_long_one(length):
+    built = network(encoder="stretches", rarity=0.1, concepts=8)
+    ids = torch.arange(65, 65 + length)[None]
+    concepts = built.encode(ids, real=all_real(ids))
+    assert concepts.real.sum() == length
+    assert float(concepts.vectors[concepts.real].square().mean()) == pytest.approx(1.0, rel=1e-3)
+    assert not concepts.vectors[~concepts.real].any()
+    nothing = built.encode(ids, real=torch.zeros_like(ids, dtype=torch.bool)).vectors
+    assert torch.isfinite(nothing).all()
 
 
 @pytest.mark.parametrize("encoder", ["perceiver", "recursive", "stretches", "stretch_states", "mean"])

@@ -4,6 +4,7 @@ Shape letters: B rows, C concepts, D features.
 """
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -51,6 +52,17 @@ def test_a_constant_added_to_every_text_makes_no_score_better() -> None:
     shifted, plain = values(normal() + 2 * ORTHOGONAL), values(normal())
     for name, worst in WORST.items():
         assert 0.8 * plain[name] < shifted[name] < 0.7 * worst, name
+
+
+@pytest.mark.parametrize("rank", [8, 32])
+def test_vectors_of_few_directions_in_many_features_score_better_than_such_as_say_nothing(rank) -> None:
+    """And by features the better the more depends on the text, so that no gradient leads to saying nothing."""
+    draw = torch.Generator().manual_seed(3)
+    said = torch.randn(B, C, rank, generator=draw) @ torch.randn(rank, 192, generator=draw) / math.sqrt(rank)
+    same = torch.randn(1, C, 192, generator=draw)
+    by_share = [values(math.sqrt(share) * said + math.sqrt(1 - share) * same) for share in (0.0, 0.2, 0.5, 1.0)]
+    assert all(by_share[-1][name] < by_share[0][name] for name in WORST)
+    assert all(more["variance_covariance"] < less["variance_covariance"] for less, more in pairwise(by_share))
 
 
 def test_slots_that_all_say_the_same_are_worst_in_orthogonality() -> None:

@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 import torch
 
+from concept_readers import PROCESS, Spy, V, rows
 from doubles import full_batch, make_process
 from exact import all_sequences, chi_squared
 from remask.gaussian import VELOCITY, CosineNoise
 from remask.imagination import imagine
 from remask.networks.concepts import Concepts
 from remask.objectives import LikelihoodBound, masking_integrand
+from remask.objectives.concepts.autoencoder import ConceptAutoencoder
 from remask.objectives.concepts.channel import LatentChannel
 from remask.objectives.concepts.prior import ConceptPrior, per_target, skill_of
 from remask.objectives.gaussian import LatentDiffusion, own_error
+from remask.objectives.responses import AsTexts
 from remask.randomness import keyed_generator
 from remask.samplers import Prompt, ancestral, blank_prompt
 from remask.samplers.gaussian import ddim, ddpm, heun
@@ -167,8 +170,36 @@ def test_training_sees_the_plain_squared_error_of_the_velocity_at_every_target()
     loss = objective()(silent, batch, generator=keyed_generator(5, "test"))
     assert float(loss.nats.sum() / loss.weight.sum()) == pytest.approx(1.0, rel=0.05)
     assert objective().trivial_loss == pytest.approx({"linear filter": 1.0})
-    figures = objective().diagnostics(torch.nn.Module(), {name: float(v) for name, v in loss.terms.items()})
-    assert figures["skill_t2"] == pytest.approx(0.0, abs=0.15)
+
+
+def test_skill_is_over_a_filter_that_knows_how_much_the_concepts_of_texts_differ():
+    class Silent(Knowing):
+        def __call__(self, z, t):
+            return torch.zeros_like(z)  # a velocity of zero is the best filter of white vectors
+
+    def skill(places):
+        silent = Silent(law=torch.full((9,), 1 / 9, dtype=torch.float64), places=places)
+        batch = full_batch(TEXTS.repeat(300, 1).numpy())
+        loss = objective()(silent, batch, generator=keyed_generator(5, "test"))
+        return objective().diagnostics(torch.nn.Module(), {name: float(v) for name, v in loss.terms.items()})
+
+    differ = torch.linspace(-1, 1, 9, dtype=torch.float64)
+    white = skill(differ / differ.std(correction=0))
+    assert [white[f"skill_t{k}"] for k in range(5)] == pytest.approx([0.0] * 5, abs=0.15)
+    assert skill(1.0 + 0.1 * differ)["worst_skill"] < -1.0  # nearly the same of every text: there is little to say
+
+
+def test_what_concepts_cost_who_knows_what_all_texts_share_stands_beside():
+    batch = full_batch(TEXTS.numpy())
+    places = torch.linspace(0.5, 1.5, 9, dtype=torch.float64)
+    knowing = Knowing(law=torch.full((9,), 1 / 9, dtype=torch.float64), places=places)
+    rate = objective().trivial_parts(knowing, [batch])["rate"]
+    snr = 1 / math.tan(math.pi * T0 / 2) ** 2
+    assert rate["linear filter"] == pytest.approx(objective().trivial_rate)
+    assert rate["means and variances"] == pytest.approx(0.5 * math.log1p(float(places.var()) * snr), rel=1e-3)
+    split = [full_batch(TEXTS[:4].numpy()), full_batch(TEXTS[4:].numpy())]
+    assert objective().trivial_parts(knowing, split)["rate"] == pytest.approx(rate)
+    assert objective().trivial_parts(knowing, [full_batch(TEXTS[:1].numpy())])["rate"].keys() == {"linear filter"}
 
 
 def test_a_rows_nats_are_spread_over_its_targets_and_none_are_lost():
@@ -199,3 +230,27 @@ def test_a_prompt_is_refused_in_one_line():
 def test_noise_between_the_parts_lies_within_the_process():
     with pytest.raises(ValueError, match=r"time: 1\.0"):
         LatentChannel(process=CosineNoise(), time=1.0, concepts=1, width=1)
+
+
+def test_what_fills_a_response_up_makes_its_reconstruction_no_better():
+    """A decoder that is sure of ends of text is right behind a response, whatever the length of rows."""
+
+    class Ending(Spy):
+        def __call__(self, z, t, **told):
+            return super().__call__(z, t, **told) + 4.0 * (torch.arange(V) == 5)
+
+    def judged(length):
+        batch = rows(count=3, length=length, given=2, lengths=(5, 8, 8))
+        batch = replace(batch, ids=batch.ids.clamp_max(4))  # no end of text in a response
+        autoencoder = ConceptAutoencoder(
+            bound=LikelihoodBound(process=PROCESS, integrand=masking_integrand, t_min=1e-3),
+            channel=LatentChannel(process=CosineNoise(), time=T0, concepts=2, width=3),
+            texts=AsTexts(length=length, eos_id=5),
+        )
+        found = autoencoder.assess(Ending(), batch, generator=keyed_generator(1, "test"), draws=400)
+        assert found.weight.tolist() == [400 * 3, 400 * 6, 400 * 6]
+        return float(found.nats.sum() / found.weight.sum())
+
+    wrong = math.log(5 + math.exp(4.0))
+    assert judged(8) == pytest.approx(wrong, rel=0.05)
+    assert judged(24) == pytest.approx(wrong, rel=0.05)

@@ -242,13 +242,18 @@ def test_at_no_weight_nothing_is_written_and_no_part_is_left_untrained() -> None
         assert float(found.nats.mean()) == pytest.approx(float(loss.nats.sum() / loss.weight.sum()), rel=1e-5)
 
 
-def test_texts_read_in_groups_of_one_length_have_the_concepts_of_texts_read_alone() -> None:
-    """In their order, whatever stands beside them."""
-    network, batch = reader(decoder="none"), rows(count=70, lengths=tuple(1 + k % 8 for k in range(70)))
+@pytest.mark.parametrize("encoder", ["perceiver", "tokens", "stretches"])
+def test_texts_read_in_groups_of_one_length_have_the_concepts_of_texts_read_alone(encoder) -> None:
+    """In their order, whatever stands beside them, and with as many slots as they have."""
+    network = reader(decoder="none", encoder=encoder)
+    batch = rows(count=70, lengths=tuple(1 + k % 8 for k in range(70)))
     found = heard_alone(network, batch.ids, left=batch.segments > 0, mask_id=MASK)
     for k in (0, 7, 33, 69):
         alone = network.encode(batch.ids[k : k + 1, : 1 + k % 8], real=torch.ones(1, 1 + k % 8, dtype=torch.bool))
-        torch.testing.assert_close(found.vectors[k], alone.vectors[0], atol=1e-6, rtol=1e-5)
+        slots = alone.real.shape[1]
+        torch.testing.assert_close(found.vectors[k, :slots], alone.vectors[0], atol=1e-6, rtol=1e-5)
+        assert torch.equal(found.real[k, :slots], alone.real[0])
+        assert not found.real[k, slots:].any()
 
 
 def test_numbers_out_of_range_are_refused() -> None:

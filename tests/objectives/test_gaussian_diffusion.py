@@ -198,6 +198,28 @@ def test_the_best_linear_filter_has_no_skill_at_any_time(variance):
     assert [figures[f"skill_t{k}"] for k in range(5)] == pytest.approx([0.0] * 5, abs=0.04)
 
 
+def test_who_knows_what_all_vectors_share_has_no_skill_over_a_filter_that_knows_it_too():
+    setup, draw = diffusion(prediction=CLEAN), torch.Generator().manual_seed(8)
+    noise = torch.randn(4000, 8, generator=draw, dtype=torch.float64)
+    mean, variance = torch.linspace(-2, 2, 8).double(), torch.logspace(-3, 0, 8).double()
+    x = mean + variance.sqrt() * torch.randn(4000, 8, generator=draw, dtype=torch.float64)
+    t = setup.times(torch.Generator().manual_seed(7), rows(4000, range(4000)))
+
+    def knowing(z, t):
+        alpha, sigma = (each[:, None] for each in CosineNoise().coefficients(t))
+        return mean + alpha * variance / (alpha**2 * variance + sigma**2) * (z - alpha * mean)
+
+    error = setup.clean(knowing, x, t=t, noise=noise) - x
+    watch = SkillByTime(diffusion=setup)
+
+    def found(**known):
+        figures = watch.figures({name: float(value) for name, value in watch.terms(error, t, **known).items()})
+        return [figures[f"skill_t{k}"] for k in range(5)]
+
+    assert found(varying=x.var(0)) == pytest.approx([0.0] * 5, abs=0.04)
+    assert min(found()) > 0.3  # the filter of white vectors around zero is no match
+
+
 def test_who_says_zero_is_below_the_filter_and_by_as_much_as_is_said():
     figures = skills(lambda z, t: torch.zeros_like(z))
     for k in range(5):

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 
 from remask.data.batch import Batch
-from remask.evaluation.likelihood import ROWS_AT_ONCE, Judged, placed_parts, ratio
-from remask.evaluation.measurement import Examples, Measurement
+from remask.evaluation.likelihood import ROWS_AT_ONCE, Judged, errors_over, examples_over, placed_parts, ratio
+from remask.evaluation.measurement import Measurement
 from remask.objectives.base import Assessed, Network, Objective
 from remask.objectives.prompt_dropout import unwrapped
 from remask.objectives.thought import ThoughtDiffusion
@@ -30,10 +30,12 @@ class AssessedRows:
     Attributes:
         nats: numerators [R].
         weights: denominators: tokens that were predicted, or draws [R].
+        documents: the document of each row [R], where they share some; None: each row is by itself.
     """
 
     nats: npt.NDArray[np.float64]
     weights: npt.NDArray[np.float64]
+    documents: npt.NDArray[np.int64] | None = None
 
 
 def assessed(objective: Objective) -> Assessed | None:
@@ -98,10 +100,7 @@ def assessment_measurement(
         protocol: everything that decides whether two figures compare.
         identity: which rows these are, for comparisons in pairs; without it the figure has no examples.
     """
-    value, stderr = ratio(rows.nats, rows.weights)
-    examples = None
-    if identity is not None:
-        examples = Examples(identity=identity, values=rows.nats.tolist(), weights=rows.weights.tolist())
+    value, stderr = ratio(rows.nats, rows.weights, documents=rows.documents)
     return Measurement(
         name=objective.quantity,
         value=value,
@@ -109,8 +108,8 @@ def assessment_measurement(
         n=len(rows.nats),
         stderr=stderr,
         trivial=dict(trivial),
-        protocol=dict(protocol),
-        examples=examples,
+        protocol={**protocol, **errors_over(rows.documents)},
+        examples=examples_over(rows.documents, identity=identity, values=rows.nats, weights=rows.weights),
     )
 
 

@@ -26,8 +26,8 @@ from torch import Tensor
 from remask.data.batch import Batch
 from remask.data.given import split_given
 from remask.evaluation.concepts import geometry
-from remask.evaluation.likelihood import Judged, ends_nats, errors_over, ratio
-from remask.evaluation.measurement import NEGLIGIBLE, Examples, Measurement
+from remask.evaluation.likelihood import Judged, ends_nats, errors_over, examples_over, ratio
+from remask.evaluation.measurement import NEGLIGIBLE, Measurement
 from remask.objectives.concepts.bound import ConceptBound
 from remask.objectives.concepts.contract import ConceptReader
 from remask.objectives.prompt_dropout import unwrapped
@@ -237,7 +237,7 @@ def _gap(
         stderr=error,
         trivial={beside: 0.0},
         protocol={**protocol, **errors_over(sums.documents)},
-        examples=Examples(identity=identity, values=difference.tolist(), weights=sums.tokens.tolist()),
+        examples=examples_over(sums.documents, identity=identity, values=difference, weights=sums.tokens),
     )
 
 
@@ -266,7 +266,7 @@ def kept_measurements(
                 stderr=error,
                 trivial={key: total / float(sums.tokens.sum()) for key, total in trivial_nats.items()},
                 protocol={**protocol, "kept": int(name.removeprefix("kept ")), **errors_over(sums.documents)},
-                examples=Examples(identity=identity, values=nats.tolist(), weights=sums.tokens.tolist()),
+                examples=examples_over(sums.documents, identity=identity, values=nats, weights=sums.tokens),
             )
         )
     return figures
@@ -299,7 +299,7 @@ def recovered(
         stderr=None if error is None else abs(error),
         trivial={"no context": 0.0, "full attention": 1.0},
         protocol={**protocol, **errors_over(sums.documents)},
-        examples=Examples(identity=identity, values=gained.tolist(), weights=possible.tolist()),
+        examples=examples_over(sums.documents, identity=identity, values=gained, weights=possible),
     )
 
 

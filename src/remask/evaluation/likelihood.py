@@ -26,7 +26,7 @@ from torch import Tensor
 
 from remask.data.batch import Batch
 from remask.data.packing import Rows
-from remask.evaluation.measurement import Examples, Measurement
+from remask.evaluation.measurement import Examples, Measurement, identity_of
 from remask.objectives.base import Network, Objective
 from remask.randomness import keyed_generator, widest_float
 
@@ -179,6 +179,30 @@ def errors_over(documents: npt.NDArray[np.int64] | None) -> dict[str, str]:
     return {"errors_over": f"{len(np.unique(documents))} documents"} if _several(documents) else {}
 
 
+def examples_over(
+    documents: npt.NDArray[np.int64] | None,
+    *,
+    identity: str | None,
+    values: npt.NDArray[np.float64],
+    weights: npt.NDArray[np.float64],
+) -> Examples | None:
+    """What each row adds to a ratio of sums, for comparisons in pairs; of rows that share documents, each document.
+
+    Args:
+        documents: the document of each row [R]: rows of one depend on each other, and are added up.
+        identity: which rows these are; None: nothing is kept.
+        values: numerators [R].
+        weights: denominators [R].
+    """
+    if identity is None:
+        return None
+    if _several(documents):
+        place = np.unique(documents, return_inverse=True)[1]
+        values, weights = (np.bincount(place, weights=each).astype(np.float64) for each in (values, weights))
+        identity = identity_of(identity, "documents")
+    return Examples(identity=identity, values=values.tolist(), weights=weights.tolist())
+
+
 def _several(documents: npt.NDArray[np.int64] | None) -> TypeGuard[npt.NDArray[np.int64]]:
     return documents is not None and len(np.unique(documents)) > 1
 
@@ -216,7 +240,7 @@ def likelihood_measurements(
             unit="nats/token",
             stderr=nats_error,
             trivial={name: value / tokens for name, value in trivial_nats.items()},
-            examples=_examples(identity, sums.nats, sums.tokens),
+            examples=examples_over(sums.documents, identity=identity, values=sums.nats, weights=sums.tokens),
             **shared,
         ),
         Measurement(
@@ -225,7 +249,7 @@ def likelihood_measurements(
             unit="bits/byte",
             stderr=bits_error,
             trivial={name: value / math.log(2) / text for name, value in trivial_nats.items()},
-            examples=_examples(identity, bits_of_rows, sums.bytes),
+            examples=examples_over(sums.documents, identity=identity, values=bits_of_rows, weights=sums.bytes),
             **shared,
         ),
         Measurement(
@@ -273,12 +297,6 @@ def part_measurements(
             )
         )
     return found
-
-
-def _examples(
-    identity: str | None, values: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]
-) -> Examples | None:
-    return None if identity is None else Examples(identity=identity, values=values.tolist(), weights=weights.tolist())
 
 
 def _numpy(parts: Sequence[torch.Tensor]) -> npt.NDArray[np.float64]:

@@ -1,6 +1,7 @@
 """The likelihood task: −log p of held-out text or its bound."""
 
 from dataclasses import replace
+from typing import cast
 
 from remask.config.schema import Recipe
 from remask.data.windows import documents_of
@@ -14,7 +15,7 @@ from remask.evaluation.likelihood import (
 from remask.evaluation.measurement import Measurement
 from remask.judgement.text import JudgedText, rows_identity, rows_protocol
 from remask.model import Model
-from remask.objectives.base import Parted
+from remask.objectives.base import Network, Parted
 from remask.objectives.prompt_dropout import unwrapped
 
 
@@ -43,5 +44,7 @@ def judge_likelihood(model: Model, recipe: Recipe, text: JudgedText) -> list[Mea
     objective = unwrapped(model.objective)
     if not isinstance(objective, Parted):
         return whole
-    told = {"trivial_rows": objective.trivial_parts, "trivial_nats": trivial, "protocol": protocol}
+    there = [batch.to(model.device) for batch in batches]
+    own = objective.trivial_parts(cast(Network, model.network), there)
+    told = {"trivial_rows": own, "trivial_nats": trivial, "protocol": protocol}
     return [*whole, *part_measurements(sums, objective.parts, **told)]

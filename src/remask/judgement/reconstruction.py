@@ -1,7 +1,10 @@
 """The reconstruction task: the figure of a model that gives text no likelihood."""
 
+from dataclasses import replace
+
 from remask.config.schema import Recipe
 from remask.config.words import describe_objective
+from remask.data.windows import documents_of
 from remask.errors import UserError
 from remask.evaluation.assessment import assessed, assessment_measurement, draws_text, row_assessments
 from remask.evaluation.likelihood import evaluation_batches, spread_indices
@@ -65,7 +68,11 @@ def judge_reconstruction(model: Model, recipe: Recipe, text: JudgedText) -> list
     objective, spec = assessed(model.objective), recipe.evaluation
     assert objective is not None, "checked before"
     batches = list(evaluation_batches(text.rows, limit=spec.rows))
-    rows = row_assessments(model, batches, draws=spec.draws, seed=recipe.seed, at_once=spec.batch_size)
+    chosen = spread_indices(len(text.rows), spec.rows)
+    rows = replace(
+        row_assessments(model, batches, draws=spec.draws, seed=recipe.seed, at_once=spec.batch_size),
+        documents=documents_of(text.rows, chosen),
+    )
     tokens = sum(int(batch.targets.sum()) for batch in batches)
     plain = {name: nats / tokens for name, nats in text.predictors.nats(batches).items()}
     figure = assessment_measurement(
@@ -81,6 +88,6 @@ def judge_reconstruction(model: Model, recipe: Recipe, text: JudgedText) -> list
             "ngram_training_bytes": text.predictors.fitted_bytes,
             **rows_protocol(model, recipe, text),
         },
-        identity=rows_identity(model, recipe, text, spread_indices(len(text.rows), spec.rows)),
+        identity=rows_identity(model, recipe, text, chosen),
     )
     return [figure]

@@ -116,9 +116,13 @@ class Parted(Protocol):
         """Part → the likelihood terms that add up to it; every term is in one of them."""
         ...
 
-    @property
-    def trivial_parts(self) -> Mapping[str, Mapping[str, float]]:
-        """Part → predictor → nats a row, of predictors that are trivial for this part alone."""
+    def trivial_parts(self, network: Network, batches: Sequence[Batch]) -> Mapping[str, Mapping[str, float]]:
+        """Part → predictor → nats a row, of predictors that are trivial for this part alone.
+
+        Args:
+            network: what encodes the rows.
+            batches: the rows that are judged, on the network's device.
+        """
         ...
 
 

@@ -180,13 +180,15 @@ class LatentDiffusion:
         said = self.prediction.mean_square(self.process, t, variance=variance)
         return float((self.weighting(self.process, t) / own * said).mean())
 
-    def linear_rate(self, *, variance: float) -> float:
+    def linear_rate(self, *, variance: float | Float[Tensor, "*S"]) -> float:
         """The integral in (2) for the best multiple of z_t: ½ log(1 + s² SNR_{t0}) − the same at t_max, a coordinate.
 
-        A prior that has learned nothing pays so many nats: what Gaussian noise carries of white vectors.
+        A prior that has learned nothing pays so many nats: what Gaussian noise carries of white vectors. Of a variance
+        for each coordinate the mean: so many are paid by who knows each one's mean and variance, and nothing else.
         """
         ends = torch.tensor([self.t_min, self.t_max], dtype=torch.float64, device="cpu")
-        first, last = (0.5 * torch.log1p(variance * self.process.snr(ends))).tolist()
+        wide = torch.as_tensor(variance, dtype=torch.float64, device="cpu").flatten()
+        first, last = (0.5 * torch.log1p(wide * self.process.snr(ends)[:, None])).mean(-1).tolist()
         return first - last
 
     def prior(self, x: Float[Tensor, "B *S"]) -> Float[Tensor, "B *S"]:
@@ -199,7 +201,9 @@ class SkillByTime:
     """R = 1 − error / floor in K equal ranges of t, the floor being the best multiple of z_t (Wiener).
 
     0 is what a linear filter gets without having learned anything, 1 would be perfect; below 0 the network is worse
-    than the filter. Sums travel as terms of a loss, since they add up over micro-batches and processes.
+    than the filter. Where coordinates have means and variances of their own, a filter that knows them is the one to
+    beat: else who knows what all texts share would have skill. Sums travel as terms of a loss, since they add up over
+    micro-batches and processes.
 
     Attributes:
         diffusion: whose times and floors these are.
@@ -211,7 +215,9 @@ class SkillByTime:
     variance: float = 1.0
     ranges: int = 5
 
-    def terms(self, error: Float[Tensor, "B *S"], t: Float[Tensor, "B"]) -> dict[str, Tensor]:
+    def terms(
+        self, error: Float[Tensor, "B *S"], t: Float[Tensor, "B"], *, varying: Float[Tensor, "*S"] | None = None
+    ) -> dict[str, Tensor]:
         """Sums over the batch of the mean squared error of x̂, of the filter's and of who says zero, by range of t.
 
         Errors are divided by the filter's mean at their time, so that no time of a range outweighs the others.
@@ -219,10 +225,11 @@ class SkillByTime:
         Args:
             error: x̂ − x.
             t: in [t_min, t_max].
+            varying: the variance of each coordinate, where the filter is to know its mean and that; None: `variance`.
         """
         wide = widest_float(error.device)
         squared = error.detach().to(wide).square().flatten(1).mean(-1)
-        floor = CLEAN.linear_floor(self.diffusion.process, t.to(wide), variance=self.variance)
+        floor = self._floor(t.to(wide), t.new_tensor([self.variance]) if varying is None else varying.detach())
         place = (self.diffusion.placed(t) * self.ranges).long()
         here = torch.nn.functional.one_hot(place.clamp(0, self.ranges - 1), self.ranges).to(wide)
         ratio, zero = squared / floor, self.variance / floor
@@ -232,6 +239,13 @@ class SkillByTime:
             for name, value in values.items()
             for k in range(self.ranges)
         }
+
+    def _floor(self, t: Float[Tensor, "B"], variance: Float[Tensor, "*S"]) -> Float[Tensor, "B"]:
+        """The filter's mean squared error over coordinates of these variances."""
+        each = variance.to(t).flatten().expand(len(t), -1)
+        times = t[:, None].expand_as(each)
+        floor = CLEAN.linear_floor(self.diffusion.process, times.flatten(), variance=each.flatten())
+        return floor.view_as(each).mean(-1)
 
     def figures(self, terms: Mapping[str, float]) -> dict[str, float]:
         """Skill by range of t (`skill_t0` the cleanest), the worst of them, and that of who says zero (`_of_zero`)."""

@@ -88,3 +88,7 @@ class AsTexts:
     def share(self, batch: Batch) -> Float[Tensor, "B"]:
         """What a token of `__call__` counts, so that a row counts by the tokens that it has."""
         return batch.targets.sum(1) / self.length
+
+    def own(self, batch: Batch) -> Bool[Tensor, "B R"]:
+        """Which tokens of `__call__` are the row's own targets, and not what fills it up."""
+        return torch.arange(self.length, device=batch.ids.device) < batch.targets.sum(1, keepdim=True)

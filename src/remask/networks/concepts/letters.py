@@ -18,7 +18,7 @@ Shape letters: V vocabulary, K n-grams of a token at most, U different tokens, N
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,6 +26,9 @@ from remask.networks.normalisation import unit_rms
 
 LOUD = 4.0
 """Root mean square of (1) over a training text: the mean of some 16 tokens is then as large as one of their vectors."""
+
+TINY = 1e-6
+"""Share of real slots below which a text counts as having none."""
 
 EAGER = 10.0
 """How many times faster tokens learn what they count than other weights learn: it is one number for each."""
@@ -91,8 +94,10 @@ class Rarity(nn.Module):
 
 
 class UnitTogether(nn.Module):
-    """All vectors of a text over their common root mean square: one that heard of rare tokens stays the larger."""
+    """The real vectors of a text over their common root mean square: one that heard of rare tokens stays the larger."""
 
-    def forward(self, x: Float[Tensor, "B C D"]) -> Float[Tensor, "B C D"]:
-        """The normalised vectors."""
-        return unit_rms(x.flatten(1)).to(x.dtype).view_as(x)
+    def forward(self, x: Float[Tensor, "B C D"], *, real: Bool[Tensor, "B C"]) -> Float[Tensor, "B C D"]:
+        """The normalised vectors; zeros where they are not real."""
+        x = x * real[..., None]
+        share = real.to(torch.float32).mean(1)[:, None, None].clamp(min=TINY)  # of the slots that hold something
+        return (unit_rms(x.flatten(1)).view_as(x) * share.sqrt()).to(x.dtype)

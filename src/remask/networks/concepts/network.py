@@ -167,7 +167,8 @@ class ConceptNetwork(nn.Module):
             real: which tokens are there. A text without one has no real concept.
         """
         vectors, there = self.encoder(self.read(source), real=real)
-        return Concepts(vectors=self.narrow(vectors), real=there)
+        told = {"real": there} if isinstance(self.narrow, UnitTogether) else {}
+        return Concepts(vectors=self.narrow(vectors, **told), real=there)
 
     def read(self, source: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
         """The tokens as the encoder meets them: of root mean square 1, times how rare they are where that counts."""

@@ -79,17 +79,19 @@ class ConceptAutoencoder(WithoutLikelihood):
         return Loss(loss.nats, loss.weight, {self.quantity: loss.nats.detach().sum()})
 
     def assess(self, network: Network, batch: Batch, *, generator: torch.Generator, draws: int) -> Assessment:
-        """The three terms of (1), each draw with a noise of its own on concepts, and all targets of each draw."""
-        if self.texts is not None:
-            found = replace(self, texts=None).assess(network, self.texts(batch), generator=generator, draws=draws)
-            share = self.texts.share(batch).to(found.nats.dtype)
-            return Assessment(found.nats * share, found.weight * share)
+        """The three terms of (1), each draw with a noise of its own on concepts, at all targets of each draw.
+
+        Of texts that are responses no end of text behind the last target counts: those are told at once.
+        """
+        judged = batch.targets if self.texts is None else self.texts.own(batch)
+        batch = batch if self.texts is None else self.texts(batch)
         rows = []
         for _ in range(draws):
             sourced = _reading(network, batch, self._noise(batch, generator), None)
             terms = self.bound.drawn_terms(sourced, batch, generator=generator, draws=1)
-            rows.append(sum((term.sum(1) for term in terms.values()), torch.zeros((), device=batch.ids.device)))
-        return Assessment(torch.stack(rows).sum(0), draws * batch.targets.sum(1).to(rows[0].dtype))
+            nats = sum(terms.values(), torch.zeros((), device=batch.ids.device))
+            rows.append((nats * judged).sum(1))
+        return Assessment(torch.stack(rows).sum(0), draws * judged.sum(1).to(rows[0].dtype))
 
     def rebuild(self, network: Network, batch: Batch, *, generator: torch.Generator) -> Int[Tensor, "B L"]:
         """The rows with the likeliest token at each target, read off their noisy concepts alone."""

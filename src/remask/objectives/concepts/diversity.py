@@ -89,17 +89,19 @@ def uniformity(varying: Varying) -> Tensor:
 
 
 def variance_covariance(varying: Varying) -> Tensor:
-    r"""Every feature varies, none with another: mean_{s,d} max(0, 1 − std_b c_bsd) + (1/D) Σ_{d≠d'} cov(c_d, c_d')².
+    r"""Every feature varies, none with another: mean_{s,d} max(0, 1 − std_b c_bsd) + mean_{d≠d'} cov(c_d, c_d')².
 
-    (VICReg, Bardes et al., arXiv:2105.04906, equations 1 to 4; features of all slots share one covariance.) At least 0;
-    0.99 where no slot varies.
+    (VICReg, Bardes et al., arXiv:2105.04906, equations 1 to 4; features of all slots share one covariance, and the sum
+    over pairs of features is a mean, not D − 1 times one: else vectors of few directions in many features would score
+    worse than such as say nothing, and a network would shrink what depends on its input.) At least 0; 0.99 where no
+    slot varies; of vectors of root mean square 1 at most about 1.
     """
     parts = varying.parts
     rows, _, width = parts.shape
     deviation = (parts.square().sum(0) / max(rows - 1, 1) + 1e-4).sqrt()
     flat = parts.flatten(0, 1)
     covariance = flat.mT @ flat / max(len(flat) - 1, 1)
-    shared = (covariance.square().sum() - covariance.diagonal().square().sum()) / width
+    shared = (covariance.square().sum() - covariance.diagonal().square().sum()) / max(width * (width - 1), 1)
     return (1.0 - deviation).relu().mean() + shared
 
 

@@ -13,7 +13,7 @@ three-term bound of masked diffusion. Nothing of x reaches the decoder but z_{t0
 Shape letters: B rows, L places of a row, C concepts, W features of a concept.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -27,11 +27,13 @@ from remask.objectives.concepts.channel import LatentChannel
 from remask.objectives.concepts.contract import ConceptReader, Told
 from remask.objectives.gaussian import LatentDiffusion, SkillByTime
 from remask.objectives.likelihood import LikelihoodBound
-from remask.randomness import batch_uniform
+from remask.randomness import batch_uniform, widest_float
 from remask.schedules import stratified
 
 VARIANCE = 1.0
 """Mean square of a coordinate of a concept: its vector leaves the encoder with mean 0 and variance 1."""
+LEAST = 1e-4
+"""Variance over texts below which a coordinate counts as constant."""
 
 
 @runtime_checkable
@@ -81,15 +83,28 @@ class ConceptPrior:
         """The training loss of who has learned nothing: the best multiple of z_t at each time."""
         return {"linear filter": self.diffusion.linear_loss(variance=VARIANCE)}
 
-    @property
-    def trivial_parts(self) -> Mapping[str, Mapping[str, float]]:
-        """What concepts cost under a prior that has learned nothing."""
-        return {"rate": {"linear filter": self.trivial_rate}}
+    @torch.no_grad()
+    def trivial_parts(self, network: Network, batches: Sequence[Batch]) -> Mapping[str, Mapping[str, float]]:
+        """What concepts cost under a prior that has learned nothing, and under one that knows what all texts share.
+
+        The latter knows mean and variance of each coordinate over the judged rows: an encoder whose slots hardly
+        depend on the text makes them cheap without anything learned of texts.
+        """
+        vectors = torch.cat([concepts_of(network, batch).vectors for batch in batches])
+        vectors = vectors.to(widest_float(vectors.device))
+        if len(vectors) < 2:
+            return {"rate": {"linear filter": self.trivial_rate}}
+        knowing = self.diffusion.linear_rate(variance=vectors.var(0).cpu())
+        return {"rate": {"linear filter": self.trivial_rate, "means and variances": self._coordinates * knowing}}
 
     @property
     def trivial_rate(self) -> float:
         """Nats a row that concepts cost under a prior that has learned nothing: white vectors."""
-        return self.channel.concepts * self.channel.width * self.diffusion.linear_rate(variance=VARIANCE)
+        return self._coordinates * self.diffusion.linear_rate(variance=VARIANCE)
+
+    @property
+    def _coordinates(self) -> int:
+        return self.channel.concepts * self.channel.width
 
     def at(self, step: int) -> "ConceptPrior":
         """The same at every step."""
@@ -106,7 +121,7 @@ class ConceptPrior:
         loss, error = self.diffusion.training_loss(reader, x, t=t, noise=noise)
         loss = loss.flatten(1).mean(-1)
         weight = batch.targets.to(loss.dtype)
-        return Loss(loss[:, None] * weight, weight, self.skill.terms(error, t))
+        return Loss(loss[:, None] * weight, weight, self.skill.terms(error, t, varying=between_texts(x)))
 
     def diagnostics(self, network: nn.Module, terms: Mapping[str, float]) -> dict[str, float]:
         """Skill by ranges of t, for the record: see `SkillByTime.figures`."""
@@ -157,6 +172,11 @@ def concepts_of(network: Network, batch: Batch) -> Any:
     """The concepts of whole rows, by the part of a network that is not trained; `network` may be wrapped."""
     reader = cast(LatentReader, getattr(network, "module", network))
     return reader.encode(batch.ids, real=batch.segments > 0)
+
+
+def between_texts(x: Float[Tensor, "B C W"]) -> Float[Tensor, "C W"] | None:
+    """How much each coordinate varies over the rows of a batch; None of a single row, which does not tell."""
+    return x.var(0).clamp(min=LEAST) if len(x) > 1 else None
 
 
 def per_target(nats: Float[Tensor, "B"], batch: Batch) -> Float[Tensor, "B L"]:
