@@ -98,7 +98,24 @@ def test_a_recipe_without_a_likelihood_trains_saves_loads_and_is_judged_by_its_o
     lines = [line for line in folder.metrics() if line["kind"] in ("train", "validation", "trivial")]
     assert not any("bits_per_byte" in line or "nats_per_token" in line for line in lines)
     if name in ("concept-context", "concept-stretches"):
+        assert "rows have all" in refused("evaluate", "last", "--task", "concepts")
+
+
+@pytest.mark.parametrize("encoder", ["stretch_states", "tokens"])
+def test_tokens_share_concepts_that_read_masks_and_what_of_them_varies_is_measured(home, text, encoder):
+    network = ["network.width=32", "network.mlp_width=32", "network.concepts=4", f"network.encoder={encoder}"]
+    small = [part for part in SMALL if not part.startswith("training.micro_batch_size")]
+    if encoder == "tokens":
+        network += ["network.decoder=position_only", "network.rarity=null", "network.letters=null"]
+    other = ["training.precision=float32", "tokenizer.kind=byte"]
+    succeeds("train", "concept-context", *small, *network, *other, f"data.source={text}")
+    if encoder == "tokens":
         assert "there is nothing to measure" in refused("evaluate", "last", "--task", "concepts")
+        return
+    figures = {line["name"]: line for line in succeeds("evaluate", "last", "--task", "concepts", "--json").objects}
+    assert figures["effective_rank"]["value"] > 1
+    assert 0 < figures["input_share"]["value"] < 1
+    assert figures["slot_cosine_max"]["value"] < 1
 
 
 @pytest.mark.parametrize("name", TASKS)

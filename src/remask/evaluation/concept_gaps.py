@@ -157,6 +157,11 @@ def row_vectors(model: Judged, batches: Sequence[Batch]) -> Float[Tensor, "R C D
     return torch.cat(found)
 
 
+def comparable_slots(network: object) -> int:
+    """C of texts that have all concepts; 0 where there is none, or any number: slots of two texts are not the same."""
+    return getattr(network, "most_concepts", getattr(network, "concepts", None)) or 0
+
+
 def concept_figures(model: Judged, batches: Sequence[Batch]) -> dict[str, float]:
     """Effective rank and share η of a training model's concepts on held-out rows; empty for one without concepts.
 
@@ -164,7 +169,7 @@ def concept_figures(model: Judged, batches: Sequence[Batch]) -> dict[str, float]
         model: network and objective.
         batches: held-out rows.
     """
-    if not getattr(model.network, "concepts", None) or not isinstance(model.network, ConceptReader):
+    if not comparable_slots(model.network) or not isinstance(model.network, ConceptReader):
         return {}
     vectors = row_vectors(model, batches)
     if len(vectors) < 2:

@@ -20,6 +20,7 @@ from remask.evaluation.concept_gaps import (
     SHUFFLED,
     Change,
     ConceptSums,
+    comparable_slots,
     gap_measurements,
     keeping,
     kept_measurements,
@@ -89,7 +90,7 @@ class ConceptTask:
                 "--task concepts is for a network that reads through concepts (network.kind=concept), and this one "
                 "does not. Give --task likelihood"
             )
-        if not _slots(model) and not isinstance(unwrapped(model.objective), ConceptBound):
+        if not comparable_slots(model.network) and not isinstance(unwrapped(model.objective), ConceptBound):
             raise UserError(
                 "--task concepts: the number of concepts goes with the length of a text here, and nothing is decoded "
                 "behind them that could miss one, so there is nothing to measure. Give --task reconstruction, or a "
@@ -121,11 +122,17 @@ class ConceptTask:
         batches = list(evaluation_batches(text.rows, limit=spec.rows))
         protocol = {"rows": sum(map(len, batches)), **rows_protocol(model, recipe, text)}
         figures: list[Measurement] = []
-        slots = _slots(model)
+        slots = comparable_slots(model.network)
         if slots:
             read = "given tokens" if bool((~batches[0].targets & (batches[0].segments > 0)).any()) else "whole rows"
             vectors = row_vectors(model, batches)
-            figures += geometry_measurements(vectors, protocol={"read": read, **protocol}, seed=recipe.seed)
+            if len(vectors) > 1:
+                figures += geometry_measurements(vectors, protocol={"read": read, **protocol}, seed=recipe.seed)
+            elif not isinstance(unwrapped(model.objective), ConceptBound):
+                raise UserError(
+                    f"--task concepts: {len(vectors)} of {protocol['rows']} rows have all {slots} concepts, and 2 or "
+                    "more are compared. Give more --rows, or train with a smaller network.concepts or longer rows"
+                )
         if not isinstance(unwrapped(model.objective), ConceptBound):
             return figures
         return figures + self._gaps(model, recipe, text, batches, protocol=protocol)
@@ -171,7 +178,7 @@ class ConceptTask:
 
 
 def _slots(model: Model) -> int:
-    """C; 0 where there is none, or every token is one, so that slots of two texts are not the same."""
+    """C, of every text; 0 where there is none, or as many as a text has tokens."""
     return getattr(model.network, "concepts", None) or 0
 
 

@@ -106,6 +106,11 @@ class ConceptNetwork(nn.Module):
         return self.encoder.concepts  # pyright: ignore[reportReturnType]
 
     @property
+    def most_concepts(self) -> int | None:
+        """C, or the most that a text can have; None where that goes with its length alone."""
+        return self.concepts or getattr(self.encoder, "most", None)
+
+    @property
     def bands(self) -> int:
         """Parts of a concept's features, of one size, that mean something each by itself (stretches.py)."""
         return getattr(self.encoder, "bands", 1) if self.latent_width is None else 1
