@@ -23,7 +23,8 @@ def pair(tmp_path_factory, cache, text):
         patch.setenv("REMASK_CACHE", str(cache))
         succeeds("train", "concept-autoencoder", *CODEC, f"data.source={text}")
         codec, _ = newest(home)
-        succeeds("train", "concept-prior", *SMALL, f"data.source={text}", f"network.codec={codec.id}")
+        rows = "training.batch_size=16"  # of fewer rows nothing is said of skill
+        succeeds("train", "concept-prior", *SMALL, rows, f"data.source={text}", f"network.codec={codec.id}")
         prior, _ = newest(home)
     return home, codec.id, prior.id
 

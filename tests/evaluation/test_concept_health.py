@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from doubles import full_batch
+from remask.config.build.concepts import build_concept_network
+from remask.config.schema import ConceptSpec
 from remask.data.batch import Batch
 from remask.evaluation.concept_gaps import (
     NONE,
@@ -37,6 +40,7 @@ from remask.objectives import LikelihoodBound, masking_integrand
 from remask.objectives.concepts import ConceptBound
 from remask.processes import Masking
 from remask.schedules import Linear
+from remask.tokenizers import ByteTokenizer
 
 R, C, D = 12, 4, 6
 
@@ -348,6 +352,19 @@ def test_a_training_model_of_concepts_is_told_its_rank_and_share():
     found, vectors = concept_figures(model, wide), row_vectors(model, wide)
     expected = geometry(vectors)
     assert found == {"effective_rank": expected.effective_rank, "input_share": expected.input_share}
+
+
+@pytest.mark.parametrize(("whole", "told"), [(0, False), (3, False), (4, True)])
+def test_rows_that_lack_concepts_tell_no_rank_and_a_few_whole_ones_none_either(whole, told):
+    """Of three rows noise has a rank of 2 at most, which would be taken for a collapse."""
+    network = build_concept_network(
+        ConceptSpec(width=16, heads=2, encoder="stretches", concepts=8, decoder="none"),
+        ByteTokenizer(), length=8, seed=1,
+    )  # fmt: skip
+    places = torch.arange(8) < torch.tensor([8] * whole + [5] * (12 - whole))[:, None]
+    ids = torch.randint(256, (12, 8), generator=torch.Generator().manual_seed(2))
+    batch = replace(full_batch(ids.numpy()), segments=places.long(), targets=places)
+    assert bool(concept_figures(replace(Judged(), network=network), [batch])) == told
 
 
 @pytest.mark.parametrize(

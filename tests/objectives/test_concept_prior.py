@@ -189,6 +189,19 @@ def test_skill_is_over_a_filter_that_knows_how_much_the_concepts_of_texts_differ
     assert skill(1.0 + 0.1 * differ)["worst_skill"] < -1.0  # nearly the same of every text: there is little to say
 
 
+def test_a_micro_batch_of_few_rows_says_nothing_of_skill():
+    """Its rows do not tell how much concepts vary."""
+    batch = full_batch(TEXTS.numpy())
+    loss = objective()(network(), batch, generator=keyed_generator(5, "test"))
+    many = objective()(network(), full_batch(TEXTS.repeat(2, 1).numpy()), generator=keyed_generator(5, "test"))
+    assert loss.terms.keys() == many.terms.keys()
+    figures = [
+        objective().diagnostics(torch.nn.Module(), {k: float(v) for k, v in x.terms.items()}) for x in (loss, many)
+    ]
+    assert figures[0] == {}
+    assert "worst_skill" in figures[1]
+
+
 def test_what_concepts_cost_who_knows_what_all_texts_share_stands_beside():
     batch = full_batch(TEXTS.numpy())
     places = torch.linspace(0.5, 1.5, 9, dtype=torch.float64)

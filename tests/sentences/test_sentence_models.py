@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toy_sentences import GRADED, PAIRED, SINGLE, TOKENIZER, WORDING, ToyConcepts, same_letter, subject, toy_data
+from toy_sentences import (
+    GRADED,
+    PAIRED,
+    SINGLE,
+    TOKENIZER,
+    WORDING,
+    Dropping,
+    ToyConcepts,
+    same_letter,
+    subject,
+    toy_data,
+)
 
 from remask.cli.sentences import sentence_cautions, told_from
 from remask.errors import RunError, UserError
@@ -267,12 +278,6 @@ def test_other_reported_labels_change_no_prediction_and_no_setting():
     assert [each.tolist() for each in first.predictions] == [each.tolist() for each in second.predictions]
 
 
-class Dropping(ToyConcepts):
-    def encode(self, source, *, real):
-        told = super().encode(source, real=real)
-        return replace(told, vectors=nn.functional.dropout(told.vectors, 0.3, training=self.training))
-
-
 def test_dropout_is_that_of_the_seed_whatever_was_drawn_before():
     data, own = toy_data(GRADED), replace(subject(), network=Dropping())
     rest = {"parts": parted(data.train, seed=0), "metric": spearman}
@@ -283,6 +288,14 @@ def test_dropout_is_that_of_the_seed_whatever_was_drawn_before():
         return fine_tuned([own], "pair", data, tuning=one, **rest).predictions[0].tolist()
 
     assert predicted(1) == predicted(2) != predicted(2, seed=1)
+
+
+def test_reported_examples_that_are_all_linked_are_refused_since_they_have_no_error():
+    found = judge(toy_data())
+    one = found.data.reported.texts[0][0]
+    same = Labelled(texts=((one,) * 40, found.data.reported.texts[1]), labels=found.data.reported.labels)
+    with pytest.raises(UserError, match="link all 40 examples"):
+        replace(found, data=replace(found.data, reported=same)).measure("probe")
 
 
 def test_each_seed_trains_a_draw_of_its_own_where_there_are_several():

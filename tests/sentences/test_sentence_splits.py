@@ -10,7 +10,7 @@ from toy_sentences import GRADED, PAIRED, SINGLE, apart
 
 from remask.errors import UserError
 from remask.sentences.hub import hub_splits
-from remask.sentences.splits import Labelled, folder_splits, linked, parted, task_data
+from remask.sentences.splits import Labelled, folder_splits, linked, parted, task_data, wording_of
 from remask.sentences.tables import file_rows
 from remask.sentences.tasks import HEADS, SENTENCE_TASKS, HubPlace, SentenceTask, heads_for
 
@@ -216,3 +216,14 @@ def test_shared_sets_are_read_whole():
         task = SENTENCE_TASKS[name]
         data = task_data(task, folder_splits(SHARED, task), wanted=None, limit=None, seed=0)
         assert (len(data.train), len(data.reported), data.overlapping) == expected
+
+
+def test_sentences_are_the_same_whose_letters_marks_and_digits_are():
+    def alike(one, other):
+        return wording_of([one]) == wording_of([other])
+
+    assert alike("The <.IXIC> rose, 2 %!", "the .ixic rose 2")
+    assert alike("caf\u00e9 x", "cafe\u0301 x")
+    assert not alike("\u0915\u093f", "\u0915\u093e")  # one consonant, two vowel signs
+    assert not alike("in 1999", "in 1998")
+    assert not alike("?!", "...")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from toy_sentences import GRADED, PAIRED, same_letter, subject, toy_data
+from toy_sentences import GRADED, PAIRED, Dropping, same_letter, subject, toy_data
 
 from remask.errors import RunError
 from remask.sentences.encoders import SentenceEncoder
@@ -99,3 +99,14 @@ def test_a_loss_that_is_not_finite_is_said():
         broken.network.embedding.weight.fill_(torch.nan)
     with pytest.raises(RunError, match=r"over 1 tasks was not finite at a rate of 0\.01"):
         taught(broken, "pair", [lesson(20)], rate=1e-2, epochs=1, seed=0)
+
+
+def test_dropout_in_lessons_is_that_of_the_seed_whatever_was_drawn_before():
+    own = replace(subject(), network=Dropping())
+
+    def learned(global_seed, seed=0):
+        torch.manual_seed(global_seed)
+        found = taught(own, "pair", [lesson(64)], rate=1e-2, epochs=1, seed=seed)
+        return found.network.embedding.weight.detach().tolist()
+
+    assert learned(1) == learned(2) != learned(2, seed=1)

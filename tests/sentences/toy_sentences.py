@@ -1,6 +1,6 @@
 """A concept network, sentences and tasks at toy size."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -51,6 +51,14 @@ class ToyConcepts(nn.Module):
         self.asked.append((z, t, segments))
         states = self.embedding(z) + concepts.vectors.mean(1, keepdim=True)
         return self.head(states[positions])
+
+
+class Dropping(ToyConcepts):
+    """Of which dropout leaves out a third while it is trained."""
+
+    def encode(self, source, *, real):
+        told = super().encode(source, real=real)
+        return replace(told, vectors=nn.functional.dropout(told.vectors, 0.3, training=self.training))
 
 
 class TwoBands(ToyConcepts):

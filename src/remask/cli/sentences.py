@@ -175,11 +175,12 @@ def _refuse_unread(options: Mapping[str, Any], heads: Mapping[str, tuple[str, ..
     """Refuses what fine-tuned heads alone read where none is asked for."""
     if any(HEADS[head] == TUNED for each in heads.values() for head in each):
         return
+    tuned = tuple(head for head, kind in HEADS.items() if kind == TUNED)
+    fit = dict.fromkeys(head for name in heads for head in heads_for(SENTENCE_TASKS[name], tuned))
     for name in ("learning_rates", "network_shares", "epochs"):
         if options[name] is not None:
-            fit = ", ".join(head for head, kind in HEADS.items() if kind == TUNED)
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag} {options[name]}: no head that is fine-tuned is asked for. Give --head: {fit}")
+            given = f"--{name.replace('_', '-')} {options[name]}"
+            raise UserError(f"{given}: no head that is fine-tuned is asked for. Give --head: {', '.join(fit)}")
 
 
 def _lessons(

@@ -57,6 +57,8 @@ WAYS: Mapping[str, str] = {
     "sentences_cut": "sentences that were cut",
     "tokens_at_most": "tokens that are read at most",
     "random_encoder": "the random encoder",
+    "random_encoders": "random encoders beside",
+    "errors_over": "what errors are over",
     "shots": "examples before each question",
     "wording": "how questions are put",
     "answer": "where the answer is read",

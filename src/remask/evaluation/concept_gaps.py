@@ -25,7 +25,7 @@ from torch import Tensor
 
 from remask.data.batch import Batch
 from remask.data.given import split_given
-from remask.evaluation.concepts import geometry
+from remask.evaluation.concepts import ROWS_FOR_RANK, geometry
 from remask.evaluation.likelihood import Judged, ends_nats, errors_over, examples_over, ratio
 from remask.evaluation.measurement import NEGLIGIBLE, Measurement
 from remask.objectives.concepts.bound import ConceptBound
@@ -163,7 +163,9 @@ def comparable_slots(network: object) -> int:
 
 
 def concept_figures(model: Judged, batches: Sequence[Batch]) -> dict[str, float]:
-    """Effective rank and share η of a training model's concepts on held-out rows; empty for one without concepts.
+    """Effective rank and share η of a training model's concepts on held-out rows that have all of them.
+
+    Empty for a model without concepts, and of few rows, of which noise has no rank either.
 
     Args:
         model: network and objective.
@@ -172,7 +174,7 @@ def concept_figures(model: Judged, batches: Sequence[Batch]) -> dict[str, float]
     if not comparable_slots(model.network) or not isinstance(model.network, ConceptReader):
         return {}
     vectors = row_vectors(model, batches)
-    if len(vectors) < 2:
+    if len(vectors) < ROWS_FOR_RANK:
         return {}
     found = geometry(vectors)
     return {"effective_rank": found.effective_rank, "input_share": found.input_share}

@@ -29,6 +29,8 @@ from torch import Tensor
 from remask.evaluation.measurement import Measurement
 from remask.randomness import keyed_generator
 
+ROWS_FOR_RANK = 4
+"""Of fewer rows independent noise has an effective rank of 2 or less."""
 NEGLIGIBLE = 1e-6
 """A direction or slot counts as constant where it varies by less than this share of the vectors' mean square."""
 _CONSTANT, _NOISE = "constant slots", "independent noise"

@@ -56,7 +56,7 @@ class Measurement:
         name: what was measured, e.g. `bits_per_byte`.
         value: the figure, in `unit`.
         unit: e.g. `bits/byte`, `nats/token`, `share`.
-        n: the number of independent examples behind the figure (rows, samples).
+        n: the number of examples behind the figure (rows, samples, pairs); `errors_over` says which of them depend.
         stderr: the standard error of `value` in the same unit, or None where it has none.
         trivial: what named trivial predictors get for the same figure, in the same unit.
         protocol: everything that decides whether two figures may stand in one column.

@@ -12,6 +12,8 @@ from remask.evaluation.measurement import Measurement
 from remask.health.evidence import OWN_FIGURES
 from remask.judgement.text import JudgedText, rows_identity, rows_protocol
 from remask.model import Model
+from remask.objectives.base import Assessed
+from remask.objectives.concepts.autoencoder import ConceptAutoencoder
 
 
 def check_reconstruction(model: Model, recipe: Recipe, text: JudgedText) -> None:
@@ -63,6 +65,12 @@ def told_of(recipe: Recipe) -> str:
 _TOLD = ("rate", "share", "views", "temperature", "latent_noise", "latent_time", "t_min")
 
 
+def _counted(objective: Assessed) -> dict[str, str]:
+    """Which tokens of responses are counted: not the ends of text that fill them up."""
+    responses = isinstance(objective, ConceptAutoencoder) and objective.texts is not None
+    return {"counted": "own targets of each row"} if responses else {}
+
+
 def judge_reconstruction(model: Model, recipe: Recipe, text: JudgedText) -> list[Measurement]:
     """The model's own figure on held-out rows, beside what predictors of text get on the same ones."""
     objective, spec = assessed(model.objective), recipe.evaluation
@@ -83,6 +91,7 @@ def judge_reconstruction(model: Model, recipe: Recipe, text: JudgedText) -> list
         protocol={
             "objective": describe_objective(recipe),
             "told": told_of(recipe),
+            **_counted(objective),
             "rows": len(rows.nats),
             "draws": spec.draws,
             "ngram_training_bytes": text.predictors.fitted_bytes,

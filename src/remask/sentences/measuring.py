@@ -186,9 +186,14 @@ class TaskJudge:
         """The score of a head of `HEADS` that fits, and its distance from the best beside it, for each of the metrics.
 
         Raises:
-            UserError: the model has nothing that the head could read.
+            UserError: the model has nothing that the head could read, or all reported examples share sentences.
             RunError: no learning rate gave a finite loss.
         """
+        if len(self.data.reported) and self._groups.max() == 0:
+            raise UserError(
+                f"{self.data.task.name}, {self.data.split}: shared sentences link all {len(self.data.reported)} "
+                "examples, so that no error can be told. Give some that share none"
+            )
         kind = HEADS[head]
         judged = (
             self._zero_shot(head) if kind == ZERO_SHOT else self._probed(head) if kind == FROZEN else self._tuned(head)
@@ -212,25 +217,29 @@ class TaskJudge:
     def _encoded(self, subject: Subject, part: str, *, form: str = _MEANS) -> list[Vectors]:
         """The vectors of each column of `train` or `reported`, computed once; subjects are those of the bench.
 
-        Of means [n 1 D] no slots [n C D] are kept.
+        Of means [n 1 D] no slots [n C D] are kept, and of what stands beside none at all.
         """
         key = (id(subject), part, form)
-        if key not in self._vectors:
-            encoder = _encoder(subject)
-            texts = {"train": self.data.train, "reported": self.data.reported}[part].texts
-            shaped = {_MEANS: pooled, _SLOTS: np.asarray}[form]
-            self._vectors[key] = [shaped(encoder.encode(column)) for column in texts]
-        return self._vectors[key]
+        if key in self._vectors:
+            return self._vectors[key]
+        encoder = _encoder(subject)
+        texts = {"train": self.data.train, "reported": self.data.reported}[part].texts
+        shaped = {_MEANS: pooled, _SLOTS: np.asarray}[form]
+        columns = [shaped(encoder.encode(column)) for column in texts]
+        if form == _MEANS or subject is self.bench.own:
+            self._vectors[key] = columns
+        return columns
 
-    def _whitening(self, subject: Subject) -> Whitening:
+    @staticmethod
+    def _whitening(train: Sequence[Vectors]) -> Whitening:
         """Of the mean vectors of the training sentences, whose labels are not read."""
-        return Whitening.fitted(np.concatenate(self._encoded(subject, "train")))
+        return Whitening.fitted(np.concatenate([pooled(column) for column in train]))
 
     def _zero_shot(self, head: str) -> Judged:
         def predicted(subject: Subject) -> Numbers:
             columns = self._encoded(subject, "reported", form=_SLOTS if head == "slots" else _MEANS)
             if head == "whitened":
-                whiten = self._whitening(subject)
+                whiten = self._whitening(self._encoded(subject, "train"))
                 columns = [whiten(column) for column in columns]
             return cosines(*columns)
 
@@ -249,7 +258,7 @@ class TaskJudge:
         def probed(subject: Subject) -> Probed:
             form = _MEANS if head == "probe" else _SLOTS
             train, reported = (self._encoded(subject, part, form=form) for part in ("train", "reported"))
-            whiten = self._whitening(subject)
+            whiten = self._whitening(train)
             return probe(
                 with_cosines(train, whiten),
                 self.data.train.labels,

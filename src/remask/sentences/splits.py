@@ -4,7 +4,7 @@ Shape letters: n examples.
 """
 
 import math
-import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,6 @@ Labels = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 SELECTION_SHARE = 0.1
 SELECTION_MOST = 1000
 """The part of the training examples on which settings are chosen, and how many it has at most."""
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -230,8 +229,10 @@ def wording_of(sentences: Sequence[str]) -> tuple[str, ...]:
 
 
 def _said(sentence: str) -> str:
-    """The words of a sentence; of one without any all but spaces."""
-    return " ".join(_WORD.findall(sentence.casefold()) or sentence.split())
+    """The letters, marks and digits of a sentence, word by word; of one without any all but spaces."""
+    folded = unicodedata.normalize("NFKC", sentence).casefold()
+    words = "".join(sign if unicodedata.category(sign)[0] in "LMN" else " " for sign in folded)
+    return " ".join(words.split() or sentence.split())
 
 
 def labelled_rows(rows: Sequence[Row], task: SentenceTask, *, where: str) -> tuple[Labelled, tuple[str, ...]]:

@@ -68,8 +68,9 @@ class ConceptAutoencoder(WithoutLikelihood):
         if self.texts is not None:
             share = self.texts.share(batch)[:, None]
             loss = replace(self, texts=None)(network, self.texts(batch), generator=generator)
-            nats = loss.nats * share.to(loss.nats.dtype)
-            return Loss(nats, loss.weight * share.to(loss.weight.dtype), {self.quantity: nats.detach().sum()})
+            own = (loss.nats.detach() * self.texts.own(batch)).sum()
+            nats, weight = (each * share.to(each.dtype) for each in (loss.nats, loss.weight))
+            return Loss(nats, weight, {self.quantity: own})
         hear, kept = self._noise(batch, generator), None
         if self.blind_share:
             blind = batch_uniform(generator, batch) < self.blind_share

@@ -32,6 +32,8 @@ from remask.schedules import stratified
 
 VARIANCE = 1.0
 """Mean square of a coordinate of a concept: its vector leaves the encoder with mean 0 and variance 1."""
+ROWS_FOR_SKILL = 16
+"""Rows of a micro-batch below which it says nothing of skill."""
 LEAST = 1e-4
 """Variance over texts below which a coordinate counts as constant."""
 
@@ -121,7 +123,18 @@ class ConceptPrior:
         loss, error = self.diffusion.training_loss(reader, x, t=t, noise=noise)
         loss = loss.flatten(1).mean(-1)
         weight = batch.targets.to(loss.dtype)
-        return Loss(loss[:, None] * weight, weight, self.skill.terms(error, t, varying=between_texts(x)))
+        return Loss(loss[:, None] * weight, weight, self._skill(error, t, x))
+
+    def _skill(
+        self, error: Float[Tensor, "B C W"], t: Float[Tensor, "B"], x: Float[Tensor, "B C W"]
+    ) -> dict[str, Tensor]:
+        """Skill over the filter that knows each coordinate's mean and variance over the batch; nothing of few rows.
+
+        The filter's error is concave in the variance: of few rows, whose variance is uncertain, it would be too small.
+        """
+        if len(x) < ROWS_FOR_SKILL:
+            return {name: 0.0 * value for name, value in self.skill.terms(error, t).items()}
+        return self.skill.terms(error, t, varying=x.var(0).clamp(min=LEAST))
 
     def diagnostics(self, network: nn.Module, terms: Mapping[str, float]) -> dict[str, float]:
         """Skill by ranges of t, for the record: see `SkillByTime.figures`."""
@@ -172,11 +185,6 @@ def concepts_of(network: Network, batch: Batch) -> Any:
     """The concepts of whole rows, by the part of a network that is not trained; `network` may be wrapped."""
     reader = cast(LatentReader, getattr(network, "module", network))
     return reader.encode(batch.ids, real=batch.segments > 0)
-
-
-def between_texts(x: Float[Tensor, "B C W"]) -> Float[Tensor, "C W"] | None:
-    """How much each coordinate varies over the rows of a batch; None of a single row, which does not tell."""
-    return x.var(0).clamp(min=LEAST) if len(x) > 1 else None
 
 
 def per_target(nats: Float[Tensor, "B"], batch: Batch) -> Float[Tensor, "B L"]:
