@@ -26,7 +26,7 @@ from pathlib import Path
 
 from remask.data.readers import text_lines
 from remask.errors import UserError
-from remask.sentences.splits import folder_splits
+from remask.sentences.splits import folder_splits, wording_of
 from remask.sentences.tables import labelled
 from remask.sentences.tasks import DEV, SENTENCE_TASKS, TRAIN, SentenceTask
 
@@ -34,19 +34,9 @@ SAME_FROM = 4.0
 """The degree from which a pair of STS-B or SICK counts as the same."""
 POSITIVE = frozenset({"1", "entailment"})
 VALIDATION = 500
-_WORD = re.compile(r"\w+")
 _SENTENCE = re.compile(r'(?<=[.!?]) (?=[A-Z"])')
 
 Pair = tuple[str, str]
-
-
-def key(pair: Pair) -> tuple[str, ...]:
-    """What two pairs share that say the same: their words, whatever their order, case and punctuation."""
-    return tuple(sorted(map(_words, pair)))
-
-
-def _words(sentence: str) -> str:
-    return " ".join(_WORD.findall(sentence.casefold()))
 
 
 def positive(task: SentenceTask, label: str) -> bool:
@@ -67,14 +57,14 @@ def task_pairs(folder: Path) -> tuple[dict[str, list[Pair]], set[tuple[str, ...]
             if split == trained:
                 found[task.name] = [(a, b) for (a, b), label in rows if positive(task, label)]
             else:
-                held.update(key((a, b)) for (a, b), _ in rows)
+                held.update(wording_of((a, b)) for (a, b), _ in rows)
     return found, held
 
 
 def plain_sentences(folder: Path) -> list[str]:
     """The sentences of all training pairs, positive or not, that stand in no other split; each once."""
-    found: dict[str, str] = {}
-    held: set[str] = set()
+    found: dict[tuple[str, ...], str] = {}
+    held: set[tuple[str, ...]] = set()
     for task in SENTENCE_TASKS.values():
         if task.sentences == 1 or not any((folder / name).is_dir() for name in task.folders):
             continue
@@ -82,12 +72,12 @@ def plain_sentences(folder: Path) -> list[str]:
         for split, (_, rows) in splits.items():
             sentences = [sentence for pair, _ in rows for sentence in pair]
             if split == (TRAIN if TRAIN in splits else DEV):
-                found |= {_words(sentence): sentence for sentence in sentences}
+                found |= {wording_of([sentence]): sentence for sentence in sentences}
             else:
-                held.update(map(_words, sentences))
+                held.update(wording_of([sentence]) for sentence in sentences)
     snli = folder / "snli" / "dev.tsv"
     if snli.is_file():
-        found |= {_words(row[side]): row[side] for row in table(snli) for side in ("sentence1", "sentence2")}
+        found |= {wording_of([row[side]]): row[side] for row in table(snli) for side in ("sentence1", "sentence2")}
     return [sentence for words, sentence in found.items() if words and words not in held]
 
 
@@ -143,15 +133,15 @@ def main() -> None:
     seen: set[tuple[str, ...]] = set()
     for source, own in sources.items():
         for pair in own:
-            if key(pair) in held:
+            if wording_of(pair) in held:
                 counts["left out: in another split"] += 1
-            elif key(pair) in seen:
+            elif wording_of(pair) in seen:
                 counts["left out: given already"] += 1
             elif max(len(side.split()) for side in pair) > args.words:
                 counts["left out: too long"] += 1
             else:
                 counts[source] += 1
-                seen.add(key(pair))
+                seen.add(wording_of(pair))
                 pairs.append(pair if draw.random() < 0.5 else (pair[1], pair[0]))
     draw.shuffle(pairs)
     if len(pairs) <= VALIDATION:

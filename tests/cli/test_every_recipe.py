@@ -103,17 +103,20 @@ def test_a_recipe_without_a_likelihood_trains_saves_loads_and_is_judged_by_its_o
         assert "rows have all" in refused("evaluate", "last", "--task", "concepts")
 
 
-@pytest.mark.parametrize("encoder", ["stretch_states", "tokens"])
-def test_tokens_share_concepts_that_read_masks_and_what_of_them_varies_is_measured(home, text, encoder):
-    network = ["network.width=32", "network.mlp_width=32", "network.concepts=4", f"network.encoder={encoder}"]
+def in_context(text, *network):
+    """Trains `concept-context` small."""
     small = [part for part in SMALL if not part.startswith("training.micro_batch_size")]
-    if encoder == "tokens":
-        network += ["network.decoder=position_only", "network.rarity=null", "network.letters=null"]
-    other = ["training.precision=float32", "tokenizer.kind=byte"]
-    succeeds("train", "concept-context", *small, *network, *other, f"data.source={text}")
-    if encoder == "tokens":
-        assert "there is nothing to measure" in refused("evaluate", "last", "--task", "concepts")
-        return
+    small += ["network.width=32", "network.mlp_width=32", "training.precision=float32", "tokenizer.kind=byte"]
+    succeeds("train", "concept-context", *small, *network, f"data.source={text}")
+
+
+def test_concepts_that_are_tokens_have_no_slots_to_compare(home, text):
+    in_context(text, "network.encoder=tokens", "network.decoder=position_only", "network.rarity=null")
+    assert "there is nothing to measure" in refused("evaluate", "last", "--task", "concepts")
+
+
+def test_tokens_share_concepts_that_read_masks_and_what_of_them_varies_is_measured(home, text):
+    in_context(text, "network.concepts=4")
     figures = {line["name"]: line for line in succeeds("evaluate", "last", "--task", "concepts", "--json").objects}
     assert figures["effective_rank"]["value"] > 1
     assert 0 < figures["input_share"]["value"] < 1

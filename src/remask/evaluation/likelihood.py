@@ -164,9 +164,7 @@ def ratio(
     """
     value = float(numerator.sum() / denominator.sum())
     if _several(documents):
-        place = np.unique(documents, return_inverse=True)[1]
-        numerator = np.bincount(place, weights=numerator).astype(np.float64)
-        denominator = np.bincount(place, weights=denominator).astype(np.float64)
+        numerator, denominator = (_of_documents(each, documents) for each in (numerator, denominator))
     rows = len(numerator)
     if rows < 2:
         return value, None
@@ -197,10 +195,15 @@ def examples_over(
     if identity is None:
         return None
     if _several(documents):
-        place = np.unique(documents, return_inverse=True)[1]
-        values, weights = (np.bincount(place, weights=each).astype(np.float64) for each in (values, weights))
+        values, weights = (_of_documents(each, documents) for each in (values, weights))
         identity = identity_of(identity, "documents")
     return Examples(identity=identity, values=values.tolist(), weights=weights.tolist())
+
+
+def _of_documents(rows: npt.NDArray[np.float64], documents: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """The sums over the rows of each document."""
+    place = np.unique(documents, return_inverse=True)[1]
+    return np.bincount(place, weights=rows).astype(np.float64)
 
 
 def _several(documents: npt.NDArray[np.int64] | None) -> TypeGuard[npt.NDArray[np.int64]]:
