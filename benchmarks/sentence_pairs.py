@@ -78,7 +78,7 @@ def plain_sentences(folder: Path) -> list[str]:
     snli = folder / "snli" / "dev.tsv"
     if snli.is_file():
         found |= {wording_of([row[side]]): row[side] for row in table(snli) for side in ("sentence1", "sentence2")}
-    return [sentence for words, sentence in found.items() if words and words not in held]
+    return [sentence for words, sentence in found.items() if any(words) and words not in held]
 
 
 def other_pairs(folder: Path) -> dict[str, list[Pair]]:
