@@ -83,6 +83,8 @@ def test_a_text_that_cannot_be_used_is_one_line(texts, home, source, said):
             [*FILE, "data.source=good.txt", "tokenizer.kind=huggingface", "tokenizer.name=./tokenizer"],
             ["'./tokenizer'", "cannot be read"],
         ),
+        (["thought-naive", "objective.t_min=0.9999"], ["objective.t_min=0.9999", "below 0.99", "no time is left"]),
+        (["concept-autoencoder", "network.latent_width=2"], ["network.latent_width: 2 given", "at least 3"]),
         (["--resume", "nothing"], ["no run 'nothing'", "remask train"]),
         (["--resume", "last", "training.steps=9"], ["training.steps=9", "without --resume"]),
         (["--stps", "3"], ["remask train has no option --stps", "--resume"]),

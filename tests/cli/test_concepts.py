@@ -73,6 +73,8 @@ def test_the_share_recovered_lies_between_two_runs_of_the_same_rows(judged, run,
     written = next(finished("concept-tsdae").glob("concept-tsdae_*"))
     words = refused("evaluate", "concepts", "--task", "concepts", "--none", written, "--full", "seeing")
     assert "gives text no likelihood" in words
+    words = refused("evaluate", "concepts", "--task", "concepts", "--none", "seeing", "--full", "seeing")
+    assert "R(C) is a share of what lies between two runs" in words
     assert "--none is given without --full" in refused("evaluate", "concepts", "--task", "concepts", "--none", "seeing")
     unread = refused("evaluate", "concepts", "--task", "likelihood", "--none", "seeing")
     assert "--none is given, and of the tasks" in unread

@@ -141,6 +141,17 @@ def test_matching_is_held_against_an_equal_guess() -> None:
     assert found.sentence.startswith("learns: 1.00 nats of matching, 2.47 below an equal guess (3.47); no likelihood")
 
 
+def test_what_tells_texts_apart_no_better_than_their_words_has_not_learned() -> None:
+    """Views share words, so that a network with weights at random lies far below an equal guess."""
+    found = judged(1.0, {"equal guess": 3.466, "words in common": 0.9}, name="matching_nats")
+    assert (found.level, found.sentence) == (
+        "trivial",
+        "has not learned: 1.00 nats of matching is no better than words in common (0.90)",
+    )
+    found = judged(0.6, {"equal guess": 3.466, "words in common": 0.9}, name="matching_nats")
+    assert found.sentence.startswith("learns: 0.60 nats of matching, 0.30 below words in common (0.90)")
+
+
 CLASHES = {
     "concept-tsdae data.prefix=null": "data.prefix: null given, but rows then hold parts of several documents",
     "concept-contrastive training.micro_batch_size=8": "objective concept_contrastive compares all rows of a step",

@@ -27,6 +27,7 @@ from remask.objectives.concepts import (
     masks_too,
     thinned_sides,
 )
+from remask.objectives.concepts.common_words import TEMPERATURES
 from remask.objectives.concepts.contrastive import doubled, heard_alone, matching_nats, pooled
 from remask.randomness import keyed_generator
 from remask.recipes import recipe_names
@@ -174,9 +175,37 @@ def test_texts_that_nothing_tells_apart_cost_the_logarithm_of_their_number() -> 
     batch, spy = rows(count=6), Spy(vectors=torch.ones(12, 2, 3))
     found = CONTRASTIVE.assess(spy, batch, generator=noise(), draws=2)
     assert float(found.nats.sum() / found.weight.sum()) == pytest.approx(math.log(6), rel=1e-6)
-    assert CONTRASTIVE.trivial([batch], {}) == {"equal guess": pytest.approx(math.log(6))}
+    assert CONTRASTIVE.trivial([batch], {})["equal guess"] == pytest.approx(math.log(6))
     mixed = CONTRASTIVE.trivial([batch, rows(count=2)], {})["equal guess"]
     assert mixed == pytest.approx((6 * math.log(6) + 2 * math.log(2)) / 8)
+
+
+def test_words_in_common_tell_texts_apart_as_well_as_they_can() -> None:
+    """Nothing where views share no token, all where no two texts do; a token of few texts says more."""
+    ids = torch.tensor([[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 10, 11]])
+    batch = replace(rows(count=3, length=4), ids=ids)
+
+    def nats(first: list[list[int]], second: list[list[int]]) -> float:
+        left = tuple(torch.tensor(each, dtype=torch.bool) for each in (first, second))
+        objective = replace(CONTRASTIVE, views=lambda *_: left)
+        return objective.trivial([batch], {})["words in common"]
+
+    halves, whole = ([[1, 1, 0, 0]] * 3, [[0, 0, 1, 1]] * 3), [[1, 1, 1, 1]] * 3
+    assert nats(*halves) == pytest.approx(math.log(3))
+    assert nats(whole, whole) == pytest.approx(0.0, abs=1e-6)
+    batch = replace(batch, ids=torch.tensor([[0, 1, 0, 0], [0, 1, 0, 2], [0, 3, 0, 3]]))
+    log2, log25, log4 = math.log(2), math.log(2.5), math.log(4)
+    first, second = (
+        ([log2, log25, 0, 0], [log2, log25, 0, 0], [log2, 0, 0, log4]),
+        (
+            [log2, 0, 0, 0],
+            [log2, 0, log4, 0],
+            [log2, 0, 0, log4],
+        ),
+    )
+    bags = torch.tensor([*first, *second], dtype=torch.float32)
+    expected = min(float(matching_nats(bags, temperature=tau).mean()) for tau in TEMPERATURES)
+    assert nats([[1, 1, 0, 0]] * 3, [[0, 0, 1, 1]] * 3) == pytest.approx(expected, rel=1e-5)
 
 
 def test_matching_is_cross_entropy_of_cosines_both_ways() -> None:

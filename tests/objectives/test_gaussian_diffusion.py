@@ -31,6 +31,12 @@ def diffusion(process=None, prediction=VELOCITY, weighting=None, t_min=0.05):
     )
 
 
+@pytest.mark.parametrize("t_min", [0.0, 0.9999999, 1.0])
+def test_times_that_run_backwards_are_refused_since_their_bound_would_be_negative(t_min) -> None:
+    with pytest.raises(ValueError, match="give a time above 0 and below 0.99"):
+        diffusion(prediction=NOISE, t_min=t_min)
+
+
 def said_by(setup, mixture, *, wrong=1.0):
     """What a network would say that knows the posterior mean, or a multiple of it."""
 

@@ -256,7 +256,7 @@ def line_of(record: Mapping[str, Any], reference: str) -> str:
 
 def reference_line(trivial: Mapping[str, float]) -> str:
     """The trivial values that stand beside every figure of a run."""
-    named = ("unigram", "byte 2-gram", "byte 3-gram", "equal guess")
+    named = ("unigram", "byte 2-gram", "byte 3-gram", "equal guess", "words in common")
     shown = {name: trivial[name] for name in named if name in trivial}
     return listing(shown)
 

@@ -36,10 +36,14 @@ SPOKEN = {
     "byte 3-gram": "the byte trigram",
     "random guess": "a random guess",
     "equal guess": "an equal guess",
+    "words in common": "words in common",
     "zero": "predicting zero",
     "linear filter": "the linear filter",
 }
 """Trivial predictors in words; others are `the NAME`."""
+
+
+_FLOORS = ("unigram", "byte 1-gram", "equal guess", "words in common")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +70,8 @@ class Figure:
         return f"{SPOKEN.get(name, f'the {name}')} ({self.trivial[name]:.2f})"
 
     def floor(self) -> str | None:
-        """The better of the two unigrams, or an equal guess: what is reached without looking at any context."""
-        present = [name for name in ("unigram", "byte 1-gram", "equal guess") if name in self.trivial]
+        """The least of the unigrams, or of an equal guess and words in common: what is reached without any context."""
+        present = [name for name in _FLOORS if name in self.trivial]
         return min(present, key=self.trivial.__getitem__, default=None)
 
 

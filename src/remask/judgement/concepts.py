@@ -108,6 +108,11 @@ class ConceptTask:
             raise UserError(
                 "--none and --full: this model has no conditional likelihood that theirs could stand beside"
             )
+        if self.none.run == self.full.run:
+            raise UserError(
+                f"--none and --full are both {self.none.run}: R(C) is a share of what lies between two runs. Give a "
+                "run with network.encoder=none, and one with network.encoder=tokens"
+            )
         for comparator in (self.none, self.full):
             _check_rows(comparator, model, recipe, text)
 
@@ -161,6 +166,11 @@ class ConceptTask:
         if self.none is not None and self.full is not None:
             beside = {"none": self.none.run, "full": self.full.run}
             rows = [self._rows(each, recipe, batches, end_share) for each in (self.none, self.full)]
+            if not (rows[0] - rows[1]).sum():
+                raise UserError(
+                    f"--none {self.none.run} and --full {self.full.run} have the same nats on these rows, so that no "
+                    "share of what lies between them can be told. Leave both out"
+                )
             figures.append(recovered(sums, none=rows[0], full=rows[1], protocol={**drawn, **beside}, identity=identity))
         slots = _slots(model)
         if slots > 1:

@@ -86,8 +86,11 @@ class LatentDiffusion:
         process: the noise.
         prediction: what the network speaks of.
         weighting: of squared errors of x̂ in training.
-        t_min: t0 of (2), in (0, 1): nothing is learned nor asked of less noise.
+        t_min: t0 of (2), above 0 and below `t_max`: nothing is learned nor asked of less noise.
         warp: uniform u in [0, 1) → where in [t_min, t_max) training times are; the bound's are always uniform.
+
+    Raises:
+        ValueError: when no time lies between t_min and t_max; the bound (2) would be negative.
     """
 
     process: GaussianProcess
@@ -95,6 +98,10 @@ class LatentDiffusion:
     weighting: Weighting
     t_min: float
     warp: Callable[[Tensor], Tensor] = unwarped
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.t_min < self.t_max:
+            raise ValueError(f"t_min: {self.t_min} was given; give a time above 0 and below {self.t_max:.6g}")
 
     @property
     def t_max(self) -> float:

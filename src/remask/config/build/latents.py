@@ -55,6 +55,26 @@ def build_gaussian(name: str) -> gaussian.GaussianProcess:
     }[name]()
 
 
+def refuse_late(key: str, time: float, *, prediction: gaussian.Prediction, process: gaussian.GaussianProcess) -> None:
+    """Refuses a first time behind the last at which what a network speaks of says what the vectors are.
+
+    Args:
+        key: where the time stands in a recipe.
+        time: the first that is learned.
+        prediction: what the network speaks of.
+        process: the noise.
+
+    Raises:
+        UserError: no time is left to learn.
+    """
+    latest = prediction.latest(process)
+    if not time < latest:
+        raise UserError(
+            f"{key}={time}: a network that says the noise says what the vectors are at times below {latest:.6g} alone, "
+            "so that no time is left. Give less, or a velocity to predict"
+        )
+
+
 def build_channel(spec: schema.LatentSpec, codec: schema.ConceptSpec) -> LatentChannel:
     """What lies between the encoder and the decoder of a codec."""
     assert codec.slot_count is not None
@@ -89,10 +109,14 @@ def build_prior(
         spec: the objective.
         process: masking noise on text.
         codec: the recipe of the first stage.
+
+    Raises:
+        UserError: the decoder's time is later than any of which the prediction says what the concepts are.
     """
     assert isinstance(codec.network, schema.ConceptSpec)
     channel = build_channel(spec, codec.network)
     prediction = {"velocity": gaussian.VELOCITY, "clean": gaussian.CLEAN, "noise": gaussian.NOISE}[spec.prediction]
+    refuse_late("objective.latent_time", spec.latent_time, prediction=prediction, process=channel.process)
     weightings: Mapping[str, Weighting] = {
         "own": own_error(prediction),
         "min_snr": min_snr(GAMMA),

@@ -9,7 +9,7 @@ from torch import nn
 from remask import gaussian
 from remask.config import schema
 from remask.config.build.experts import gated_mlp
-from remask.config.build.latents import GAMMA
+from remask.config.build.latents import GAMMA, refuse_late
 from remask.config.build.thought_codecs import build_frozen_codec
 from remask.errors import UserError
 from remask.networks.thought import FrozenCodec, LearnedTable, OwnTable, ScratchTrunk, ThoughtNetwork, Trunk
@@ -35,6 +35,9 @@ def build_thought(
         spec: the objective.
         process: the noise on vectors.
         tokenizer: text ⇄ ids.
+
+    Raises:
+        UserError: no time is left to learn, or the tokenizer cannot write the mark of answers.
     """
     assert isinstance(recipe.network, schema.LatentTableSpec), "the schema refuses another network"
     prediction = {
@@ -43,6 +46,7 @@ def build_thought(
         "velocity": gaussian.VELOCITY,
         "noise": gaussian.NOISE,
     }[spec.loss]
+    refuse_late("objective.t_min", spec.t_min, prediction=prediction, process=process)
     weightings: Mapping[str, Weighting] = {"own": own_error(prediction), "min_snr": min_snr(GAMMA)}
     diffusion = LatentDiffusion(
         process=process,

@@ -166,7 +166,10 @@ class ConceptSpec(Section):
     )
     freeze_encoder: bool = Field(default=False, description="leave the encoder as it was drawn: a baseline")
     latent_width: Whole | None = Field(
-        default=None, ge=1, description="features of a concept between encoder and decoder; null: width"
+        default=None,
+        ge=3,
+        description="features of a concept between encoder and decoder, of mean 0 and variance 1, so that two would "
+        "say one bit; null: width",
     )
     decoder: Literal["denoising", "perceiver", "position_only", "weighted", "stretch", "none"] = Field(
         default="denoising",

@@ -5,7 +5,8 @@ With a_i and b_i the pooled concepts (their mean) of two views of row i, τ a te
     ℓ_i = −½ [ log softmax_j(cos(a_i, b_j)/τ)_i + log softmax_j(cos(b_i, a_j)/τ)_i ],                          (1)
 
 InfoNCE (van den Oord et al., arXiv:1807.03748, equation 4) taken both ways, with a text's other view for its positive
-(SimCSE, Gao et al., arXiv:2104.08821, equation 1). A model that tells no two texts apart gets log n. Views are disjoint
+(SimCSE, Gao et al., arXiv:2104.08821, equation 1). A model that tells no two texts apart gets log n, and one that has
+learned nothing far less, since views share words: it is held against these alone (common_words.py). Views are disjoint
 halves of the tokens, or two draws of deletion, or both sides of a pair; every view is closed up, so that places tell
 nothing.
 
@@ -16,7 +17,7 @@ Shape letters: B rows, R = 2B their views, L places of a row, D features a conce
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -29,15 +30,13 @@ from remask.data.batch import Batch
 from remask.data.given import close_up
 from remask.deletion import halves, remaining
 from remask.objectives.base import Assessment, Loss, Network
+from remask.objectives.concepts.common_words import Views, words_in_common
 from remask.objectives.concepts.contract import Concepts, Ear, Sourced
 from remask.objectives.concepts.deleted import spread_nats, told
 from remask.objectives.concepts.diversity import NOTHING, Diversity
 from remask.objectives.without_likelihood import WithoutLikelihood, greedy
 from remask.processes import Masking
 from remask.randomness import batch_uniform, widest_float
-
-Views = Callable[[Batch, torch.Generator], tuple[Bool[Tensor, "B L"], Bool[Tensor, "B L"]]]
-"""The tokens of a row's two views."""
 
 
 def disjoint_views(batch: Batch, generator: torch.Generator) -> tuple[Bool[Tensor, "B L"], Bool[Tensor, "B L"]]:
@@ -139,10 +138,15 @@ class ConceptContrastive(WithoutLikelihood):
         return Assessment(nats, torch.full_like(nats, draws))
 
     def trivial(self, batches: Sequence[Batch], text: Mapping[str, float]) -> Mapping[str, float]:
-        """An equal guess: log n, n the rows of a batch, as a mean over rows."""
+        """An equal guess, log n with n the rows of a batch, and the tokens that both views hold; means over rows."""
         del text
         sizes = [len(batch) for batch in batches]
-        return {"equal guess": sum(n * math.log(n) for n in sizes) / max(sum(sizes), 1)}
+        return {
+            "equal guess": sum(n * math.log(n) for n in sizes) / max(sum(sizes), 1),
+            "words in common": words_in_common(
+                batches, views=self.views, matching=lambda bag, tau: matching_nats(bag, temperature=tau)
+            ),
+        }
 
     def rebuild(self, network: Network, batch: Batch, *, generator: torch.Generator) -> Int[Tensor, "B L"] | None:
         """The rows with the likeliest token at each target, told the concepts of the first view."""
