@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "sentence_pairs.py"
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+import sentence_pairs
+from sentence_pairs import plain_sentences
+
+SCRIPT = Path(sentence_pairs.__file__)
 
 
 def write(path: Path, header: str, rows: list[str]) -> None:
@@ -56,3 +60,11 @@ def test_all_training_sentences_are_written_once_but_for_those_that_stand_in_ano
     assert len(plain) == len(found) == 1200 + 5
     assert {"not alike", "no label", "a man sits", "a cat sleeps", "x"} <= plain
     assert plain.isdisjoint({"held out", "never seen"})
+
+
+def test_a_sentence_of_no_words_is_not_written(tmp_path):
+    pairs = "sentence1\tsentence2\tlabel"
+    write(tmp_path / "qqp" / "dev.tsv", pairs, ["\tbeside nothing\t0", "  \tbeside a space\t1"])
+    write(tmp_path / "qqp" / "test.tsv", pairs, ["held\tout\t0"])
+    write(tmp_path / "snli" / "dev.tsv", pairs, ["a man sits\t\tneutral"])
+    assert plain_sentences(tmp_path) == ["beside nothing", "beside a space", "a man sits"]
