@@ -62,7 +62,7 @@ def test_what_was_taught_first_is_said_and_what_stands_beside_learned_its_task_a
     protocol = accuracy["protocol"]
     assert set(protocol["taught_first"]) == {"mrpc", "stsb"}
     assert 0 < protocol["taught_first"]["mrpc"] < protocol["training_examples"]
-    assert protocol["random_encoder"] == "learns the task alone"
+    assert protocol["taught_beside"] == "nothing"
 
 
 def test_another_split_and_fewer_examples_are_said_and_tasks_on_text_come_first(trained, sentences):

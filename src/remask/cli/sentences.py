@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remask.errors import UserError, did_you_mean
-from remask.sentences.tasks import COMPARING, HEADS, LESSONS, SENTENCE_TASKS, TUNED, USUAL_HEADS, heads_for
+from remask.sentences.tasks import (
+    COMPARING,
+    HEADS,
+    LESSONS,
+    SENTENCE_TASKS,
+    TUNED,
+    USUAL_HEADS,
+    ZERO_SHOT,
+    heads_for,
+)
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -123,16 +132,13 @@ def plan_sentences(names: Sequence[str], options: Mapping[str, Any], *, split: s
         )
     wanted = _heads(options["head"])
     heads = {name: heads_for(SENTENCE_TASKS[name], wanted) for name in names}
-    for name, fitting in heads.items():
-        if not fitting:
-            valid = ", ".join(heads_for(SENTENCE_TASKS[name], tuple(HEADS)))
-            raise UserError(f"--head {' --head '.join(wanted)}: none fits --task {name}. Valid: {valid}")
+    _refuse_unfit(heads, wanted, given=options["head"] or ())
     rates = _rates(options["learning_rates"] or RATES)
     shares = _shares(options["network_shares"] or SHARES)
     _refuse_unread(options, heads)
     first = _taught(options, heads)
     from remask.sentences.hub import hub_splits
-    from remask.sentences.splits import folder_splits, task_data
+    from remask.sentences.splits import folder_splits, parted, refuse_linked, task_data
 
     there = {}
     for name in dict.fromkeys((*names, *first)):
@@ -140,6 +146,10 @@ def plan_sentences(names: Sequence[str], options: Mapping[str, Any], *, split: s
         there[name] = hub_splits(task) if place == HUB else folder_splits(Path(place).expanduser(), task)
     own, limit = {None: None, "validation": "dev", "test": "test"}[split], options["sentences_limit"]
     data = {name: task_data(SENTENCE_TASKS[name], there[name], wanted=own, limit=limit, seed=seed) for name in names}
+    for name, each in data.items():
+        refuse_linked(each)
+        if any(HEADS[head] != ZERO_SHOT for head in heads[name]):
+            parted(each.train, seed=seed)  # refuses what no setting could be chosen on
     return Plan(
         data=data,
         heads=heads,
@@ -150,6 +160,22 @@ def plan_sentences(names: Sequence[str], options: Mapping[str, Any], *, split: s
         epochs=options["epochs"] or EPOCHS,
         lessons=_lessons({name: there[name] for name in first}, data, seed=seed),
     )
+
+
+def _refuse_unfit(heads: Mapping[str, tuple[str, ...]], wanted: Sequence[str], *, given: Sequence[str]) -> None:
+    """Refuses a task that none of the heads fits, and a head that was named and fits none of the tasks."""
+
+    def valid(name: str) -> str:
+        return ", ".join(heads_for(SENTENCE_TASKS[name], tuple(HEADS)))
+
+    for name, fitting in heads.items():
+        if not fitting:
+            raise UserError(f"--head {' --head '.join(wanted)}: none fits --task {name}. Valid: {valid(name)}")
+    read = {head for fitting in heads.values() for head in fitting}
+    for head in given:
+        if _ALL not in given and head not in read:
+            said = "; ".join(f"of --task {name} {valid(name)}" for name in heads)
+            raise UserError(f"--head {head} fits no task that is asked for. Valid: {said}")
 
 
 def _taught(options: Mapping[str, Any], heads: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
@@ -172,7 +198,13 @@ def _taught(options: Mapping[str, Any], heads: Mapping[str, tuple[str, ...]]) ->
 
 
 def _refuse_unread(options: Mapping[str, Any], heads: Mapping[str, tuple[str, ...]]) -> None:
-    """Refuses what fine-tuned heads alone read where none is asked for."""
+    """Refuses what fine-tuned heads alone read where none is asked for, and a limit of training examples unread."""
+    trained = {head for each in heads.values() for head in each if HEADS[head] != ZERO_SHOT or head == "whitened"}
+    if options["sentences_limit"] is not None and not trained:
+        raise UserError(
+            f"--sentences-limit {options['sentences_limit']}: no head that is asked for reads training examples. Leave "
+            "it out, or give --head whitened or one that is trained"
+        )
     if any(HEADS[head] == TUNED for each in heads.values() for head in each):
         return
     tuned = tuple(head for head, kind in HEADS.items() if kind == TUNED)
@@ -203,7 +235,7 @@ def measure_sentences(
 ) -> "Iterator[list[Measurement]]":
     """The figures of each task, recorded as an evaluation of its own; each head is said on standard error when done.
 
-    What is refused is refused in this call, before anything is measured.
+    What the model cannot give to the heads is refused in this call, before anything is measured.
 
     Args:
         plan: made by `plan_sentences`.
@@ -279,12 +311,10 @@ def _is_difference(measurement: "Measurement") -> bool:
 
 def _heads(given: Sequence[str] | None) -> tuple[str, ...]:
     chosen = tuple(dict.fromkeys(given or USUAL_HEADS))
-    if _ALL in chosen:
-        return tuple(HEADS)
     for name in chosen:
-        if name not in HEADS:
+        if name not in (*HEADS, _ALL):
             raise UserError(f"--head {name} is unknown; {did_you_mean(name, (*HEADS, _ALL))}")
-    return chosen
+    return tuple(HEADS) if _ALL in chosen else chosen
 
 
 def _numbers(given: str) -> tuple[float, ...]:

@@ -4,16 +4,20 @@ Shape letters: n examples.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
+from remask.errors import UserError
 from remask.sentences.metrics import Metric, Numbers
 from remask.sentences.probes import Probed, probe
 from remask.sentences.splits import Labelled, TaskData
 
 WORDS = {"token_pattern": r"(?u)\b\w+\b", "sublinear_tf": True}
 CHARACTERS = {"analyzer": "char_wb", "ngram_range": (3, 4), "sublinear_tf": True}
+SIGNS = {"token_pattern": r"(?u)\S+", "sublinear_tf": True}
+"""For sentences without a letter or a digit."""
 PROBED = {"token_pattern": r"(?u)\b\w+\b", "ngram_range": (1, 2), "sublinear_tf": True, "min_df": 2}
 
 
@@ -63,9 +67,18 @@ _STRESS = 5.0
 
 
 def _fitted(data: TaskData, options: dict[str, Any]) -> Any:
+    """TF-IDF of the training sentences; where no word of theirs could be counted so, of all that blanks divide.
+
+    Raises:
+        UserError: they are all empty.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    return TfidfVectorizer(**options).fit(data.sentences)
+    tries: tuple[dict[str, Any], ...] = (options, {**options, "min_df": 1}, SIGNS)
+    for each in tries:
+        with suppress(ValueError):  # of scikit-learn: no term is left
+            return TfidfVectorizer(**each).fit(data.sentences)
+    raise UserError(f"{data.task.name}, {data.trained_on}: its sentences are empty. Give some that say something")
 
 
 def _cosines(u: Any, v: Any) -> Numbers:

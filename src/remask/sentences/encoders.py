@@ -156,9 +156,16 @@ class Wording:
             rows.append(np.concatenate([one[:left], [self.tokenizer.eos_id], other[:right]]).astype(np.int64))
         return rows
 
-    def too_long(self, texts: Sequence[str]) -> int:
-        """How many sentences are cut."""
-        return sum(len(ids) > self.length for ids in self._encoded(texts))
+    def too_long(self, *columns: Sequence[str]) -> int:
+        """How many sentences are cut, each by itself."""
+        return sum(len(ids) > self.length for texts in columns for ids in self._encoded(texts))
+
+    def too_long_together(self, *columns: Sequence[str]) -> int:
+        """How many pairs are cut where both sentences are in one row; of single sentences as `too_long`."""
+        if len(columns) == 1:
+            return self.too_long(*columns)
+        pairs = zip(*(self._encoded(texts) for texts in columns), strict=True)
+        return sum(sum(map(len, pair)) > self.length - 1 for pair in pairs)
 
     def _encoded(self, texts: Sequence[str]) -> list[Ids]:
         try:
@@ -183,6 +190,11 @@ def padded(rows: Sequence[Ids], *, fill: int, device: torch.device) -> tuple[Int
     return ids.to(device), real.to(device)
 
 
+def pooled(vectors: Vectors) -> Vectors:
+    """The mean vector of each sentence [n 1 D]."""
+    return vectors.mean(1, keepdims=True)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SentenceEncoder:
     """A frozen model as a map from sentences to vectors.
@@ -203,13 +215,28 @@ class SentenceEncoder:
         Raises:
             UserError: the network encodes sentences into nothing.
         """
+        return self._shaped(texts, np.asarray)
+
+    def means(self, texts: Sequence[str]) -> Vectors:
+        """The mean vector of each sentence [n 1 D], without holding its concepts [n C D] at once.
+
+        Raises:
+            UserError: as `encode`.
+        """
+        return self._shaped(texts, pooled)
+
+    def _shaped(self, texts: Sequence[str], shape: Callable[[Vectors], Vectors]) -> Vectors:
+        """What a function of vectors makes of each sentence; sentences of about one length are read together."""
         rows = self.wording.alone(texts)
         order = np.argsort([len(row) for row in rows], kind="stable")
-        parts = [self._encode([rows[k] for k in order[s : s + AT_ONCE].tolist()]) for s in range(0, len(rows), AT_ONCE)]
-        found = np.concatenate(parts)
-        unsorted = np.empty_like(found)
-        unsorted[order] = found
-        return unsorted
+        found: Vectors | None = None
+        for start in range(0, len(rows), AT_ONCE):
+            chosen = order[start : start + AT_ONCE]
+            part = shape(self._encode([rows[k] for k in chosen.tolist()]))
+            found = np.empty((len(rows), *part.shape[1:]), dtype=part.dtype) if found is None else found
+            found[chosen] = part
+        assert found is not None, "there is a sentence"
+        return found
 
     @torch.no_grad()
     def _encode(self, rows: Sequence[Ids]) -> Vectors:

@@ -9,16 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from remask.sentences.encoders import Vectors
+from remask.sentences.encoders import Vectors, pooled
 
 Numbers = npt.NDArray[np.floating]
 LEAST_VARIANCE = 1e-4
 """Share of the largest variance below which a direction is left out of whitening: dividing by it would be noise."""
-
-
-def pooled(vectors: Vectors) -> Vectors:
-    """The mean vector of each sentence [n 1 D]."""
-    return vectors.mean(1, keepdims=True)
 
 
 def cosines(one: Vectors, other: Vectors) -> Numbers:

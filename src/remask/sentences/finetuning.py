@@ -114,16 +114,16 @@ def fine_tuned(
         tuning: paces, seeds and epochs.
 
     Raises:
-        RunError: no pace gave a finite loss.
+        RunError: no pace gave a finite loss, or the chosen one did not from another seed.
     """
     trial = _Trial(draws=draws, head=head, data=data, parts=parts, metric=metric, tuning=tuning)
     first = {pace: trial.train(pace, tuning.seed) for pace in tuning.paces}
     best = max(first, key=lambda pace: first[pace].score)
     chosen = [first[best], *(trial.train(best, tuning.seed + k) for k in range(1, tuning.seeds))]
-    if any(each.weights is None for each in chosen):
-        raise RunError(
-            f"{data.task.name}, head {head}: the loss was not finite at any rate. Give lower --learning-rates"
-        )
+    lost = [each.seed for each in chosen if each.weights is None]
+    if lost:
+        where = "at any rate" if first[best].weights is None else f"at a rate of {best.rate:g} from seed {lost[0]}"
+        raise RunError(f"{data.task.name}, head {head}: the loss was not finite {where}. Give lower --learning-rates")
     return Tuned(
         predictions=[trial.predict(each) for each in chosen],
         pace=best,

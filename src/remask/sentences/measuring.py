@@ -28,15 +28,16 @@ from remask.sentences.encoders import (
     Wording,
     embedding_of,
     in_bfloat16,
+    pooled,
     read_embeddings,
     reader_of,
 )
-from remask.sentences.features import COSINES, Whitening, cosines, pooled, with_cosines
+from remask.sentences.features import COSINES, Whitening, cosines, with_cosines
 from remask.sentences.finetuning import Pace, Subject, Tuning, fine_tuned
 from remask.sentences.metrics import Metric, Numbers, Predictions, mean_score, metric_of, standard_error, unit_of
 from remask.sentences.probes import Probed, probe
 from remask.sentences.splits import TaskData, linked, parted
-from remask.sentences.tasks import COMPARING, FROZEN, HEADS, ZERO_SHOT
+from remask.sentences.tasks import COMPARING, FROZEN, HEADS, TUNED, ZERO_SHOT
 from remask.sentences.teaching import School
 
 CONSTANT, POSITIVE, TFIDF, BAG, RANDOM = "majority", "all positive", "TF-IDF", "bag of embeddings", "random encoder"
@@ -186,14 +187,9 @@ class TaskJudge:
         """The score of a head of `HEADS` that fits, and its distance from the best beside it, for each of the metrics.
 
         Raises:
-            UserError: the model has nothing that the head could read, or all reported examples share sentences.
+            UserError: the model has nothing that the head could read.
             RunError: no learning rate gave a finite loss.
         """
-        if len(self.data.reported) and self._groups.max() == 0:
-            raise UserError(
-                f"{self.data.task.name}, {self.data.split}: shared sentences link all {len(self.data.reported)} "
-                "examples, so that no error can be told. Give some that share none"
-            )
         kind = HEADS[head]
         judged = (
             self._zero_shot(head) if kind == ZERO_SHOT else self._probed(head) if kind == FROZEN else self._tuned(head)
@@ -224,8 +220,8 @@ class TaskJudge:
             return self._vectors[key]
         encoder = _encoder(subject)
         texts = {"train": self.data.train, "reported": self.data.reported}[part].texts
-        shaped = {_MEANS: pooled, _SLOTS: np.asarray}[form]
-        columns = [shaped(encoder.encode(column)) for column in texts]
+        encode = {_MEANS: encoder.means, _SLOTS: encoder.encode}[form]
+        columns = [encode(column) for column in texts]
         if form == _MEANS or subject is self.bench.own:
             self._vectors[key] = columns
         return columns
@@ -247,7 +243,9 @@ class TaskJudge:
             f"{TFIDF} words": [tfidf_cosines(self.data, WORDS)],
             f"{TFIDF} letters": [tfidf_cosines(self.data, CHARACTERS)],
         }
-        facts = {"fitted_on": "training sentences, labels unused"} if head == "whitened" else {}
+        facts: dict[str, Any] = {}
+        if head == "whitened":
+            facts = {"fitted_on": "training sentences, labels unused", "training_examples": len(self.data.train)}
         return Judged(
             own=[predicted(self.bench.own)],
             beside=words | {name: [predicted(each) for each in draws] for name, draws in self.bench.beside.items()},
@@ -380,7 +378,9 @@ class TaskJudge:
 
     def _protocol(self, head: str) -> dict[str, Any]:
         data = self.data
-        cut = sum(self.bench.own.wording.too_long(column) for column in data.reported.texts)
+        wording = self.bench.own.wording
+        joined = HEADS[head] == TUNED and head not in COMPARING
+        cut = (wording.too_long_together if joined else wording.too_long)(*data.reported.texts)
         return {
             "head": head,
             "training": HEADS[head],

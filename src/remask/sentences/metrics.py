@@ -47,11 +47,12 @@ def spearman(predicted: Numbers, labels: Numbers) -> float:
 
 
 def pearson(predicted: Numbers, labels: Numbers) -> float:
-    """The linear correlation; 0 where either is constant."""
+    """The linear correlation; 0 where either is constant, or its squares are too small for a number."""
     if np.ptp(predicted) == 0 or np.ptp(labels) == 0:
         return 0.0
     x, y = predicted - np.mean(predicted), labels - np.mean(labels)
-    return float((x * y).sum() / math.sqrt((x * x).sum() * (y * y).sum()))
+    lengths = math.sqrt((x * x).sum()) * math.sqrt((y * y).sum())
+    return float((x * y).sum() / lengths) if lengths else 0.0
 
 
 def metric_of(name: str, *, positive: int | None) -> Metric:

@@ -16,7 +16,7 @@ from remask.data.readers import extension
 from remask.errors import UserError
 from remask.evaluation.measurement import identity_of
 from remask.randomness import derive_seed
-from remask.sentences.tables import EXTENSIONS, Row, file_rows
+from remask.sentences.tables import EXTENSIONS, Row, file_rows, has_labels
 from remask.sentences.tasks import DEV, SPLIT_FILES, TEST, TRAIN, SentenceTask
 
 Labels = npt.NDArray[np.int64] | npt.NDArray[np.float64]
@@ -126,12 +126,14 @@ def task_data(
         )
         kept = [kept[k] for k in chosen.tolist()]
     classes = () if task.graded else tuple(sorted({label for _, label in kept}))
+    drawn = trained_on if limit is None else f"{trained_on} (of which {len(kept)} examples were drawn)"
+    train = _labelled(kept, classes, where=f"{task.name}, {trained_on}")
     return TaskData(
         task=task,
-        train=_labelled(kept, classes, where=f"{task.name}, {trained_on}"),
-        reported=_labelled(held, classes, where=f"{task.name}, {split}"),
+        classes=_checked(classes, task, where=drawn),
+        train=train,
+        reported=_varied(_labelled(held, classes, where=f"{task.name}, {split}"), where=f"{task.name}, {split}"),
         sentences=sentences,
-        classes=_checked(classes, task, where=trained_on),
         trained_on=trained_on,
         split=split,
         overlapping=overlapping,
@@ -144,15 +146,17 @@ def parted(examples: Labelled, *, seed: int) -> tuple[npt.NDArray[np.int64], npt
     """Numbers of the examples to fit on and of those that settings are chosen on: a tenth, at most 1000.
 
     No sentence stands in both parts, so that no setting is chosen for knowing sentences by heart. Groups of `linked`
-    examples stay together: in random order, each goes to the choosing part if there is room for it. A group that is
-    larger than the room is fitted on; where all are, the smallest one chooses.
+    examples stay together: in random order, each goes to the choosing part if there is room for it and no class is left
+    without an example to fit on. A group that is larger than the room is fitted on; where all are, the smallest one
+    chooses.
 
     Args:
         examples: all training examples.
         seed: of the order.
 
     Raises:
-        UserError: there are fewer than 10 examples, or shared sentences link them all.
+        UserError: there are fewer than 10 examples, shared sentences link them all, or every group has the last of a
+            class.
     """
     count = len(examples)
     if count < 10:
@@ -165,35 +169,67 @@ def parted(examples: Labelled, *, seed: int) -> tuple[npt.NDArray[np.int64], npt
             "give some that share none"
         )
     room = min(max(1, round(SELECTION_SHARE * count)), SELECTION_MOST)
+    held = _classes_of(examples, group)
+    left = held.sum(0)
     chosen = np.zeros(len(sizes), dtype=bool)
     for each in np.random.default_rng(derive_seed(seed, "selection")).permutation(len(sizes)).tolist():
-        if sizes[each] <= room:
+        if sizes[each] <= room and (left > held[each]).all():
             chosen[each] = True
-            room -= sizes[each]
+            room, left = room - sizes[each], left - held[each]
     if not chosen.any():
-        chosen[sizes.argmin()] = True
+        spare = np.flatnonzero((left > held).all(1))
+        if not len(spare):
+            raise UserError(
+                f"of {count} training examples none can be spared to choose settings on: each group that shares "
+                "sentences has the last of a label. Give more of each label"
+            )
+        chosen[spare[sizes[spare].argmin()]] = True
     return np.flatnonzero(~chosen[group]), np.flatnonzero(chosen[group])
+
+
+def refuse_linked(data: TaskData) -> None:
+    """Refuses reported examples whose errors cannot be told.
+
+    Raises:
+        UserError: shared sentences link them all.
+    """
+    if linked(data.reported).max() == 0:
+        raise UserError(
+            f"{data.task.name}, {data.split}: shared sentences link all {len(data.reported)} examples, so that no "
+            "error can be told. Give some that share none"
+        )
+
+
+def _classes_of(examples: Labelled, group: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """How many examples of each class that there is each group has [groups classes]; no class of degrees."""
+    classes = np.unique(examples.labels) if examples.labels.dtype == np.int64 else np.empty(0, dtype=np.int64)
+    found = np.zeros((group.max() + 1, len(classes)), dtype=np.int64)
+    if len(classes):
+        np.add.at(found, (group, np.searchsorted(classes, examples.labels)), 1)
+    return found
 
 
 def linked(examples: Labelled) -> npt.NDArray[np.int64]:
     """The number of each example's group [n]: examples that share the words of a sentence are in one.
 
-    So are examples that share one with a third: groups are the connected components of that graph.
+    So are examples that share one with a third: groups are the connected components of that graph. Sentences that say
+    nothing link none.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
     count, number = len(examples), dict[str, int]()
-    found = [number.setdefault(_said(sentence), len(number)) for column in examples.texts for sentence in column]
-    rows = np.tile(np.arange(count), len(examples.texts))
+    said = [(k, _said(sentence)) for column in examples.texts for k, sentence in enumerate(column)]
+    found = [number.setdefault(words, len(number)) for _, words in said if words]
+    rows = [k for k, words in said if words]
     nodes = count + len(number)
-    graph = coo_matrix((np.ones(len(found)), (rows, count + np.array(found))), shape=(nodes, nodes))
+    graph = coo_matrix((np.ones(len(found)), (rows, count + np.array(found, dtype=np.int64))), shape=(nodes, nodes))
     _, group = connected_components(graph, directed=False)
     return np.unique(group[:count], return_inverse=True)[1].astype(np.int64)
 
 
 def folder_splits(folder: Path, task: SentenceTask) -> dict[str, tuple[str, list[Row]]]:
-    """The splits of a task that a folder holds, labelled ones alone.
+    """The splits of a task that a folder holds, labelled ones alone: a test file may lack the column of labels.
 
     Args:
         folder: with a folder of the task's name in it.
@@ -213,8 +249,10 @@ def folder_splits(folder: Path, task: SentenceTask) -> dict[str, tuple[str, list
     found = {}
     for split, names in SPLIT_FILES.items():
         path = next(_files(place, names), None)
-        rows = [] if path is None else list(file_rows(path, task))
-        if path is not None and rows:
+        if path is None or (split == TEST and not has_labels(path, task)):
+            continue
+        rows = list(file_rows(path, task))
+        if rows:
             found[split] = (path.name.removesuffix(extension(path)), rows)
     return found
 
@@ -253,7 +291,10 @@ def _labelled(rows: Sequence[Row], classes: tuple[str, ...], *, where: str) -> L
     if classes:
         unknown = sorted(set(labels) - set(classes))
         if unknown:
-            raise UserError(f"{where}: label {unknown[0]!r} is not among those trained on: {', '.join(classes)}")
+            raise UserError(
+                f"{where}: label {unknown[0]!r} is not among those trained on: {', '.join(classes)}. Train on all "
+                "labels, or on more examples where they are drawn"
+            )
         return Labelled(texts=texts, labels=np.array([classes.index(label) for label in labels], dtype=np.int64))
     return Labelled(texts=texts, labels=np.array([_degree(label, where=where) for label in labels]))
 
@@ -268,6 +309,20 @@ def _degree(label: str, *, where: str) -> float:
             f"{where}: {label!r} is no degree. Give numbers, and leave the label of an unlabelled row empty"
         )
     return degree
+
+
+def _varied(examples: Labelled, *, where: str) -> Labelled:
+    """The examples.
+
+    Raises:
+        UserError: all have the same degree, with which nothing correlates.
+    """
+    if examples.labels.dtype != np.int64 and len(examples) > 1 and np.ptp(examples.labels) == 0:
+        raise UserError(
+            f"{where}: all {len(examples)} degrees are {examples.labels[0]:g}, so that no correlation can be told. "
+            "Give degrees that vary; of unlabelled rows leave the label empty"
+        )
+    return examples
 
 
 def _checked(classes: tuple[str, ...], task: SentenceTask, *, where: str) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Rows of labelled sentences out of files: TSV without quoting, JSON lines and Parquet."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,28 @@ def file_rows(path: Path, task: SentenceTask) -> Iterator[Row]:
     Raises:
         UserError: it cannot be read, a row is broken, or a column is missing.
     """
-    kind = extension(path).removesuffix(".gz")
-    if kind == ".tsv":
-        rows = _tsv_rows(path)
-    elif kind == ".jsonl":
-        rows = json_rows(path, keys=(), options="its columns")
-    else:
-        rows = parquet_rows(path, columns=_parquet_columns(path, task), options="its columns")
-    return labelled(rows, task)
+    if _kind(path) == ".parquet":
+        columns = tuple(column_names(_parquet_names(path), task, where=str(path)))
+        return labelled(parquet_rows(path, columns=columns, options="its columns"), task)
+    return labelled(_plain_rows(path), task)
+
+
+def has_labels(path: Path, task: SentenceTask) -> bool:
+    """Whether a file has a column for a task's labels, or no row that could have.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    names = _parquet_names(path) if _kind(path) == ".parquet" else next((row for _, row in _plain_rows(path)), None)
+    return names is None or any(name in names for name in COLUMNS[task.columns[-1]])
+
+
+def _kind(path: Path) -> str:
+    return extension(path).removesuffix(".gz")
+
+
+def _plain_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    return _tsv_rows(path) if _kind(path) == ".tsv" else json_rows(path, keys=(), options="its columns")
 
 
 def labelled(rows: Iterator[tuple[str, Mapping[str, Any]]], task: SentenceTask) -> Iterator[Row]:
@@ -46,7 +61,7 @@ def labelled(rows: Iterator[tuple[str, Mapping[str, Any]]], task: SentenceTask) 
         *sentences, label = column_names(row, task, where=where)
         text = _label_text(row[label])
         if text not in UNLABELLED:
-            yield tuple(checked_text(row[name], f"{where}, {name!r}") for name in sentences), text
+            yield tuple(_sentence(row[name], f"{where}, {name!r}") for name in sentences), text
 
 
 def column_names(names: Mapping[str, Any] | Sequence[str], task: SentenceTask, *, where: str) -> list[str]:
@@ -68,31 +83,50 @@ def column_names(names: Mapping[str, Any] | Sequence[str], task: SentenceTask, *
 
 
 def _tsv_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Rows between tabs; a quotation mark is part of the text."""
+    """Rows between tabs; a quotation mark is part of the text, and an empty line is no row."""
     lines = (line.rstrip("\r\n") for line in text_lines(path))
     header = next(lines, "").split("\t")
     for number, line in enumerate(lines, start=2):
+        if not line:
+            continue
         cells = line.split("\t")
         if len(cells) != len(header):
             raise UserError(f"{path}, line {number}: {len(cells)} columns, and the header has {len(header)}")
         yield f"{path}, line {number}", dict(zip(header, cells, strict=True))
 
 
-def _parquet_columns(path: Path, task: SentenceTask) -> tuple[str, ...]:
+def _parquet_names(path: Path) -> Sequence[str]:
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
         raise UserError("reading Parquet needs the extra `parquet`: pip install 'remask[parquet]'") from None
     try:
-        names = parquet.read_schema(path).names
+        return parquet.read_schema(path).names
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"cannot read {path} as Parquet: {str(error).splitlines()[0]}") from None
-    return tuple(column_names(names, task, where=str(path)))
+
+
+def _sentence(value: object, where: str) -> str:
+    """A sentence; an empty one is one.
+
+    Raises:
+        UserError: there is none, or it is no text.
+    """
+    if value is None:
+        raise UserError(f"{where}: there is no sentence. Leave the row out")
+    return checked_text(value, where)
 
 
 def _label_text(value: Any) -> str:
-    """A label as text, whatever type a file gives it: 1, 1.0 and "1" are one class; a missing number is none."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return "" if value is None or value != value else str(value).strip()
+    """A label as text, whatever type a file gives it: 1, 1.0, "1.0" and true are one; a missing number is none."""
+    if isinstance(value, bool):
+        return str(int(value))
+    text = "" if value is None else str(value).strip()
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    if math.isnan(number):
+        return ""
+    return str(int(number)) if number.is_integer() else text

@@ -16,9 +16,9 @@ SPLIT_FILES: Mapping[str, tuple[str, ...]] = {
 """Split → names of the files that may hold it, the first that is there counts. One annotator's labels train alone."""
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "first": ("sentence1", "question1", "premise", "sentence", "sentence_A", "text1", "text"),
-    "second": ("sentence2", "question2", "hypothesis", "sentence_B", "text2"),
-    "class": ("label", "gold_label"),
+    "first": ("sentence1", "question1", "premise", "sentence", "sentence_A", "text1", "text", "#1 String"),
+    "second": ("sentence2", "question2", "hypothesis", "sentence_B", "text2", "#2 String"),
+    "class": ("label", "gold_label", "is_duplicate", "Quality"),
     "degree": ("score", "relatedness_score", "label"),
 }
 """What a row holds → names that its column may have, the first that is there counts."""

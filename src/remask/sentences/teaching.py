@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from remask.errors import RunError
+from remask.errors import RunError, UserError
 from remask.randomness import derive_seed, keyed_dropout, keyed_generator
 from remask.sentences.finetuning import BATCH, Descent, Pace, Subject, Together, batches
 from remask.sentences.heads import make_head, tokens_for
@@ -61,6 +61,9 @@ def lessons_of(opened: Mapping[str, Splits], *, judged: Mapping[str, TaskData], 
         opened: task of `LESSONS` → its splits.
         judged: the tasks that will be reported.
         seed: of the parts that settings are chosen on.
+
+    Raises:
+        UserError: a task has nothing to teach.
     """
     trained = {name: _trained(name, splits, judged=judged, seed=seed) for name, splits in opened.items()}
     held = {wording_of(pair) for splits in opened.values() for pair in _other_rows(splits)}
@@ -83,9 +86,15 @@ def lessons_of(opened: Mapping[str, Splits], *, judged: Mapping[str, TaskData], 
 def _trained(
     name: str, splits: Splits, *, judged: Mapping[str, TaskData], seed: int
 ) -> tuple[Labelled, tuple[str, ...]]:
-    """The training examples of a task, and its classes; a single split is all training."""
+    """The training examples of a task, and its classes; a single split is all training.
+
+    Raises:
+        UserError: there is none.
+    """
     if name in judged:
         return judged[name].train, judged[name].classes
+    if not splits:
+        raise UserError(f"--taught {name}: it has no labelled pair. Give its training file, or leave it out")
     if len(splits) > 1:
         data = task_data(LESSONS[name], splits, wanted=None, limit=None, seed=seed)
         return data.train, data.classes
@@ -95,11 +104,16 @@ def _trained(
 
 def _other_rows(splits: Splits) -> list[tuple[str, ...]]:
     """The sentences of the splits that are not trained on."""
-    trained = TRAIN if TRAIN in splits else DEV if DEV in splits else next(iter(splits))
+    trained = TRAIN if TRAIN in splits else DEV if DEV in splits else next(iter(splits), None)
     return [sentences for split, (_, rows) in splits.items() if split != trained for sentences, _ in rows]
 
 
 def _lesson(name: str, examples: Labelled, classes: tuple[str, ...]) -> Lesson:
+    if not len(examples):
+        raise UserError(
+            f"--taught {name}: no pair is left to teach, since all stand in a split that is reported or chosen on, or "
+            "in a lesson before. Leave it out"
+        )
     if classes:
         return Lesson(name=name, classes=len(classes), examples=examples)
     spread = float(examples.labels.std()) or 1.0
@@ -172,7 +186,7 @@ class School:
             "taught_first": {lesson.name: len(lesson.examples) for lesson in self.lessons},
             "taught_rate": self.rate,
             "taught_epochs": self.epochs,
-            "random_encoder": "learns the task alone",
+            "taught_beside": "nothing",
         }
 
 
