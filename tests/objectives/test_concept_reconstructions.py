@@ -4,15 +4,18 @@ Shape letters: B rows, L places, C concepts, D features.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import functional
 
 from concept_readers import MASK, PROCESS, Spy, V, reader, rows
 from remask.config.build import build_model
 from remask.config.load import load_recipe
 from remask.config.words import own_figure_of
+from remask.data.batch import Batch
 from remask.evaluation.assessment import assessed
 from remask.health.evidence import OWN_FIGURES
 from remask.networks.concepts import Concepts
@@ -22,8 +25,11 @@ from remask.objectives.concepts import (
     ConceptMasked,
     ConceptTSDAE,
     both_sides,
+    contrastive,
+    deleted,
     disjoint_views,
     dropped_views,
+    masked,
     masks_too,
     thinned_sides,
 )
@@ -242,18 +248,50 @@ def test_the_contrastive_loss_is_matching_and_weighted_reconstruction() -> None:
     assert told["reconstruction_nats_per_token"] == pytest.approx(math.log(V - 1), rel=1e-5)
 
 
+def padded(batch: Batch, ids: Sequence[int]) -> Batch:
+    """The same rows with places of padding behind them that hold these ids."""
+    behind = torch.tensor(ids).expand(len(batch), -1)
+    wide = {"ids": torch.cat([batch.ids, behind], 1)}
+    for name in ("segments", "targets", "byte_lengths"):
+        wide[name] = functional.pad(getattr(batch, name), (0, len(ids)))
+    return replace(batch, **wide)
+
+
+def draw_the_same_for_rows_of_every_length(patch: pytest.MonkeyPatch) -> None:
+    """A place keeps its draw when its row grows, which an ordinary draw for longer rows would change."""
+
+    def drawn(generator: torch.Generator, batch: Batch, *shape: int) -> torch.Tensor:
+        longest = torch.rand(batch.global_size, *shape[:-1], 40, generator=generator, dtype=torch.float64)
+        return longest[batch.rows][..., : shape[-1]]
+
+    for module in (masked, deleted, contrastive):
+        patch.setattr(module, "batch_uniform", drawn)
+
+
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=named)
 @pytest.mark.parametrize("decoder", ["denoising", "weighted"])
-def test_every_part_of_a_network_is_trained_and_padding_changes_nothing(objective, decoder) -> None:
+def test_every_part_of_a_network_is_trained_and_padding_changes_nothing(objective, decoder, monkeypatch) -> None:
     """Gradients reach encoder and decoder; two more places of padding leave figures alone."""
+    draw_the_same_for_rows_of_every_length(monkeypatch)
     network, batch = reader(decoder=decoder), rows(lengths=(8, 8, 6, 6))
     loss = objective(network, batch, generator=noise())
     (loss.nats.sum() / loss.weight.sum()).backward()
-    silent = [name for name, weight in network.named_parameters() if weight.grad is None]
-    assert silent == []
+    slopes = {name: weight.grad for name, weight in network.named_parameters()}
+    assert [name for name, slope in slopes.items() if slope is None or float(slope.abs().max()) < 1e-6] == []
     rebuilt = objective.rebuild(network, batch, generator=noise())
     assert not (rebuilt[batch.segments > 0] == MASK).any()
     assert torch.equal(rebuilt[batch.segments == 0], batch.ids[batch.segments == 0])
+    found = objective.assess(network, batch, generator=noise(), draws=2)
+    for ids in ((0, 5), (3, 1), (MASK, MASK)):
+        wide = padded(replace(batch, ids=torch.where(batch.segments > 0, batch.ids, ids[0])), ids)
+        other = objective(network, wide, generator=noise())
+        torch.testing.assert_close(other.nats[:, :8], loss.nats, atol=1e-5, rtol=1e-5)
+        assert not other.nats[:, 8:].any()
+        torch.testing.assert_close(other.weight, functional.pad(loss.weight, (0, 2)))
+        assert torch.equal(objective.rebuild(network, wide, generator=noise())[wide.targets], rebuilt[batch.targets])
+        figure = objective.assess(network, wide, generator=noise(), draws=2)
+        torch.testing.assert_close(figure.nats, found.nats, atol=1e-5, rtol=1e-5)
+        assert torch.equal(figure.weight, found.weight)
 
 
 def test_at_no_weight_nothing_is_written_and_no_part_is_left_untrained() -> None:
