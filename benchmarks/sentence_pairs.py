@@ -21,14 +21,15 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from remask.data.readers import text_lines
 from remask.errors import UserError
-from remask.sentences.splits import folder_splits, wording_of
-from remask.sentences.tables import labelled
-from remask.sentences.tasks import DEV, SENTENCE_TASKS, TRAIN, SentenceTask
+from remask.sentences.splits import degree_of, folder_splits, wording_of
+from remask.sentences.tables import labelled, tsv_rows
+from remask.sentences.tasks import DEV, LESSONS, SENTENCE_TASKS, TRAIN, SentenceTask
 
 SAME_FROM = 4.0
 """The degree from which a pair of STS-B or SICK counts as the same."""
@@ -40,8 +41,12 @@ Pair = tuple[str, str]
 
 
 def positive(task: SentenceTask, label: str) -> bool:
-    """Whether a label says that both sentences mean the same, or that one follows from the other."""
-    return float(label) >= SAME_FROM if task.graded else label in POSITIVE
+    """Whether a label says that both sentences mean the same, or that one follows from the other.
+
+    Raises:
+        UserError: a degree is no number.
+    """
+    return degree_of(label, where=task.name) >= SAME_FROM if task.graded else label in POSITIVE
 
 
 def task_pairs(folder: Path) -> tuple[dict[str, list[Pair]], set[tuple[str, ...]]]:
@@ -77,7 +82,8 @@ def plain_sentences(folder: Path) -> list[str]:
                 held.update(wording_of([sentence]) for sentence in sentences)
     snli = folder / "snli" / "dev.tsv"
     if snli.is_file():
-        found |= {wording_of([row[side]]): row[side] for row in table(snli) for side in ("sentence1", "sentence2")}
+        rows = labelled(tsv_rows(snli), LESSONS["snli"])
+        found |= {wording_of([sentence]): sentence for pair, _ in rows for sentence in pair}
     return [sentence for words, sentence in found.items() if any(words) and words not in held]
 
 
@@ -86,18 +92,22 @@ def other_pairs(folder: Path) -> dict[str, list[Pair]]:
     found: dict[str, list[Pair]] = {}
     snli, quora = folder / "snli" / "dev.tsv", folder / "qqp_paraphrase" / "valid.tsv"
     if snli.is_file():
-        rows = ((f"{snli}", row) for row in table(snli))
-        found["snli"] = [(a, b) for (a, b), label in labelled(rows, SENTENCE_TASKS["mnli"]) if label in POSITIVE]
+        found["snli"] = [(a, b) for (a, b), label in labelled(tsv_rows(snli), LESSONS["snli"]) if label in POSITIVE]
     if quora.is_file():
-        found["qqp_paraphrase"] = [(row["source"], row["target"]) for row in table(quora)]
+        found["qqp_paraphrase"] = list(map(rewording, tsv_rows(quora)))
     return found
 
 
-def table(path: Path) -> Iterator[dict[str, str]]:
-    """Rows of a TSV file; a quotation mark is part of the text."""
-    lines = (line.rstrip("\r\n") for line in text_lines(path))
-    header = next(lines).split("\t")
-    return (dict(zip(header, line.split("\t"), strict=True)) for line in lines)
+def rewording(told: tuple[str, Mapping[str, Any]]) -> Pair:
+    """Both questions of a row.
+
+    Raises:
+        UserError: a column is missing.
+    """
+    where, row = told
+    if not {"source", "target"} <= row.keys():
+        raise UserError(f"{where}: a pair has columns source and target, and there are {', '.join(row)}")
+    return row["source"], row["target"]
 
 
 def neighbours(path: Path, *, words: int) -> list[Pair]:

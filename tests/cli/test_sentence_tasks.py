@@ -98,6 +98,15 @@ def test_another_split_and_fewer_examples_are_said_and_tasks_on_text_come_first(
             ["--task", "stsb", "--sentences", "{}", "--head", "probe", "--network-shares", "0.2"],
             "--network-shares 0.2: no head that is fine-tuned",
         ),
+        (
+            ["--task", "stsb", "--sentences", "{}", "--head", "cosine", "--sentences-limit", "20"],
+            "--sentences-limit 20: no head that is asked for reads training examples",
+        ),
+        (["--task", "mrpc", "--sentences", "{}", "--head", "all", "--head", "bogus"], "--head bogus is unknown"),
+        (
+            ["--task", "mrpc", "--sentences", "{}", "--head", "probe", "--head", "slots"],
+            "--head slots fits no task that is asked for. Valid: of --task mrpc probe, slot_probe, cls",
+        ),
         (["--task", "mrpc", "--sentences", "{}", "--head", "pair", "--taught", "mrcp"], "--taught mrcp is unknown"),
         (["--task", "mrpc", "--sentences", "{}", "--taught", "mrpc"], "no head that is fine-tuned on pairs"),
         (
@@ -118,6 +127,16 @@ def test_a_mistake_with_sentences_is_one_line_and_judges_nothing(trained, senten
 def test_a_head_that_a_model_cannot_have_is_refused_before_anything_is_measured(trained, sentences):
     tasks = ["--task", "likelihood", "--task", "mrpc", "--sentences", sentences]
     assert "has no decoder that reads concepts" in refused("evaluate", "last", *tasks, "--head", "via_decoder")
+    assert newest(trained)[1].evaluations() == []
+
+
+def test_too_few_training_examples_are_refused_before_anything_is_measured(trained, tmp_path):
+    (tmp_path / "mrpc").mkdir()
+    for split, count in (("train", 8), ("test", 8)):
+        rows = [f"{split} {k}\tother {split} {k}\t{k % 2}" for k in range(count)]
+        (tmp_path / "mrpc" / f"{split}.tsv").write_text("\n".join(["sentence1\tsentence2\tlabel", *rows]))
+    tasks = ["--task", "likelihood", "--task", "mrpc", "--sentences", tmp_path, "--head", "probe"]
+    assert "8 training examples are too few" in refused("evaluate", "last", *tasks)
     assert newest(trained)[1].evaluations() == []
 
 

@@ -290,14 +290,6 @@ def test_dropout_is_that_of_the_seed_whatever_was_drawn_before():
     assert predicted(1) == predicted(2) != predicted(2, seed=1)
 
 
-def test_reported_examples_that_are_all_linked_are_refused_since_they_have_no_error():
-    found = judge(toy_data())
-    one = found.data.reported.texts[0][0]
-    same = Labelled(texts=((one,) * 40, found.data.reported.texts[1]), labels=found.data.reported.labels)
-    with pytest.raises(UserError, match="link all 40 examples"):
-        replace(found, data=replace(found.data, reported=same)).measure("probe")
-
-
 def test_each_seed_trains_a_draw_of_its_own_where_there_are_several():
     data, draws = toy_data(), [subject(seed=1), subject(seed=2)]
     rest = {"parts": parted(data.train, seed=0), "metric": accuracy}

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import sentence_pairs
 from sentence_pairs import plain_sentences
@@ -60,6 +62,22 @@ def test_all_training_sentences_are_written_once_but_for_those_that_stand_in_ano
     assert len(plain) == len(found) == 1200 + 5
     assert {"not alike", "no label", "a man sits", "a cat sleeps", "x"} <= plain
     assert plain.isdisjoint({"held out", "never seen"})
+
+
+@pytest.mark.parametrize(
+    ("path", "header", "row", "said"),
+    [
+        ("stsb/train.tsv", "sentence1\tsentence2\tscore", "a\tb\tmuch", "'much' is no degree"),
+        ("snli/dev.tsv", "sentence1\tsentence2\tlabel", "a\tb", "line 2: 2 columns"),
+        ("qqp_paraphrase/valid.tsv", "one\tother", "a\tb", "columns source and target"),
+    ],
+)
+def test_a_broken_file_is_named_in_one_line(tmp_path, path, header, row, said):
+    write(tmp_path / "data" / path, header, [row])
+    done = subprocess.run([sys.executable, SCRIPT, tmp_path / "data", tmp_path / "out"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert said in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_sentence_of_no_words_is_not_written(tmp_path):

@@ -296,10 +296,15 @@ def _labelled(rows: Sequence[Row], classes: tuple[str, ...], *, where: str) -> L
                 "labels, or on more examples where they are drawn"
             )
         return Labelled(texts=texts, labels=np.array([classes.index(label) for label in labels], dtype=np.int64))
-    return Labelled(texts=texts, labels=np.array([_degree(label, where=where) for label in labels]))
+    return Labelled(texts=texts, labels=np.array([degree_of(label, where=where) for label in labels]))
 
 
-def _degree(label: str, *, where: str) -> float:
+def degree_of(label: str, *, where: str) -> float:
+    """A label as a degree.
+
+    Raises:
+        UserError: it is no number; the message says `where`.
+    """
     try:
         degree = float(label)
     except ValueError:

@@ -44,7 +44,7 @@ def _kind(path: Path) -> str:
 
 
 def _plain_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    return _tsv_rows(path) if _kind(path) == ".tsv" else json_rows(path, keys=(), options="its columns")
+    return tsv_rows(path) if _kind(path) == ".tsv" else json_rows(path, keys=(), options="its columns")
 
 
 def labelled(rows: Iterator[tuple[str, Mapping[str, Any]]], task: SentenceTask) -> Iterator[Row]:
@@ -82,8 +82,12 @@ def column_names(names: Mapping[str, Any] | Sequence[str], task: SentenceTask, *
     return found
 
 
-def _tsv_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Rows between tabs; a quotation mark is part of the text, and an empty line is no row."""
+def tsv_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Rows of a TSV file, each with where it stands; a quotation mark is part of the text, and an empty line is no row.
+
+    Raises:
+        UserError: it cannot be read, or a row has other columns than the first line.
+    """
     lines = (line.rstrip("\r\n") for line in text_lines(path))
     header = next(lines, "").split("\t")
     for number, line in enumerate(lines, start=2):
