@@ -248,3 +248,24 @@ def test_dense_arms_beside_a_mixture_have_its_operations_and_its_parameters(reci
     sizes = [sum(p.numel() for p in model.network.parameters()) for model in (built, parameters)]
     assert sizes[1] == pytest.approx(sizes[0], rel=1e-3)  # the mixture steers its use by a number an expert
     assert training_flops(parameters, BATCH) > 1.3 * training_flops(built, BATCH)
+
+
+def test_a_depth_that_is_drawn_costs_the_mean_of_what_each_depth_does():
+    """Counted at each depth alone; the network keeps its own."""
+    changes = ["network.encoder=recursive", f"network.width={WIDTH}", "network.heads=2", "tokenizer.kind=byte"]
+    changes += [f"data.length={LENGTH}", "data.prefix=8", "data.stride=8", "network.concepts=3"]
+    batch = rows(16, 16)
+    behind = replace(batch, targets=batch.targets & (torch.arange(LENGTH) >= 8))
+
+    def cost(*given: str, depth: int) -> float:
+        recipe = load_recipe("concept-diffusion", [*changes, "objective.nested_share=0", *given])
+        model = build_model(recipe, ByteTokenizer(), device=torch.device("cpu"))
+        found = training_flops(model, behind)
+        assert found is not None
+        assert model.network.encoder.depth == depth
+        return found
+
+    alone = [cost(f"network.layers={depth}", depth=depth) for depth in (1, 2, 3, 4)]
+    assert alone[0] < alone[1]
+    assert cost("network.layers=4", "network.min_depth=1", depth=4) == pytest.approx(sum(alone) / 4)
+    assert cost("network.layers=4", "network.min_depth=4", depth=4) == alone[3]

@@ -17,6 +17,7 @@ from remask.data.batch import Batch
 from remask.flops.courses import courses
 from remask.flops.rows import loss_of, mean_targets, typical_row
 from remask.model import Model
+from remask.networks.concepts.encoders import RecursiveEncoder
 from remask.objectives.base import Objective
 
 
@@ -26,7 +27,8 @@ def training_flops(model: Model, batch: Batch) -> float | None:
     One row is computed forward and backward on the model's device; no weight, gradient, count or generator changes.
     The row is one of about the batch's mean number of targets, under noise that hides as much of it as noise does in
     the mean; an objective that changes as training goes on is taken as it is at the end. Where steps or rows are of
-    several kinds, each kind is computed, and the mean over training is given (`courses`).
+    several kinds, each kind is computed, and the mean over training is given (`courses`); so is that over depths that
+    are drawn evenly, with which operations rise evenly.
 
     Args:
         model: whole on its device, not yet shared out over processes.
@@ -38,7 +40,7 @@ def training_flops(model: Model, batch: Batch) -> float | None:
     if any(not parameter.is_floating_point() for parameter in model.network.parameters()):
         return None
     try:
-        return _mean(model, batch, _train)
+        return _mean_over_depths(model, batch, _train)
     except torch.OutOfMemoryError:
         return None
 
@@ -46,6 +48,21 @@ def training_flops(model: Model, batch: Batch) -> float | None:
 def forward_flops(model: Model, batch: Batch) -> float | None:
     """As `training_flops`, of what is computed forward alone."""
     return _mean(model, batch, _look)
+
+
+def _mean_over_depths(model: Model, batch: Batch, work: Callable[[Model, Objective, Batch], None]) -> float | None:
+    """`_mean` at the least and at the largest depth of an encoder whose depth is drawn, and the middle of both."""
+    encoder = getattr(model.network, "encoder", None)
+    if not isinstance(encoder, RecursiveEncoder) or encoder.min_depth == encoder.depth:
+        return _mean(model, batch, work)
+    total = 0.0
+    for depth in (encoder.min_depth, encoder.depth):
+        with encoder.at_depth(depth):
+            counted = _mean(model, batch, work)
+        if counted is None:
+            return None
+        total += counted / 2
+    return total
 
 
 def _mean(model: Model, batch: Batch, work: Callable[[Model, Objective, Batch], None]) -> float | None:

@@ -8,6 +8,7 @@ Shape letters: B rows, N source tokens, C concepts, D width.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import repeat
 
 import torch
@@ -258,6 +259,15 @@ class RecursiveEncoder(SlotEncoder):
     def passes(self) -> Iterator[nn.Module]:
         """The layer, as often as this step or `depth` says."""
         return repeat(self.layers[0], self.drawn if self.training else self.depth)
+
+    @contextmanager
+    def at_depth(self, depth: int) -> Iterator[None]:
+        """Applies the layer so often in evaluation."""
+        whole, self.depth = self.depth, depth
+        try:
+            yield
+        finally:
+            self.depth = whole
 
     def begin_step(self, step: int) -> None:
         """Draws the step's depth, evenly from `min_depth` to `depth`: a function of the step alone."""
