@@ -34,6 +34,7 @@ from remask.generation import check_length
 from remask.model import Model
 from remask.networks.concepts import ConceptNetwork
 from remask.networks.mask_bias import MaskBias
+from remask.networks.term_weights import TERM_WEIGHTS
 from remask.objectives.concepts.prior import ConceptPrior
 from remask.objectives.prompt_dropout import unwrapped
 from remask.objectives.thought import ThoughtDiffusion
@@ -208,7 +209,8 @@ def take_weights(model: Model, reference: str) -> dict[str, str]:
     """Puts the weights of another run's model into an untrained one.
 
     Where both read through concepts and their encoders are not the same, each keeps its own encoder: whoever decodes
-    has learned the language, and needs not learn it again to be told of a text in another way.
+    has learned the language, and needs not learn it again to be told of a text in another way. Learned weights of the
+    loss's terms are not taken over: they belong to what was minimised.
 
     Args:
         model: changed in place.
@@ -234,11 +236,11 @@ def take_weights(model: Model, reference: str) -> dict[str, str]:
             "tokenizer it was trained with"
         )
     network, found = _unbiased(model.network), network_tensors(_unbiased(other.network))
-    own, taken = network_tensors(network), {}
+    own = network_tensors(network)
     another = isinstance(network, ConceptNetwork) and _encoder_shapes(own) != _encoder_shapes(found)
-    if another:
-        taken = {each: value for each, value in own.items() if each.startswith(ConceptNetwork.READERS)}
-        found = {each: value for each, value in found.items() if not each.startswith(ConceptNetwork.READERS)}
+    kept = (f"{TERM_WEIGHTS}.", *(ConceptNetwork.READERS if another else ()))
+    taken = {each: value for each, value in own.items() if each.startswith(kept)}
+    found = {each: value for each, value in found.items() if not each.startswith(kept)}
     put_weights(network, {**found, **taken}, source=folder)
     return {"from": name, **({"but": "encoder"} if another else {})}
 

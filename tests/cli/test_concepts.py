@@ -109,6 +109,19 @@ def test_a_run_that_starts_from_one_with_another_encoder_takes_all_but_that(run,
     assert "weights of another network" in refused("train", "concept-diffusion", *still, "network.decoder_layers=2")
 
 
+def test_learned_weights_of_a_loss_belong_to_its_run_alone(run, text):
+    still = [*SMALL, "objective.nested_share=0", f"data.source={text}", "training.steps=1"]
+    still += ["training.learning_rate=1e-12", "training.muon_learning_rate=1e-12"]
+    learned = ["objective.diversity.spread=0.1", "objective.diversity.weights=learned", "name=apart"]
+    succeeds("train", "concept-diffusion", *still, *learned, "training.start_from=concepts")
+    apart = open_model(newest(run)[0].id, device=torch.device("cpu"))[0].network
+    succeeds("train", "concept-diffusion", *still, "training.start_from=apart", "name=together")
+    together = dict(open_model(newest(run)[0].id, device=torch.device("cpu"))[0].network.named_parameters())
+    assert {name for name, _ in apart.named_parameters()} - together.keys() == {"term_weights.logits"}
+    for name, weight in together.items():
+        torch.testing.assert_close(weight, apart.get_parameter(name), atol=1e-6, rtol=0.0)
+
+
 def test_a_network_without_concepts_is_told_so(run):
     assert "network.kind=concept" in refused("evaluate", "seeing", "--task", "concepts")
 

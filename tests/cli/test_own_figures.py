@@ -171,6 +171,7 @@ CLASHES = {
     "concept-diffusion network.encoder=mean": "no two concepts to choose from",
     "concept-diffusion data.prefix=0": "nothing that is given, for concepts to be read from",
     "concept-diffusion network.freeze_encoder=true objective.diversity.spread=0.1": "a frozen encoder cannot follow",
+    "concept-diffusion training.prompt_dropout=0.1 objective.diversity.spread=0.1": "rows without their prompt",
     "concept-diffusion network.encoder=tokens objective.diversity.spread=0.1 objective.nested_share=0": "fixed number",
     "concept-diffusion process.kind=uniform": "process.kind: uniform given",
     "mdlm objective.kind=concept_tsdae": "objective concept_tsdae is of networks that read a source",

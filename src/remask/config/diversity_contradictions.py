@@ -105,6 +105,10 @@ def enough_concepts(recipe: Recipe) -> Iterator[Contradiction]:
         but = f"a frozen encoder cannot follow objective.diversity ({', '.join(terms)})"
         give = "network.freeze_encoder=false, or no term"
         yield clash("objective.diversity", "network.freeze_encoder", given="true", but=but, give=give)
+    if terms and recipe.training.prompt_dropout:
+        but = "rows without their prompt have the same concepts, which terms of diversity would push apart"
+        given, give = recipe.training.prompt_dropout, "training.prompt_dropout=0, or no term"
+        yield clash("objective.diversity", "training.prompt_dropout", given=given, but=but, give=give)
 
 
 def whole_batches(recipe: Recipe) -> Iterator[Contradiction]:

@@ -14,6 +14,10 @@ LEAST, MOST = 1e-3, 1.0
 """Bounds of a learned weight."""
 
 
+TERM_WEIGHTS = "term_weights"
+"""The module of a network that is one."""
+
+
 class TermWeights(nn.Module):
     """A log-variance s a term, whose weight is e^(−s), bounded smoothly so that the weight stays in (0.001, 1).
 

@@ -4,7 +4,7 @@ from torch import nn
 
 from remask import processes
 from remask.config import schema
-from remask.networks.term_weights import TermWeights
+from remask.networks.term_weights import TERM_WEIGHTS, TermWeights
 from remask.objectives.base import Objective
 from remask.objectives.concepts import (
     TERMS,
@@ -78,4 +78,4 @@ def add_term_weights(network: nn.Module, recipe: schema.Recipe) -> None:
     spec = getattr(recipe.objective, "diversity", None)
     if spec is not None and spec.weights == "learned" and spec.chosen:
         weights = TermWeights(spec.chosen).to(next(network.parameters()).device)
-        network.add_module("term_weights", weights)
+        network.add_module(TERM_WEIGHTS, weights)
