@@ -310,6 +310,9 @@ def test_a_loss_that_is_not_finite_at_any_rate_is_said():
     parts = parted(data.train, seed=0)
     with pytest.raises(RunError, match="not finite at any rate"):
         fine_tuned([broken], "pooled", data, parts=parts, metric=accuracy, tuning=replace(TUNING, seeds=1))
+    second = replace(TUNING, rates=(1e-3,), seeds=2, seed=4)
+    with pytest.raises(RunError, match="from seed 5"):
+        fine_tuned([subject(), broken], "pooled", data, parts=parts, metric=accuracy, tuning=second)
 
 
 def judge(data):
