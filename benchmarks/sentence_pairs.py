@@ -28,7 +28,7 @@ from typing import Any
 from remask.data.readers import text_lines
 from remask.errors import UserError
 from remask.sentences.splits import degree_of, folder_splits, wording_of
-from remask.sentences.tables import labelled, tsv_rows
+from remask.sentences.tables import column_names, labelled, tsv_rows
 from remask.sentences.tasks import DEV, LESSONS, SENTENCE_TASKS, TRAIN, SentenceTask
 
 SAME_FROM = 4.0
@@ -82,8 +82,9 @@ def plain_sentences(folder: Path) -> list[str]:
                 held.update(wording_of([sentence]) for sentence in sentences)
     snli = folder / "snli" / "dev.tsv"
     if snli.is_file():
-        rows = labelled(tsv_rows(snli), LESSONS["snli"])
-        found |= {wording_of([sentence]): sentence for pair, _ in rows for sentence in pair}
+        for where, row in tsv_rows(snli):
+            *sides, _ = column_names(row, LESSONS["snli"], where=where)
+            found |= {wording_of([row[side]]): row[side] for side in sides}
     return [sentence for words, sentence in found.items() if any(words) and words not in held]
 
 

@@ -105,7 +105,7 @@ def test_a_loss_at_its_trivial_value_has_not_learned(value):
     assert judged.level == "trivial"
     assert judged.sentence == f"has not learned: {value:.2f} bits/byte is no better than the token unigram (4.71)"
     assert names(judged) == ["loss at its trivial value"]
-    assert "Usual cause: the network ignores its input" in judged.findings[0]
+    assert "Usual cause: a network that ignores its input" in judged.findings[0]
     assert "Try: overfitting one batch" in judged.findings[0]
 
 

@@ -148,6 +148,8 @@ def test_what_tells_texts_apart_no_better_than_their_words_has_not_learned() -> 
         "trivial",
         "has not learned: 1.00 nats of matching is no better than words in common (0.90)",
     )
+    (why,) = (each for each in found.findings if "loss at its trivial value" in each)
+    assert "Usual cause: texts are told apart by the words that they share alone. Try: views that share fewer" in why
     found = judged(0.6, {"equal guess": 3.466, "words in common": 0.9}, name="matching_nats")
     assert found.sentence.startswith("learns: 0.60 nats of matching, 0.30 below words in common (0.90)")
 

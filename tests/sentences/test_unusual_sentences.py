@@ -46,6 +46,27 @@ def test_a_test_file_without_a_column_of_labels_is_a_split_without_labels(tmp_pa
         folder_splits(tmp_path, SENTENCE_TASKS["mrpc"])
 
 
+def test_a_test_file_whose_column_of_labels_is_in_other_letters_or_has_gaps_is_refused(tmp_path):
+    header = "sentence1\tsentence2\tlabel"
+    write(tmp_path / "mrpc" / "train.tsv", header, "a\tb\t1", "c\td\t0")
+    write(tmp_path / "mrpc" / "test.tsv", "sentence1\tsentence2\tLabel", "i\tj\t1")
+    with pytest.raises(UserError, match="needs a column called label"):
+        folder_splits(tmp_path, SENTENCE_TASKS["mrpc"])
+    (tmp_path / "mrpc" / "test.tsv").unlink()
+    rows = [{"sentence1": "i", "sentence2": "j"}, {"sentence1": "k", "sentence2": "l", "label": 1}]
+    (tmp_path / "mrpc" / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(UserError, match="line 1: mrpc needs a column called label"):
+        folder_splits(tmp_path, SENTENCE_TASKS["mrpc"])
+
+
+def test_degrees_and_labels_that_are_no_whole_numbers_stay_as_they_are_written(tmp_path):
+    path = write(tmp_path / "a.tsv", "sentence1\tsentence2\tscore", "x\ty\t3.800", "x\ty\t5.000", "x\ty\t-1.0")
+    assert [label for _, label in file_rows(path, GRADED)] == ["3.800", "5.000"]
+    labels = ["1_0", "12345678901234567891", "nan", "1e0"]
+    path = write(tmp_path / "b.tsv", "sentence\tlabel", *(f"x\t{label}" for label in labels))
+    assert [label for _, label in file_rows(path, SINGLE)] == labels
+
+
 def test_the_columns_of_the_distributed_files_of_qqp_and_mrpc_are_known(tmp_path):
     quora = write(tmp_path / "q.tsv", "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate", "0\t1\t2\ta\tb\t1")
     news = write(tmp_path / "m.tsv", "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", "1\t7\t8\ta\tb")
@@ -54,7 +75,7 @@ def test_the_columns_of_the_distributed_files_of_qqp_and_mrpc_are_known(tmp_path
 
 def test_a_label_is_the_same_whatever_it_is_written_as(tmp_path):
     written = ["1", "1.0", " 1 ", "0", "0.0"]
-    path = write(tmp_path / "a.tsv", "sentence\tlabel", *(f"x\t{label}" for label in written), "", "x\t-1.0", "x\tnan")
+    path = write(tmp_path / "a.tsv", "sentence\tlabel", *(f"x\t{label}" for label in written), "", "x\t-1.0", "x\t-")
     assert [label for _, label in file_rows(path, SINGLE)] == ["1", "1", "1", "0", "0"]
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(json.dumps({"sentence": "x", "label": label}) for label in (True, False, 1.0, "yes")))

@@ -14,6 +14,7 @@ from remask.sentences.tasks import (
     HEADS,
     LESSONS,
     SENTENCE_TASKS,
+    TEST,
     TUNED,
     USUAL_HEADS,
     ZERO_SHOT,
@@ -147,6 +148,8 @@ def plan_sentences(names: Sequence[str], options: Mapping[str, Any], *, split: s
     own, limit = {None: None, "validation": "dev", "test": "test"}[split], options["sentences_limit"]
     data = {name: task_data(SENTENCE_TASKS[name], there[name], wanted=own, limit=limit, seed=seed) for name in names}
     for name, each in data.items():
+        if own is None and TEST not in there[name]:
+            typer.echo(f"{name}: there is no test split with labels, so {each.split} is reported", err=True)
         refuse_linked(each)
         if any(HEADS[head] != ZERO_SHOT for head in heads[name]):
             parted(each.train, seed=seed)  # refuses what no setting could be chosen on

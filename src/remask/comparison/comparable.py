@@ -58,6 +58,7 @@ WAYS: Mapping[str, str] = {
     "tokens_at_most": "tokens that are read at most",
     "random_encoder": "the random encoder",
     "random_encoders": "random encoders beside",
+    "taught_beside": "what was taught to what stands beside",
     "errors_over": "what errors are over",
     "shots": "examples before each question",
     "wording": "how questions are put",

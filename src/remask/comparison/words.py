@@ -8,10 +8,11 @@ from remask.comparison.comparable import Figure
 from remask.comparison.contrasts import Pair
 from remask.comparison.directions import Better, beats, is_better, to_be_beaten
 from remask.comparison.fairness import EQUAL, amount, equal_budgets, ratio_of
+from remask.health import evidence as health
 from remask.health.evidence import SPOKEN
 
-FLOORS = ("uniform", "unigram", "byte 1-gram")
-"""What is reached without looking at any context: who does not beat all of them has not learned."""
+FLOORS = ("uniform", *health.FLOORS)
+"""Who does not beat all of them has not learned."""
 
 
 def number(value: float) -> str:

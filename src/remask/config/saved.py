@@ -146,7 +146,14 @@ def load_model(folder: Path, *, device: torch.device) -> tuple[Model, Recipe]:
         recipe = Recipe.model_validate_json(json.dumps(record["recipe"]))
         weights = read_tensors(folder / "model.safetensors", digest=record["weights"])
         tokenizer_hash = record["tokenizer"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError, ValidationError) as error:
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"the model in {folder} has a recipe that this version refuses ({key}: {first['msg']}). Train it again, or "
+            "use the version that wrote it"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"the model in {folder} is damaged ({reason}). Resume or repeat its run to write it again"

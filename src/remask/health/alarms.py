@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from remask.health.evidence import cause_and_remedy
+
 Kind = Literal["non_finite", "explosion", "dead", "trivial", "collapse", "logit_gap", "inversion"]
 
 Terms = Mapping[str, float]
@@ -232,15 +234,16 @@ def still_parameters(*, step: int, names: Sequence[str], since: int, all_of_them
     )
 
 
-def at_trivial_value(*, step: int, figure: str, reference: str) -> Alarm:
-    """A figure is no better than a predictor that looks at nothing; both in words, with their values."""
+def at_trivial_value(*, step: int, figure: str, reference: str, floor: str) -> Alarm:
+    """A figure is no better than a trivial predictor of the name `floor`; both in words, with their values."""
+    cause, remedy = cause_and_remedy(floor)
     return Alarm(
         kind="trivial",
         name="loss at its trivial value",
         step=step,
         evidence=f"{figure} is no better than {reference}",
-        cause="a network that ignores its input (cut attention, everything masked), or too low a learning rate",
-        remedy="overfitting one batch; if that works, more steps or a higher learning rate",
+        cause=cause,
+        remedy=remedy,
     )
 
 

@@ -43,7 +43,23 @@ SPOKEN = {
 """Trivial predictors in words; others are `the NAME`."""
 
 
-_FLOORS = ("unigram", "byte 1-gram", "equal guess", "words in common")
+COMMON = "words in common"
+FLOORS = ("unigram", "byte 1-gram", "equal guess", COMMON)
+"""What is reached without any context, or by words that two texts share: who does not beat it has not learned."""
+
+_IGNORES = (
+    "a network that ignores its input (cut attention, everything masked), or too low a learning rate",
+    "overfitting one batch; if that works, more steps or a higher learning rate",
+)
+_SHARED = (
+    "texts are told apart by the words that they share alone",
+    "views that share fewer words (objective.views=halves, or a larger objective.share), or more steps",
+)
+
+
+def cause_and_remedy(floor: str) -> tuple[str, str]:
+    """Why a figure is usually no better than a trivial predictor, and what to try."""
+    return _SHARED if floor == COMMON else _IGNORES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +86,8 @@ class Figure:
         return f"{SPOKEN.get(name, f'the {name}')} ({self.trivial[name]:.2f})"
 
     def floor(self) -> str | None:
-        """The least of the unigrams, or of an equal guess and words in common: what is reached without any context."""
-        present = [name for name in _FLOORS if name in self.trivial]
+        """The least of the `FLOORS` that are there."""
+        present = [name for name in FLOORS if name in self.trivial]
         return min(present, key=self.trivial.__getitem__, default=None)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, pvariance
 
-from remask.health.evidence import BEATS, EARLY_STEPS, Evidence, Record, number
+from remask.health.evidence import BEATS, EARLY_STEPS, Evidence, Record, cause_and_remedy, number
 from remask.health.judging import Level, is_worse_than_uniform, judge
 
 _HELD_OUT = "held-out text"
@@ -150,10 +150,10 @@ def _by_figure(evidence: Evidence) -> list[Finding]:
         cause = "too high a learning rate, targets shifted against the input, or judging with another tokenizer"
         remedy = "a learning rate ten times lower, and the loss of the untrained network, which must be log V"
         return [Finding(level=level, name="worse than uniform", evidence=clause, cause=cause, remedy=remedy)]
-    if level != "trivial" or figure.floor() is None:
+    floor = figure.floor()
+    if level != "trivial" or floor is None:
         return []
-    cause = "the network ignores its input (cut attention, everything masked), or too low a learning rate"
-    remedy = "overfitting one batch; if that works, more steps or a higher learning rate"
+    cause, remedy = cause_and_remedy(floor)
     return [Finding(level=level, name="loss at its trivial value", evidence=clause, cause=cause, remedy=remedy)]
 
 

@@ -121,7 +121,7 @@ def _trivial(step: int, key: str, value: float, stderr: float, expected: Expecte
         said, reference = f"loss {value:.4f}", _unbeaten(figure)
     else:
         said, reference = str(figure), figure.named(floor)
-    yield at_trivial_value(step=step, figure=said, reference=reference)
+    yield at_trivial_value(step=step, figure=said, reference=reference, floor=floor)
 
 
 def _unbeaten(figure: Figure) -> str:

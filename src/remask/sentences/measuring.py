@@ -187,7 +187,7 @@ class TaskJudge:
         """The score of a head of `HEADS` that fits, and its distance from the best beside it, for each of the metrics.
 
         Raises:
-            UserError: the model has nothing that the head could read.
+            UserError: the model has nothing that the head could read, or all training sentences are empty.
             RunError: no learning rate gave a finite loss.
         """
         kind = HEADS[head]
@@ -245,7 +245,9 @@ class TaskJudge:
         }
         facts: dict[str, Any] = {}
         if head == "whitened":
-            facts = {"fitted_on": "training sentences, labels unused", "training_examples": len(self.data.train)}
+            facts["fitted_on"] = "training sentences, labels unused"
+            if len(self.data.train) * self.data.task.sentences < len(self.data.sentences):
+                facts["training_examples"] = len(self.data.train)
         return Judged(
             own=[predicted(self.bench.own)],
             beside=words | {name: [predicted(each) for each in draws] for name, draws in self.bench.beside.items()},

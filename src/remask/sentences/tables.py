@@ -1,6 +1,6 @@
 """Rows of labelled sentences out of files: TSV without quoting, JSON lines and Parquet."""
 
-import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,14 @@ def file_rows(path: Path, task: SentenceTask) -> Iterator[Row]:
 
 
 def has_labels(path: Path, task: SentenceTask) -> bool:
-    """Whether a file has a column for a task's labels, or no row that could have.
+    """Whether a file has a column for a task's labels, be its name in other letters.
 
     Raises:
         UserError: it cannot be read.
     """
-    names = _parquet_names(path) if _kind(path) == ".parquet" else next((row for _, row in _plain_rows(path)), None)
-    return names is None or any(name in names for name in COLUMNS[task.columns[-1]])
+    rows = [_parquet_names(path)] if _kind(path) == ".parquet" else (row for _, row in _plain_rows(path))
+    known = {name.casefold() for name in COLUMNS[task.columns[-1]]}
+    return any(str(name).casefold() in known for row in rows for name in row)
 
 
 def _kind(path: Path) -> str:
@@ -60,8 +61,10 @@ def labelled(rows: Iterator[tuple[str, Mapping[str, Any]]], task: SentenceTask) 
     for where, row in rows:
         *sentences, label = column_names(row, task, where=where)
         text = _label_text(row[label])
-        if text not in UNLABELLED:
-            yield tuple(_sentence(row[name], f"{where}, {name!r}") for name in sentences), text
+        plain = _class_text(text)
+        if plain not in UNLABELLED:
+            found = tuple(_sentence(row[name], f"{where}, {name!r}") for name in sentences)
+            yield found, text if task.graded else plain
 
 
 def column_names(names: Mapping[str, Any] | Sequence[str], task: SentenceTask, *, where: str) -> list[str]:
@@ -123,14 +126,15 @@ def _sentence(value: object, where: str) -> str:
 
 
 def _label_text(value: Any) -> str:
-    """A label as text, whatever type a file gives it: 1, 1.0, "1.0" and true are one; a missing number is none."""
-    if isinstance(value, bool):
-        return str(int(value))
-    text = "" if value is None else str(value).strip()
-    try:
-        number = float(text)
-    except ValueError:
-        return text
-    if math.isnan(number):
-        return ""
-    return str(int(number)) if number.is_integer() else text
+    """A label as text, whatever type a file gives it: 1, 1.0 and true are one; a missing number is none."""
+    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
+        value = int(value)
+    return "" if value is None or value != value else str(value).strip()
+
+
+def _class_text(text: str) -> str:
+    """A label that is a whole number as it is usually written: "1.0" is "1"."""
+    return str(int(text.partition(".")[0])) if _WHOLE.fullmatch(text) else text
+
+
+_WHOLE = re.compile(r"[+-]?\d{1,15}(\.0*)?")

@@ -7,13 +7,13 @@ With v(i) the set of tokens of a view of row i, and n_w the rows of N in which t
 is a bag of words (Spärck Jones, J. Documentation 28, 1972). Its cosines tell texts apart as concepts' do, so whatever
 concepts are worth for matching begins below the nats that these get.
 
-Shape letters: B rows, R = 2B their views, L places of a row, V tokens that occur.
+Shape letters: B rows, R = 2B their views, L places of a row, V tokens that occur in a batch.
 """
 
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from remask.data.batch import Batch
@@ -36,20 +36,23 @@ def words_in_common(batches: Sequence[Batch], *, views: Views, matching: Matchin
         views: draws the two views, here by a key of the batch's place.
         matching: what concepts are judged by.
     """
-    bags = _bags(batches, views=views)
-    rows = sum(map(len, batches))
-    holding = torch.stack([torch.maximum(*bag.chunk(2)).sum(0) for bag in bags]).sum(0)
-    weights = torch.log1p(rows / holding.clamp_min(1.0))
-    return min(float(sum(matching(bag * weights, each).sum() for bag in bags)) / rows for each in TEMPERATURES)
-
-
-def _bags(batches: Sequence[Batch], *, views: Views) -> list[Float[Tensor, "R V"]]:
-    """Which of the tokens that occur stand in each view, 0 or 1, first views of a batch before second ones."""
-    tokens = torch.cat([batch.ids.flatten() for batch in batches]).unique()
-    bags = []
+    rows, most = sum(map(len, batches)), max(int(batch.ids.max()) for batch in batches) + 1
+    holding = torch.zeros(most, device=batches[0].ids.device)
     for place, batch in enumerate(batches):
-        left = views(batch, keyed_generator(0, "words in common", place, device=batch.ids.device))
-        columns = torch.searchsorted(tokens, batch.ids)
-        bag = torch.zeros(2 * len(batch), len(tokens), device=batch.ids.device)
-        bags.append(bag.scatter_reduce(1, torch.cat([columns] * 2), torch.cat(left).to(bag), reduce="amax"))
-    return bags
+        tokens, bag = _bag(batch, views=views, place=place)
+        holding[tokens] += torch.maximum(*bag.chunk(2)).sum(0)
+    weights = torch.log1p(rows / holding.clamp_min(1.0))
+    nats = torch.zeros(len(TEMPERATURES))
+    for place, batch in enumerate(batches):
+        tokens, bag = _bag(batch, views=views, place=place)
+        weighed = bag * weights[tokens]
+        nats += torch.tensor([float(matching(weighed, each).sum()) for each in TEMPERATURES])
+    return float(nats.min()) / rows
+
+
+def _bag(batch: Batch, *, views: Views, place: int) -> tuple[Int[Tensor, "V"], Float[Tensor, "R V"]]:
+    """The tokens of a batch, and which of them stand in each view, 0 or 1, first views before second ones."""
+    left = views(batch, keyed_generator(0, "words in common", place, device=batch.ids.device))
+    tokens, columns = batch.ids.unique(return_inverse=True)
+    bag = torch.zeros(2 * len(batch), len(tokens), device=batch.ids.device)
+    return tokens, bag.scatter_reduce(1, torch.cat([columns] * 2), torch.cat(left).to(bag), reduce="amax")
