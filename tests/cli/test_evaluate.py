@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from command import BYTES, newest, refused, succeeds, write_text
 
@@ -270,3 +272,13 @@ def test_an_option_that_no_task_reads_is_refused(trained, option, task, reader):
     said = refused("evaluate", "last", "--task", task, *option)
     assert said.startswith(f"remask: {option[0]} is given, and of the tasks {task} none reads it")
     assert said.endswith(f"Tasks that do: {reader}")
+
+
+def test_a_model_whose_recipe_is_refused_today_is_not_called_damaged(trained):
+    path = newest(trained)[1].model_path / "config.json"
+    record = json.loads(path.read_text())
+    record["recipe"]["network"]["width"] = 0
+    path.write_text(json.dumps({key: value for key, value in record.items() if key != "seal"}))
+    message = refused("evaluate", "last")
+    assert "has a recipe that this version refuses (network." in message
+    assert "greater than or equal to" in message
