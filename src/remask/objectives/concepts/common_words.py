@@ -42,12 +42,12 @@ def words_in_common(batches: Sequence[Batch], *, views: Views, matching: Matchin
         tokens, bag = _bag(batch, views=views, place=place)
         holding[tokens] += torch.maximum(*bag.chunk(2)).sum(0)
     weights = torch.log1p(rows / holding.clamp_min(1.0))
-    nats = torch.zeros(len(TEMPERATURES))
+    nats = dict.fromkeys(TEMPERATURES, 0.0)
     for place, batch in enumerate(batches):
         tokens, bag = _bag(batch, views=views, place=place)
-        weighed = bag * weights[tokens]
-        nats += torch.tensor([float(matching(weighed, each).sum()) for each in TEMPERATURES])
-    return float(nats.min()) / rows
+        for each in TEMPERATURES:
+            nats[each] += float(matching(bag * weights[tokens], each).sum())
+    return min(nats.values()) / rows
 
 
 def _bag(batch: Batch, *, views: Views, place: int) -> tuple[Int[Tensor, "V"], Float[Tensor, "R V"]]:
