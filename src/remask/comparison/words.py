@@ -8,10 +8,10 @@ from remask.comparison.comparable import Figure
 from remask.comparison.contrasts import Pair
 from remask.comparison.directions import Better, beats, is_better, to_be_beaten
 from remask.comparison.fairness import EQUAL, amount, equal_budgets, ratio_of
-from remask.health import evidence as health
+from remask.health.evidence import FLOORS as PLAIN
 from remask.health.evidence import SPOKEN
 
-FLOORS = ("uniform", *health.FLOORS)
+FLOORS = ("uniform", *PLAIN)
 """Who does not beat all of them has not learned."""
 
 
