@@ -40,7 +40,7 @@ def training_flops(model: Model, batch: Batch) -> float | None:
     if any(not parameter.is_floating_point() for parameter in model.network.parameters()):
         return None
     try:
-        return _mean_over_depths(model, batch, _train)
+        return _mean_over_depths(model, batch)
     except torch.OutOfMemoryError:
         return None
 
@@ -50,15 +50,15 @@ def forward_flops(model: Model, batch: Batch) -> float | None:
     return _mean(model, batch, _look)
 
 
-def _mean_over_depths(model: Model, batch: Batch, work: Callable[[Model, Objective, Batch], None]) -> float | None:
-    """`_mean` at the least and at the largest depth of an encoder whose depth is drawn, and the middle of both."""
+def _mean_over_depths(model: Model, batch: Batch) -> float | None:
+    """The middle of training at the least and at the largest depth, where an encoder draws its depth."""
     encoder = getattr(model.network, "encoder", None)
     if not isinstance(encoder, RecursiveEncoder) or encoder.min_depth == encoder.depth:
-        return _mean(model, batch, work)
+        return _mean(model, batch, _train)
     total = 0.0
     for depth in (encoder.min_depth, encoder.depth):
         with encoder.at_depth(depth):
-            counted = _mean(model, batch, work)
+            counted = _mean(model, batch, _train)
         if counted is None:
             return None
         total += counted / 2

@@ -104,7 +104,7 @@ def _trained(
 
 def _other_rows(splits: Splits) -> list[tuple[str, ...]]:
     """The sentences of the splits that are not trained on."""
-    trained = TRAIN if TRAIN in splits else DEV if DEV in splits else next(iter(splits), None)
+    trained = TRAIN if TRAIN in splits else DEV if DEV in splits else next(iter(splits))
     return [sentences for split, (_, rows) in splits.items() if split != trained for sentences, _ in rows]
 
 

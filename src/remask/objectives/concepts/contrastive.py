@@ -22,7 +22,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -202,16 +202,10 @@ def heard_alone(network: Network, ids: Int[Tensor, "R L"], *, left: Bool[Tensor,
         reading(z, end, segments=torch.ones_like(z), positions=torch.zeros_like(z, dtype=torch.bool))
         parts.append(ear.heard)
     back, most = order.argsort(), max(part.real.shape[1] for part in parts)
-    padded = [[widened(each, most) for each in (part.vectors, part.real)] for part in parts]
-    vectors, real = (torch.cat(each)[back] for each in zip(*padded, strict=True))
-    return replace(parts[0], vectors=vectors, real=real)
-
-
-def widened(slots: Shaped[Tensor, "B C *D"], most: int) -> Shaped[Tensor, "B M *D"]:
-    """Zeros behind the slots, up to M of them."""
-    filled = slots.new_zeros(len(slots), most, *slots.shape[2:])
-    filled[:, : slots.shape[1]] = slots
-    return filled
+    missing = [most - part.real.shape[1] for part in parts]
+    vectors = torch.cat([functional.pad(part.vectors, (0, 0, 0, k)) for part, k in zip(parts, missing, strict=True)])
+    real = torch.cat([functional.pad(part.real, (0, k)) for part, k in zip(parts, missing, strict=True)])
+    return replace(parts[0], vectors=vectors[back], real=real[back])
 
 
 def doubled(batch: Batch) -> Batch:
