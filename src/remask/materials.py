@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,8 +23,9 @@ from remask.config.build import (
 )
 from remask.config.diversity_contradictions import compares_rows
 from remask.config.saved import load_model
-from remask.config.schema import AdaptedSpec, Recipe
+from remask.config.schema import AdaptedSpec, ConceptSpec, DataSpec, Recipe
 from remask.data.batch import Batch
+from remask.data.co_occurrences import co_occurrences
 from remask.data.feed import Feed
 from remask.data.packing import Rows
 from remask.errors import UserError
@@ -144,6 +146,9 @@ def _made(
         recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"start_from": start_from})})
     if isinstance(model.network, ConceptNetwork) and model.network.rarity is not None:
         model.network.hear_counts(torch.from_numpy(text.stores["train"].source_counts()))
+    if isinstance(recipe.network, ConceptSpec) and recipe.network.co_occurrence is not None:
+        assert isinstance(model.network, ConceptNetwork), "built of this section"
+        model.network.hear_company(_company(recipe.data, text, window=recipe.network.co_occurrence.window))
     origins = list[dict[str, str]]()
     if codec is not None:
         codec.fill(model.network)
@@ -152,6 +157,14 @@ def _made(
     if isinstance(recipe.network, AdaptedSpec):
         origins.append({"how": CONVERTED, "from": recipe.network.name})
     return model, recipe, origins if taken is None else [*origins, taken]
+
+
+def _company(data: DataSpec, text: Text, *, window: int) -> Any:
+    """Which tokens stand near which in all sources, each source as heavy as its share of the training examples."""
+    stores = (text.stores["train"], *text.others)
+    weights = (data.weight, *(entry.weight for entry in data.mixture))
+    parts = [co_occurrences(store, window=window) for store in stores]
+    return sum(part * (weight / max(part.sum(), 1.0)) for part, weight in zip(parts, weights, strict=True))
 
 
 def _codec(recipe: Recipe, text: Text) -> tuple[Codec | None, Recipe]:

@@ -105,7 +105,7 @@ def test_another_split_and_fewer_examples_are_said_and_tasks_on_text_come_first(
         (["--task", "mrpc", "--sentences", "{}", "--head", "all", "--head", "bogus"], "--head bogus is unknown"),
         (
             ["--task", "mrpc", "--sentences", "{}", "--head", "probe", "--head", "slots"],
-            "--head slots fits no task that is asked for. Valid: of --task mrpc probe, slot_probe, cls",
+            "--head slots fits no task that is asked for. Valid: of --task mrpc probe, slot_probe, overlap_probe, cls",
         ),
         (["--task", "mrpc", "--sentences", "{}", "--head", "pair", "--taught", "mrcp"], "--taught mrcp is unknown"),
         (["--task", "mrpc", "--sentences", "{}", "--taught", "mrpc"], "no head that is fine-tuned on pairs"),
@@ -151,3 +151,22 @@ def test_how_rare_tokens_are_is_counted_in_the_text_and_told_to_the_random_encod
     assert all(torch.equal(draw.rarity.shares, shares) for draw in draws)
     tables = [network.embedding.weight for network in (model.network, *draws)]
     assert not any(torch.equal(one, other) for one, other in combinations(tables, 2))
+
+
+def test_what_tokens_stand_near_is_counted_in_all_sources_and_not_told_to_the_random_encoder(home, text, tmp_path):
+    company = ["network.width=24", "network.heads=2", "network.co_occurrence={window: 2}", "training.precision=float32"]
+    other = tmp_path / "other.txt"
+    other.write_text("a~b a~c a~d\n\n" * 40)
+    mixed = f"data.mixture=[{{source: {other}, weight: 0.5}}]"
+    tables = []
+    for more in ([], [mixed]):
+        succeeds("train", "concept-context", *BYTES, *company, *more, f"data.source={text}")
+        model, recipe = open_model("last", device=torch.device("cpu"))
+        tables.append(model.network.co_occurrence.table)
+        random = bench_of(model, recipe, draws=2).random
+        drawn = [each.network.co_occurrence.table for each in random]
+        assert not any(torch.equal(one, other) for one, other in combinations([tables[-1], *drawn], 2))
+        assert all(table.all() for table in drawn)
+    tilde = int(model.tokenizer.encode("~").ids[0])
+    assert not tables[0][tilde].any()
+    assert tables[1][tilde].any()

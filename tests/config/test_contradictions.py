@@ -270,6 +270,16 @@ CLASHES = [
         "stretch_states or mean",
     ),
     (
+        ["concept-diffusion", "network.co_occurrence={}"],
+        "network.co_occurrence: co_occurrence given, but an encoder of kind perceiver keeps no part of its concepts for "
+        "it; give network.co_occurrence=null, or network.encoder=stretch_states",
+    ),
+    (
+        ["concept-context", "data.source=python-docs", "network.co_occurrence={}"],
+        "network.width: 512 given, but a third of it is no even number of features for each of network.heads=4 heads; "
+        "give network.width=528, or another network.heads",
+    ),
+    (
         ["concept-posonly-mlm", "network.decoder=stretch", "objective.hidden=masked"],
         "network.encoder: perceiver given, but its concepts are no stretches of a text; give "
         "network.encoder=stretch_states",

@@ -198,6 +198,7 @@ def test_heads_are_left_out_of_tasks_that_they_do_not_fit():
     assert heads_for(PAIRED, every) == (
         "probe",
         "slot_probe",
+        "overlap_probe",
         "cls",
         "via_decoder",
         "pooled",

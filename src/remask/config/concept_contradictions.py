@@ -57,7 +57,7 @@ def _concept_network(recipe: Recipe) -> Iterator[Contradiction]:
             but = "a token stands in the middle of its neighbours"
             yield clash("network.kind", f"network.{key}", given=span, but=but, give=f"network.{key}={span + 1}")
     yield from _encoder(network)
-    yield from _half_width(network)
+    yield from _band_width(network)
     yield from _source_tokens(network)
     yield from _own_stretch(recipe, network)
 
@@ -93,13 +93,14 @@ def _encoder(network: ConceptSpec) -> Iterator[Contradiction]:
             yield clash("network.encoder", "network.decoder", given=network.decoder, but=but, give=give)
 
 
-def _half_width(network: ConceptSpec) -> Iterator[Contradiction]:
-    """The states of `stretch_states` are half as wide as its concepts, and its heads turn pairs of features."""
-    part = 4 * network.heads
+def _band_width(network: ConceptSpec) -> Iterator[Contradiction]:
+    """The states of `stretch_states` are a half or a third of its concepts, and its heads turn pairs of features."""
+    part = 2 * network.bands * network.heads
     if network.width % (2 * network.heads):
         return  # said of every network
     if network.encoder == "stretch_states" and network.width % part:
-        but = f"half of it is no even number of features for each of network.heads={network.heads} heads"
+        share = {2: "half", 3: "a third"}[network.bands]
+        but = f"{share} of it is no even number of features for each of network.heads={network.heads} heads"
         give = f"network.width={-(-network.width // part) * part}, or another network.heads"
         yield clash("network.encoder", "network.width", given=network.width, but=but, give=give)
 
@@ -140,6 +141,10 @@ def _source_tokens(network: ConceptSpec) -> Iterator[Contradiction]:
         but = f"an encoder of kind {encoder} reads all tokens as equally large ones, or none"
         give = f"network.rarity=null, or network.encoder={' or '.join(WEIGHING)}"
         yield clash("network.encoder", "network.rarity", given=network.rarity, but=but, give=give)
+    if network.co_occurrence is not None and encoder != "stretch_states":
+        but = f"an encoder of kind {encoder} keeps no part of its concepts for it"
+        give = "network.co_occurrence=null, or network.encoder=stretch_states"
+        yield clash("network.encoder", "network.co_occurrence", given="co_occurrence", but=but, give=give)
 
 
 WEIGHING = ("perceiver", "recursive", *STRETCHED, "mean")

@@ -90,6 +90,7 @@ def _describe_concepts(spec: schema.ConceptSpec) -> str:
     parts += ["competing slots"] if spec.slots == "competing" else []
     parts += [] if spec.letters is None else [f"letters {spec.letters.least}-{spec.letters.most}"]
     parts += [] if spec.rarity is None else ["rare tokens count more"]
+    parts += [] if spec.co_occurrence is None else [f"company within {spec.co_occurrence.window}"]
     parts += [] if spec.latent_width is None else [f"latent width {spec.latent_width}"]
     if spec.decoder == "none":
         return ", ".join([*parts, "no decoder"])

@@ -35,6 +35,7 @@ from remask.sentences.encoders import (
 from remask.sentences.features import COSINES, Whitening, cosines, with_cosines
 from remask.sentences.finetuning import Pace, Subject, Tuning, fine_tuned
 from remask.sentences.metrics import Metric, Numbers, Predictions, mean_score, metric_of, standard_error, unit_of
+from remask.sentences.overlap_probe import clues, features
 from remask.sentences.probes import Probed, probe
 from remask.sentences.splits import TaskData, linked, parted
 from remask.sentences.tasks import COMPARING, FROZEN, HEADS, TUNED, ZERO_SHOT
@@ -255,24 +256,40 @@ class TaskJudge:
         )
 
     def _probed(self, head: str) -> Judged:
-        def probed(subject: Subject) -> Probed:
-            form = _MEANS if head == "probe" else _SLOTS
-            train, reported = (self._encoded(subject, part, form=form) for part in ("train", "reported"))
-            whiten = self._whitening(train)
-            return probe(
-                with_cosines(train, whiten),
-                self.data.train.labels,
-                with_cosines(reported, whiten),
-                parts=self._parts,
-                metric=self._chooser,
-                graded=self.data.task.graded,
-                plain=COSINES if self.data.task.sentences == 2 else 0,
-            )
-
+        """A bag's concepts are tokens apart from all others: its probe reads their mean, whatever the head."""
+        probed = {"probe": self._probe, "slot_probe": self._slot_probe, "overlap_probe": self._overlap_probe}[head]
         own = probed(self.bench.own)
-        others = {name: [probed(each).predictions for each in draws] for name, draws in self.bench.beside.items()}
+        readers = {BAG: self._probe if head == "overlap_probe" else probed, RANDOM: probed}
+        others = {
+            name: [readers[name](each).predictions for each in draws] for name, draws in self.bench.beside.items()
+        }
         facts = {"strength": own.strength, **self._selection}
         return Judged(own=[own.predictions], beside=self._tfidf | others, facts=facts)
+
+    def _probe(self, subject: Subject, *, form: str = _MEANS) -> Probed:
+        train, reported = (self._encoded(subject, part, form=form) for part in ("train", "reported"))
+        whiten = self._whitening(train)
+        plain = COSINES if self.data.task.sentences == 2 else 0
+        return self._fitted(with_cosines(train, whiten), with_cosines(reported, whiten), plain=plain)
+
+    def _slot_probe(self, subject: Subject) -> Probed:
+        return self._probe(subject, form=_SLOTS)
+
+    def _overlap_probe(self, subject: Subject) -> Probed:
+        train, reported = (clues(subject, examples.texts) for examples in (self.data.train, self.data.reported))
+        return self._fitted(*features(train, reported))
+
+    def _fitted(self, train: Any, reported: Any, *, plain: int = 0) -> Probed:
+        """A linear probe on features of the training examples, and what it says of the reported ones."""
+        return probe(
+            train,
+            self.data.train.labels,
+            reported,
+            parts=self._parts,
+            metric=self._chooser,
+            graded=self.data.task.graded,
+            plain=plain,
+        )
 
     def _tuned(self, head: str) -> Judged:
         tune = {"parts": self._parts, "metric": self._chooser, "tuning": self.tuning}

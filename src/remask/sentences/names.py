@@ -34,26 +34,18 @@ BOTH = 3.0
 """What the products of (2) are multiplied by: they are about so much smaller than the differences."""
 
 
-class Names(nn.Module):
-    """Equation (2), zero at the start.
+class Naming(nn.Module):
+    """Equation (1): nothing in it is learned.
 
     Args:
         own: e, of length 1 each; frozen.
-        outputs: K.
     """
 
     own: Tensor
 
-    def __init__(self, own: Float[Tensor, "V D"], *, outputs: int) -> None:
+    def __init__(self, own: Float[Tensor, "V D"]) -> None:
         super().__init__()
         self.register_buffer("own", own, persistent=False)
-        self.apart = nn.Parameter(torch.zeros(len(own), outputs))
-        self.shared = nn.Parameter(torch.zeros(len(own), outputs))
-
-    def forward(self, u: Encoded, v: Encoded) -> Float[Tensor, "B K"]:
-        """What the names in two sentences say; no gradient reaches the concepts."""
-        x, y = self.amounts(u), self.amounts(v)
-        return EAGER * ((x - y).abs() @ self.apart + BOTH * (x * y) @ self.shared)
 
     @torch.no_grad()
     def amounts(self, sentences: Encoded) -> Float[Tensor, "B V"]:
@@ -70,6 +62,25 @@ class Names(nn.Module):
         """The names n of (1) of some concepts."""
         parts = vectors.split(max(1, NAMED_AT_ONCE // len(self.own)))
         return torch.cat([(part @ self.own.mT).argmax(-1) for part in parts])
+
+
+class Names(Naming):
+    """Equation (2), zero at the start.
+
+    Args:
+        own: as for `Naming`.
+        outputs: K.
+    """
+
+    def __init__(self, own: Float[Tensor, "V D"], *, outputs: int) -> None:
+        super().__init__(own)
+        self.apart = nn.Parameter(torch.zeros(len(own), outputs))
+        self.shared = nn.Parameter(torch.zeros(len(own), outputs))
+
+    def forward(self, u: Encoded, v: Encoded) -> Float[Tensor, "B K"]:
+        """What the names in two sentences say; no gradient reaches the concepts."""
+        x, y = self.amounts(u), self.amounts(v)
+        return EAGER * ((x - y).abs() @ self.apart + BOTH * (x * y) @ self.shared)
 
 
 @torch.no_grad()

@@ -114,6 +114,7 @@ HEADS: Mapping[str, str] = {
     "slots": ZERO_SHOT,
     "probe": FROZEN,
     "slot_probe": FROZEN,
+    "overlap_probe": FROZEN,
     "cls": TUNED,
     "via_decoder": TUNED,
     "pooled": TUNED,
@@ -124,7 +125,7 @@ HEADS: Mapping[str, str] = {
 }
 """Head → how much of the model and of the head is trained for it: nothing, the head, or both."""
 USUAL_HEADS = ("cosine", "whitened", "probe")
-COMPARING = frozenset({"pair", "match", "overlap", "named", "slot_probe"})
+COMPARING = frozenset({"pair", "match", "overlap", "named", "slot_probe", "overlap_probe"})
 """Heads that read both sentences of a pair by themselves, and compare them."""
 
 

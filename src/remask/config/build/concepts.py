@@ -10,6 +10,7 @@ from remask.config import schema
 from remask.config.schema.section import gated_width
 from remask.networks.blocks import Attention, GatedMLP, Residual
 from remask.networks.concepts import ConceptNetwork
+from remask.networks.concepts.co_occurrence import CoOccurrence
 from remask.networks.concepts.competition import competing, competing_weights, reading_weights
 from remask.networks.concepts.decoders import (
     DenoisingBlock,
@@ -58,6 +59,7 @@ def build_concept_network(spec: schema.ConceptSpec, tokenizer: Tokenizer, *, len
         source_embedding=nn.Embedding(tokenizer.vocab_size, spec.width) if spec.freeze_encoder else None,
         letters=None if spec.letters is None else build_letters(spec.letters, tokenizer, width=spec.width),
         rarity=None if spec.rarity is None else build_rarity(spec.rarity, tokenizer),
+        co_occurrence=None if spec.co_occurrence is None else CoOccurrence(tokenizer.vocab_size, width=spec.band_width),
     )
     if spec.head == "tied" and spec.decoder != "none":
         network.tie_head()
@@ -92,8 +94,8 @@ def build_encoder(spec: schema.ConceptSpec) -> nn.Module:
         case "stretches":
             return StretchMeans(spec.concepts)
         case "stretch_states":
-            blocks, head_width = build_blocks(spec, width=width // 2)
-            return StretchStates(width, spec.concepts, blocks, head_width=head_width)
+            blocks, head_width = build_blocks(spec, width=spec.band_width)
+            return StretchStates(width, spec.concepts, blocks, head_width=head_width, bands=spec.bands)
         case "tokens":
             blocks, head_width = build_blocks(spec, width=width)
             return TokenStates(blocks, head_width=head_width)

@@ -110,6 +110,12 @@ class LettersSpec(Section):
     )
 
 
+class CoOccurrenceSpec(Section):
+    """What stands near each token in the training text, as a part of its concepts."""
+
+    window: Whole = Field(default=5, ge=1, le=64, description="greatest distance, in tokens, that is near")
+
+
 STRETCHED = ("stretches", "stretch_states")
 """Encoders whose concepts are stretches of a text: C at most, in its order."""
 
@@ -164,6 +170,11 @@ class ConceptSpec(Section):
         description="a source token counts a / (a + its share of the training text), times a learned number, a being "
         "this; null: all alike",
     )
+    co_occurrence: CoOccurrenceSpec | None = Field(
+        default=None,
+        description="stretch_states: a third of a concept's features says what its tokens stand near in the training "
+        "text, counted before training begins (another third is then words, and one states); null: none",
+    )
     freeze_encoder: bool = Field(default=False, description="leave the encoder as it was drawn: a baseline")
     latent_width: Whole | None = Field(
         default=None,
@@ -197,6 +208,16 @@ class ConceptSpec(Section):
     def attention(self) -> Literal["bidirectional"]:
         """What a decoded place may see of its text."""
         return "bidirectional"
+
+    @property
+    def bands(self) -> int:
+        """Parts of the features of `stretch_states` that mean something each by itself."""
+        return 2 if self.co_occurrence is None else 3
+
+    @property
+    def band_width(self) -> int:
+        """Features of each of them."""
+        return self.width // self.bands
 
     @property
     def decoder_depth(self) -> int:

@@ -7,6 +7,7 @@ places at which logits are wanted.
 import math
 from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from remask.networks.blocks import Attention, ModulatedBranch
+from remask.networks.concepts.co_occurrence import CoOccurrence
 from remask.networks.concepts.encoders import TokenStates
 from remask.networks.concepts.layers import LocalConvolution
 from remask.networks.concepts.letters import Letters, Rarity, UnitTogether
@@ -67,11 +69,12 @@ class ConceptNetwork(nn.Module):
         source_embedding: token vectors of the encoder alone; None: it shares those of the decoder.
         letters: what is added to the token vectors that the encoder reads; None: nothing.
         rarity: how much each token counts for the encoder, and each concept among those of its text; None: all alike.
+        co_occurrence: what stands in the second band of the token vectors that the encoder reads; None: there is none.
 
     Weights hold nothing meaningful until `initialise` is called.
     """
 
-    READERS = ("encoder.", "source_embedding.", "letters.", "rarity.", "narrow.")
+    READERS = ("encoder.", "source_embedding.", "letters.", "rarity.", "co_occurrence.", "narrow.")
     """What the names of those weights begin with that only reading a text needs; the others decode."""
 
     def __init__(
@@ -85,13 +88,14 @@ class ConceptNetwork(nn.Module):
         source_embedding: nn.Embedding | None = None,
         letters: Letters | None = None,
         rarity: Rarity | None = None,
+        co_occurrence: CoOccurrence | None = None,
     ) -> None:
         super().__init__()
         self.width = width
         self.latent_width = latent_width
         self.embedding = nn.Embedding(vocab_size, width)
         self.source_embedding = source_embedding
-        self.letters, self.rarity = letters, rarity
+        self.letters, self.rarity, self.co_occurrence = letters, rarity, co_occurrence
         self.encoder = encoder
         whole = UnitRMS() if rarity is None else UnitTogether()
         self.narrow = whole if latent_width is None else Narrowed(width, latent_width)
@@ -123,7 +127,7 @@ class ConceptNetwork(nn.Module):
 
     def freeze_encoder(self) -> None:
         """Leaves the encoder as it was drawn: the baseline that shows what training one is worth."""
-        for part in (self.encoder, self.narrow, self.source_embedding, self.letters, self.rarity):
+        for part in (self.encoder, self.narrow, self.source_embedding, self.letters, self.rarity, self.co_occurrence):
             if part is not None:
                 part.requires_grad_(False)
 
@@ -180,13 +184,25 @@ class ConceptNetwork(nn.Module):
         vectors = (self.embedding if self.source_embedding is None else self.source_embedding)(source)
         if self.letters is not None:
             vectors = vectors + self.letters(source)
-        vectors = unit_rms(vectors)
+        vectors = unit_rms(vectors) if self.co_occurrence is None else self._in_company(vectors, source)
         return vectors if self.rarity is None else vectors * self.rarity(source)
+
+    def _in_company(self, vectors: Float[Tensor, "B N D"], source: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
+        """Token vectors with what each keeps company with as their second band, every band of root mean square 1."""
+        assert self.co_occurrence is not None, "asked by `read`"
+        first, _, *others = vectors.chunk(self.encoder.bands, -1)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        company = self.co_occurrence(source).to(vectors.dtype)
+        return torch.cat([unit_rms(first), company, *(unit_rms(part) for part in others)], -1)
 
     def hear_counts(self, counts: Int[Tensor, "V"]) -> None:
         """Is told how often each token stands in the training text, before training begins."""
         if self.rarity is not None:
             self.rarity.hear(counts)
+
+    def hear_company(self, counts: Any) -> None:
+        """Is told how often each token stands near each other one in the training text, a sparse matrix [V V]."""
+        if self.co_occurrence is not None:
+            self.co_occurrence.hear(counts)
 
     def take_counts(self, other: "ConceptNetwork") -> None:
         """Is told what another network of this kind has heard of the training text; nothing that was learned."""
@@ -231,6 +247,8 @@ class ConceptNetwork(nn.Module):
                 nn.init.normal_(parameter, std=scale * parameter.shape[-1] ** -0.5, generator=generator)
         if self.rarity is not None:
             self.rarity.begin()
+        if self.co_occurrence is not None:
+            self.co_occurrence.begin(generator)
         for table in (self.embedding, self.source_embedding, None if self.letters is None else self.letters.table):
             if table is not None:
                 nn.init.normal_(table.weight, std=SPREAD, generator=generator)

@@ -64,32 +64,31 @@ class StretchMeans(nn.Module):
 
 
 class StretchStates(nn.Module):
-    r"""Stretches by the words in them and by what those say where they stand, half of a concept's features each.
+    r"""Stretches by the words in them and by what those say where they stand, a part of a concept's features each.
 
-    With w the mean over a stretch of its tokens' first D/2 features, and s that of its tokens' states, of root mean
-    square 1, behind a bidirectional transformer of width D/2 which reads all their features,
+    A token's features are K bands of D/K. With w the mean over a stretch of the first of them, c that of the others but
+    the last, and s that of its tokens' states, of root mean square 1, behind a bidirectional transformer of width D/K
+    which reads all their features,
 
-        concept = [w ; s · |w| / |s|].                                                                        (2)
+        concept = [w ; c ; s · |w| / |s|].                                                                    (2)
 
-    Both halves of a concept are as large as its words, so that rarity weighs both, but for what the other half of a
-    token's features held of its size. Two bands of features: what stands in a stretch can be compared apart from its
-    context (sentences/overlap.py).
+    All parts of a concept are as large as its words, so that rarity weighs all, but for what the last band of a token's
+    features held of its size. What stands in a stretch can be compared apart from its context (sentences/overlap.py).
 
     Args:
-        width: D, even.
+        width: D, a multiple of K.
         most: C.
-        blocks: of width D/2.
+        blocks: of width D/K.
         head_width: features a head.
+        bands: K, 2 (there is no c) or 3 (co_occurrence.py gives c).
     """
 
     concepts: int | None = None
-    bands = 2
-    """Parts of a concept's features that mean something each by itself, of one size."""
 
-    def __init__(self, width: int, most: int, blocks: Stack, *, head_width: int) -> None:
+    def __init__(self, width: int, most: int, blocks: Stack, *, head_width: int, bands: int = 2) -> None:
         super().__init__()
-        self.most, self.head_width = most, head_width
-        self.inward = nn.Linear(width, width // 2 - 1, bias=False)
+        self.most, self.head_width, self.bands = most, head_width, bands
+        self.inward = nn.Linear(width, width // bands - 1, bias=False)
         self.blocks = blocks
         self.norm = UnitRMS()
 
@@ -100,11 +99,11 @@ class StretchStates(nn.Module):
         x = torch.cat([here, x], -1)
         rotation = rotary(x.shape[1], self.head_width, device=x.device)
         states = self.blocks(x, timeless(x), rotation=rotation, mask=segment_mask(real.long()), real=real)
-        words, states = tokens[..., : x.shape[-1]], unit_rms(states).to(tokens.dtype)
-        both, there = stretch_means(torch.cat([words, states], -1), real=real, most=self.most)
-        words, states = both.chunk(2, -1)
+        kept, states = tokens[..., : -x.shape[-1]], unit_rms(states).to(tokens.dtype)
+        means, there = stretch_means(torch.cat([kept, states], -1), real=real, most=self.most)
+        words, *company, states = means.chunk(self.bands, -1)
         size = words.square().mean(-1, keepdim=True).clamp(min=1e-12).sqrt()
-        return torch.cat([words, (unit_rms(states) * size).to(words.dtype)], -1), there
+        return torch.cat([words, *company, (unit_rms(states) * size).to(words.dtype)], -1), there
 
 
 class StretchDecoder(nn.Module):
