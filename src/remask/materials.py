@@ -1,10 +1,11 @@
 """All that a recipe needs before a run can begin: what a user can get wrong is found here, before a run exists."""
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -25,7 +26,7 @@ from remask.config.diversity_contradictions import compares_rows
 from remask.config.saved import load_model
 from remask.config.schema import AdaptedSpec, ConceptSpec, DataSpec, Recipe
 from remask.data.batch import Batch
-from remask.data.co_occurrences import co_occurrences
+from remask.data.co_occurrences import co_occurrences, company
 from remask.data.feed import Feed
 from remask.data.packing import Rows
 from remask.errors import UserError
@@ -148,7 +149,11 @@ def _made(
         model.network.hear_counts(torch.from_numpy(text.stores["train"].source_counts()))
     if isinstance(recipe.network, ConceptSpec) and recipe.network.co_occurrence is not None:
         assert isinstance(model.network, ConceptNetwork), "built of this section"
-        model.network.hear_company(_company(recipe.data, text, window=recipe.network.co_occurrence.window))
+        vectors = _company(
+            recipe.data, text, window=recipe.network.co_occurrence.window, width=recipe.network.band_width
+        )
+        if vectors is not None:
+            model.network.hear_company(vectors)
     origins = list[dict[str, str]]()
     if codec is not None:
         codec.fill(model.network)
@@ -159,12 +164,17 @@ def _made(
     return model, recipe, origins if taken is None else [*origins, taken]
 
 
-def _company(data: DataSpec, text: Text, *, window: int) -> Any:
-    """Which tokens stand near which in all sources, each source as heavy as its share of the training examples."""
+def _company(data: DataSpec, text: Text, *, window: int, width: int) -> torch.Tensor | None:
+    """The company that tokens keep in all sources, each as heavy as its share of the training examples [V W].
+
+    None where there is none.
+    """
     stores = (text.stores["train"], *text.others)
     weights = (data.weight, *(entry.weight for entry in data.mixture))
     parts = [co_occurrences(store, window=window) for store in stores]
-    return sum(part * (weight / max(part.sum(), 1.0)) for part, weight in zip(parts, weights, strict=True))
+    heavy = [part * (weight / max(part.sum(), 1.0)) for part, weight in zip(parts, weights, strict=True)]
+    vectors = company(reduce(operator.add, heavy), width=width)
+    return None if vectors is None else torch.from_numpy(vectors)
 
 
 def _codec(recipe: Recipe, text: Text) -> tuple[Codec | None, Recipe]:

@@ -4,9 +4,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from remask.data import co_occurrences as counting
-from remask.data.co_occurrences import co_occurrences
+from remask.data.co_occurrences import SHIFT, SMOOTH, co_occurrences, company
 from remask.data.store import TokenStore
 
 EOS, V = 5, 6
@@ -58,3 +59,60 @@ def test_neighbours_count_one_and_ends_of_text_are_no_company():
 
 def test_a_text_of_single_words_holds_no_pair():
     assert co_occurrences(store([0], [1], []), window=5).nnz == 0
+
+
+def together(size=8, *, seed=0):
+    """Counts of tokens 0 … size − 1: 2k and 2k + 1 keep company, all others little; the last one is never met."""
+    draw = np.random.default_rng(seed)
+    counts = draw.gamma(0.3, size=(size, size)) * (draw.random((size, size)) < 0.5)
+    for word in range(0, size - 1, 2):
+        counts[word, word + 1] += draw.gamma(20.0)
+    counts = counts + counts.T
+    counts[-1] = counts[:, -1] = 0
+    return sparse.csr_matrix(counts)
+
+
+def cosines(vectors):
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    return unit @ unit.T
+
+
+@pytest.mark.parametrize("width", [3, 8])
+def test_vectors_are_those_of_a_dense_decomposition_of_positive_pointwise_mutual_information(width):
+    counts = together().toarray()
+    often = counts.sum(1)
+    contexts = often**SMOOTH / (often**SMOOTH).sum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        nats = np.log(counts / often[:, None] / contexts) - SHIFT
+    u, values, _ = np.linalg.svd(np.maximum(np.nan_to_num(nats, nan=0.0, neginf=0.0), 0))
+    expected = (u * np.sqrt(values))[:, :width]
+    found = company(together(), width=width)
+    some = np.linalg.norm(expected, axis=1) > 1e-6
+    assert some.sum() >= min(width, 7)
+    np.testing.assert_allclose(cosines(found[some]), cosines(expected[some]), atol=1e-4)
+    np.testing.assert_allclose(np.square(found).mean(1), some, atol=1e-4)
+    assert not some[-1], "a token that keeps no company has no direction"
+
+
+def test_words_of_the_same_company_are_near_each_other_and_those_of_another_are_not():
+    counts = np.zeros((6, 6))
+    for word in (0, 1):  # beside 2 alone
+        counts[word, 2] = counts[2, word] = 10.0
+    for word in (3, 4):  # beside 5 alone
+        counts[word, 5] = counts[5, word] = 10.0
+    near = cosines(company(sparse.csr_matrix(counts), width=4))
+    assert near[0, 1] > 0.999
+    assert near[3, 4] > 0.999
+    assert abs(near[0, 3]) < 1e-3
+
+
+def test_vectors_are_the_same_each_time_and_as_wide_as_asked_where_the_vocabulary_is_smaller():
+    one, again = (company(together(), width=20) for _ in range(2))
+    np.testing.assert_array_equal(one, again)
+    assert one.shape == (8, 20)
+    assert not one[:, 8:].any()
+
+
+@pytest.mark.parametrize("counts", [np.zeros((8, 8)), np.ones((8, 8))], ids=["no pair", "everybody beside everybody"])
+def test_where_no_two_tokens_keep_company_there_are_no_vectors(counts):
+    assert company(sparse.csr_matrix(counts), width=4) is None

@@ -1,12 +1,8 @@
 """Tokens by the company that they keep, as a band of concepts."""
 
-import numpy as np
-import pytest
 import torch
 from concept_networks import LENGTH, all_real, make, others, tokens
-from scipy import sparse
 
-from remask.networks.concepts.co_occurrence import SHIFT, SMOOTH, CoOccurrence, factored, information
 from remask.networks.concepts.stretches import StretchMeans
 from remask.networks.normalisation import unit_rms
 from remask.randomness import keyed_generator
@@ -14,78 +10,16 @@ from remask.randomness import keyed_generator
 BANDS = {"encoder": "stretch_states", "co_occurrence": {"window": 2}, "width": 24}
 
 
-def company(size=8, *, seed=0):
-    """Counts of tokens 0 … size − 1: 2k and 2k + 1 keep company, all others little; the last one is never met."""
-    draw = np.random.default_rng(seed)
-    counts = draw.gamma(0.3, size=(size, size)) * (draw.random((size, size)) < 0.5)
-    for word in range(0, size - 1, 2):
-        counts[word, word + 1] += draw.gamma(20.0)
-    counts = counts + counts.T
-    counts[-1] = counts[:, -1] = 0
-    return sparse.csr_matrix(counts)
+def vectors(size=8, width=8, *, seed=0):
+    """Of root mean square 1, but for the last token's, which keeps no company."""
+    drawn = unit_rms(torch.randn(size, width, generator=keyed_generator(seed)))
+    drawn[-1] = 0.0
+    return drawn
 
 
-def cosines(vectors):
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
-    return unit @ unit.T
-
-
-def told(network, counts=None):
-    network.hear_company(company() if counts is None else counts)
+def told(network):
+    network.hear_company(vectors())
     return network
-
-
-# ── what is factored ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("width", [3, 8])
-def test_vectors_are_those_of_a_dense_decomposition_of_positive_pointwise_mutual_information(width):
-    counts = company().toarray()
-    often = counts.sum(1)
-    contexts = often**SMOOTH / (often**SMOOTH).sum()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        nats = np.log(counts / often[:, None] / contexts) - SHIFT
-    u, values, _ = np.linalg.svd(np.maximum(np.nan_to_num(nats, nan=0.0, neginf=0.0), 0))
-    expected = (u * np.sqrt(values))[:, :width]
-    found = factored(information(company()), width=width)
-    some = np.linalg.norm(expected, axis=1) > 1e-6
-    assert some.sum() >= min(width, 7)
-    np.testing.assert_allclose(cosines(found[some]), cosines(expected[some]), atol=1e-4)
-    np.testing.assert_allclose(np.square(found).mean(1), some, atol=1e-4)
-    assert not some[-1], "a token that keeps no company has no direction"
-
-
-def test_words_of_the_same_company_are_near_each_other_and_those_of_another_are_not():
-    counts = np.zeros((6, 6))
-    for word in (0, 1):  # beside 2 alone
-        counts[word, 2] = counts[2, word] = 10.0
-    for word in (3, 4):  # beside 5 alone
-        counts[word, 5] = counts[5, word] = 10.0
-    near = cosines(factored(information(sparse.csr_matrix(counts)), width=4))
-    assert near[0, 1] > 0.999
-    assert near[3, 4] > 0.999
-    assert abs(near[0, 3]) < 1e-3
-
-
-def test_vectors_are_the_same_each_time_and_as_wide_as_asked_where_the_vocabulary_is_smaller():
-    one, again = (factored(information(company()), width=20) for _ in range(2))
-    np.testing.assert_array_equal(one, again)
-    assert one.shape == (8, 20)
-    assert not one[:, 8:].any()
-
-
-def test_a_text_without_a_pair_leaves_the_vectors_as_they_were_drawn():
-    part = CoOccurrence(8, width=4)
-    part.begin(keyed_generator(1))
-    drawn = part.table.clone()
-    for nothing in (np.zeros((8, 8)), np.ones((8, 8))):  # no pair; everybody beside everybody
-        part.hear(sparse.csr_matrix(nothing))
-        assert torch.equal(part.table, drawn)
-    part.hear(company())
-    assert not torch.equal(part.table, drawn)
-
-
-# ── a band of concepts ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_second_third_of_a_concept_is_the_mean_company_of_its_tokens_and_knows_no_context():

@@ -70,7 +70,7 @@ def clues(subject: Subject, pairs: Sequence[Sequence[str]]) -> Clues:
         x, y = (naming.amounts(in_bands(side, bands)[0]).float().cpu().numpy() for side in (u, v))
         names.append(sparse.csr_matrix(np.concatenate([np.abs(x - y), BOTH * x * y], axis=1)))
     back = np.argsort(order)
-    return Clues(sums=np.concatenate(sums)[back], names=sparse.vstack(names, format="csr")[back])
+    return Clues(sums=np.concatenate(sums)[back], names=sparse.csr_matrix(sparse.vstack(names))[back])
 
 
 def features(train: Clues, reported: Clues) -> tuple[Any, Any]:

@@ -210,7 +210,7 @@ class ConceptSpec(Section):
         return "bidirectional"
 
     @property
-    def bands(self) -> int:
+    def bands(self) -> Literal[2, 3]:
         """Parts of the features of `stretch_states` that mean something each by itself."""
         return 2 if self.co_occurrence is None else 3
 

@@ -7,7 +7,6 @@ places at which logits are wanted.
 import math
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -199,10 +198,10 @@ class ConceptNetwork(nn.Module):
         if self.rarity is not None:
             self.rarity.hear(counts)
 
-    def hear_company(self, counts: Any) -> None:
-        """Is told how often each token stands near each other one in the training text, a sparse matrix [V V]."""
+    def hear_company(self, vectors: Float[Tensor, "V W"]) -> None:
+        """Is told what each token stands near in the training text, before training begins."""
         if self.co_occurrence is not None:
-            self.co_occurrence.hear(counts)
+            self.co_occurrence.hear(vectors)
 
     def take_counts(self, other: "ConceptNetwork") -> None:
         """Is told what another network of this kind has heard of the training text; nothing that was learned."""
