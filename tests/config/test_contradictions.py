@@ -271,8 +271,8 @@ CLASHES = [
     ),
     (
         ["concept-diffusion", "network.co_occurrence={}"],
-        "network.co_occurrence: co_occurrence given, but an encoder of kind perceiver keeps no part of its concepts for it"
-        "; give network.co_occurrence=null, or network.encoder=stretch_states",
+        "network.co_occurrence: co_occurrence given, but an encoder of kind perceiver keeps no part of its concepts "
+        "for it; give network.co_occurrence=null, or network.encoder=stretch_states",
     ),
     (
         ["concept-context", "data.source=python-docs", "network.co_occurrence={}"],
