@@ -24,7 +24,7 @@ from remask.config.build import (
 )
 from remask.config.diversity_contradictions import compares_rows
 from remask.config.saved import load_model
-from remask.config.schema import AdaptedSpec, ConceptSpec, DataSpec, Recipe
+from remask.config.schema import AdaptedSpec, ConceptSpec, Recipe
 from remask.data.batch import Batch
 from remask.data.co_occurrences import co_occurrences, company
 from remask.data.feed import Feed
@@ -147,13 +147,8 @@ def _made(
         recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"start_from": start_from})})
     if isinstance(model.network, ConceptNetwork) and model.network.rarity is not None:
         model.network.hear_counts(torch.from_numpy(text.stores["train"].source_counts()))
-    if isinstance(recipe.network, ConceptSpec) and recipe.network.co_occurrence is not None:
-        assert isinstance(model.network, ConceptNetwork), "built of this section"
-        vectors = _company(
-            recipe.data, text, window=recipe.network.co_occurrence.window, width=recipe.network.band_width
-        )
-        if vectors is not None:
-            model.network.hear_company(vectors)
+    if taken is None or "but" in taken:  # an encoder that was taken has learned by vectors of its own
+        _tell_company(model, recipe, text)
     origins = list[dict[str, str]]()
     if codec is not None:
         codec.fill(model.network)
@@ -164,17 +159,28 @@ def _made(
     return model, recipe, origins if taken is None else [*origins, taken]
 
 
-def _company(data: DataSpec, text: Text, *, window: int, width: int) -> torch.Tensor | None:
-    """The company that tokens keep in all sources, each as heavy as its share of the training examples [V W].
+def _tell_company(model: Model, recipe: Recipe, text: Text) -> None:
+    """Tells a network that asks for it what tokens stand near, in all sources as heavy as their examples.
 
-    None where there is none.
+    Raises:
+        UserError: no two tokens keep company.
     """
-    stores = (text.stores["train"], *text.others)
+    network, data = recipe.network, recipe.data
+    if not isinstance(network, ConceptSpec) or network.co_occurrence is None:
+        return
+    assert isinstance(model.network, ConceptNetwork), "built of this section"
     weights = (data.weight, *(entry.weight for entry in data.mixture))
-    parts = [co_occurrences(store, window=window) for store in stores]
+    parts = [
+        co_occurrences(store, window=network.co_occurrence.window) for store in (text.stores["train"], *text.others)
+    ]
     heavy = [part * (weight / max(part.sum(), 1.0)) for part, weight in zip(parts, weights, strict=True)]
-    vectors = company(reduce(operator.add, heavy), width=width)
-    return None if vectors is None else torch.from_numpy(vectors)
+    vectors = company(reduce(operator.add, heavy), width=network.band_width)
+    if vectors is None:
+        raise UserError(
+            "network.co_occurrence: no two tokens of the training text stand near each other oftener than by chance. "
+            "Give a larger text, or network.co_occurrence=null"
+        )
+    model.network.hear_company(torch.from_numpy(vectors))
 
 
 def _codec(recipe: Recipe, text: Text) -> tuple[Codec | None, Recipe]:

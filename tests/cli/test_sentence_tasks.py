@@ -6,7 +6,9 @@ from itertools import combinations
 import pytest
 import torch
 from command import BYTES, newest, refused, succeeds
+from torch.nn import functional
 
+from remask.data.co_occurrences import co_occurrences, company
 from remask.finished import open_model
 from remask.sentences.measuring import bench_of
 
@@ -153,20 +155,49 @@ def test_how_rare_tokens_are_is_counted_in_the_text_and_told_to_the_random_encod
     assert not any(torch.equal(one, other) for one, other in combinations(tables, 2))
 
 
+COMPANY = ["network.width=24", "network.heads=2", "network.co_occurrence={window: 3}", "training.precision=float32"]
+
+
+def company_of(text, *more):
+    """Trains a step or three; the table of what tokens stand near, the model, and its recipe."""
+    succeeds("train", "concept-context", *BYTES, *COMPANY, *more, f"data.source={text}")
+    model, recipe = open_model("last", device=torch.device("cpu"))
+    return model.network.co_occurrence.table, model, recipe
+
+
 def test_what_tokens_stand_near_is_counted_in_all_sources_and_not_told_to_the_random_encoder(home, text, tmp_path):
-    company = ["network.width=24", "network.heads=2", "network.co_occurrence={window: 2}", "training.precision=float32"]
     other = tmp_path / "other.txt"
     other.write_text("a~b a~c a~d\n\n" * 40)
-    mixed = f"data.mixture=[{{source: {other}, weight: 0.5}}]"
-    tables = []
-    for more in ([], [mixed]):
-        succeeds("train", "concept-context", *BYTES, *company, *more, f"data.source={text}")
-        model, recipe = open_model("last", device=torch.device("cpu"))
-        tables.append(model.network.co_occurrence.table)
-        random = bench_of(model, recipe, draws=2).random
-        drawn = [each.network.co_occurrence.table for each in random]
-        assert not any(torch.equal(one, other) for one, other in combinations([tables[-1], *drawn], 2))
-        assert all(table.all() for table in drawn)
-    tilde = int(model.tokenizer.encode("~").ids[0])
-    assert not tables[0][tilde].any()
-    assert tables[1][tilde].any()
+    before, model, recipe = company_of(text)
+    drawn = [each.network.co_occurrence.table for each in bench_of(model, recipe, draws=2).random]
+    assert not any(torch.equal(one, another) for one, another in combinations([before, *drawn], 2))
+    from remask.config.build.text import build_text
+
+    parts = [build_text(recipe, cache=tmp_path / "cache").stores["train"]]
+    expected = company(co_occurrences(parts[0], window=3), width=8)
+    met = torch.from_numpy(expected).any(-1)
+    torch.testing.assert_close(before[met], torch.from_numpy(expected)[met], atol=1e-4, rtol=1e-4)
+    mixed, model, recipe = company_of(text, f"data.mixture=[{{source: {other}, weight: 0.5}}]")
+    found = build_text(recipe, cache=tmp_path / "cache")
+    counts = [co_occurrences(store, window=3) for store in (found.stores["train"], *found.others)]
+    heavy = counts[0] / counts[0].sum() + 0.5 * counts[1] / counts[1].sum()
+    expected = torch.from_numpy(company(heavy, width=8))
+    near = [functional.normalize(each[expected.any(-1)], dim=-1) for each in (mixed, expected)]
+    torch.testing.assert_close(near[0] @ near[0].T, near[1] @ near[1].T, atol=1e-3, rtol=1e-3)
+    assert expected[int(model.tokenizer.encode("~").ids[0])].any()
+
+
+def test_a_run_that_starts_from_an_encoder_keeps_the_company_that_it_learned_by(home, text, tmp_path):
+    first, *_ = company_of(text)
+    again, *_ = company_of(text, "training.start_from=last", "data.max_documents=1")
+    assert torch.equal(again, first)
+    plain = [part for part in COMPANY if "co_occurrence" not in part]
+    succeeds("train", "concept-context", *BYTES, *plain, f"data.source={text}")
+    fresh, *_ = company_of(text, "training.start_from=last")
+    torch.testing.assert_close(fresh, first)
+
+
+def test_a_text_in_which_no_tokens_keep_company_is_refused(home, tmp_path):
+    (tmp_path / "a.txt").write_text("a" * 3000 + "\n\n" + "a" * 3000)
+    said = refused("train", "concept-context", *BYTES, *COMPANY, f"data.source={tmp_path / 'a.txt'}")
+    assert "network.co_occurrence: no two tokens of the training text stand near each other oftener" in said

@@ -67,6 +67,7 @@ def together(size=8, *, seed=0):
     counts = draw.gamma(0.3, size=(size, size)) * (draw.random((size, size)) < 0.5)
     for word in range(0, size - 1, 2):
         counts[word, word + 1] += draw.gamma(20.0)
+        counts[word, (word + 3) % (size - 1)] += draw.gamma(12.0)
     counts = counts + counts.T
     counts[-1] = counts[:, -1] = 0
     return sparse.csr_matrix(counts)
@@ -77,7 +78,7 @@ def cosines(vectors):
     return unit @ unit.T
 
 
-@pytest.mark.parametrize("width", [3, 8])
+@pytest.mark.parametrize("width", [3, 8, 20])
 def test_vectors_are_those_of_a_dense_decomposition_of_positive_pointwise_mutual_information(width):
     counts = together().toarray()
     often = counts.sum(1)

@@ -1,5 +1,6 @@
 """Tokens by the company that they keep, as a band of concepts."""
 
+import pytest
 import torch
 from concept_networks import LENGTH, all_real, make, others, tokens
 
@@ -32,6 +33,29 @@ def test_the_second_third_of_a_concept_is_the_mean_company_of_its_tokens_and_kno
     changed[:, -1] = others(source)[:, -1]
     other = network.encode(changed, real=all_real(changed)).vectors[..., 8:16]
     torch.testing.assert_close(unit_rms(other[:, :2]), unit_rms(band[:, :2]), atol=1e-5, rtol=1e-5)
+
+
+def test_every_band_of_a_token_has_root_mean_square_one_and_company_stands_in_the_second():
+    network, source = told(make(**BANDS)), tokens(1, LENGTH)
+    bands = network.read(source).unflatten(-1, (3, 8))
+    torch.testing.assert_close(bands.square().mean(-1), torch.ones(1, LENGTH, 3), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(bands[..., 1, :], vectors()[source])
+
+
+def test_a_concept_holds_company_as_large_as_its_mean_is_and_states_as_large_as_its_words():
+    network = told(make(stirred=True, **BANDS))
+    source = tokens(2, LENGTH)
+    means, _ = StretchMeans(3)(network.read(source), real=all_real(source))
+    vectors_, _ = network.encoder(network.read(source), real=all_real(source))
+    torch.testing.assert_close(vectors_[..., :16], means[..., :16])
+    torch.testing.assert_close(vectors_[..., 16:].norm(dim=-1), means[..., :8].norm(dim=-1), atol=1e-4, rtol=1e-4)
+
+
+def test_a_token_without_company_stays_like_itself_alone():
+    network = make(**BANDS)
+    drawn = network.co_occurrence.table[-1].clone()
+    assert torch.equal(told(network).co_occurrence.table[-1], drawn)
+    assert drawn.square().mean() == pytest.approx(1.0, abs=1e-4)
 
 
 def test_states_read_what_tokens_keep_company_with_and_words_do_not():

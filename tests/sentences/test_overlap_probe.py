@@ -19,10 +19,12 @@ ONE = Tuning(rates=(1e-2,), seeds=1, epochs=1, seed=0)
 EACH = 2 * SUMS + WHOLE
 
 
-def judge(data):
+def judge(data, *, random=1):
     own = subject()
     bag = replace(own, network=own.network.embedding, read=read_embeddings)
-    return TaskJudge(bench=Bench(own=own, bag=bag, random=[subject(seed=1)], facts={}), data=data, tuning=ONE, seed=0)
+    return TaskJudge(
+        bench=Bench(own=own, bag=bag, random=[subject(seed=random)], facts={}), data=data, tuning=ONE, seed=0
+    )
 
 
 def alone(texts):
@@ -143,3 +145,22 @@ def test_a_concept_of_no_token_still_has_a_name():
 
     found = clues(Subject(network=Shifted(), read=read_concepts, wording=WORDING), same_letter(4).texts)
     assert (found.names.toarray() > 0).any(1).all()
+
+
+def test_what_stands_beside_is_read_by_the_same_probe():
+    data = toy_data(train=80, reported=40)
+    score = judge(data, random=0).measure("overlap_probe")[0]
+    assert score.trivial["random encoder"] == score.value
+    assert judge(data, random=1).measure("overlap_probe")[0].trivial["random encoder"] != score.value
+
+
+def test_the_nearest_concept_counts_most_in_what_is_found():
+    pairs = same_letter(6).texts
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(overlap_probe, "SHARPNESS", 1e4)
+        nearest = clues(subject(), pairs).sums
+        patch.setattr(overlap_probe, "SHARPNESS", 0.0)
+        alike = clues(subject(), pairs).sums
+    found = clues(subject(), pairs).sums
+    apart = [np.abs(found[:, 0] - other[:, 0]).mean() for other in (nearest, alike)]
+    assert apart[0] < apart[1]

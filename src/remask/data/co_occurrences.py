@@ -69,7 +69,7 @@ def _pairs(store: TokenStore, window: int) -> Iterator[tuple[np.ndarray, np.ndar
 def company(counts: Any, *, width: int) -> np.ndarray | None:
     """The vectors c of (1), float32 [V W]; None where no two tokens keep company.
 
-    Tokens that keep none have zeros, and so have all beyond the rank of M.
+    Tokens that stand near none oftener than by chance have zeros; features beyond the rank of M are 0 of all.
 
     Args:
         counts: n, symmetric and sparse [V V].

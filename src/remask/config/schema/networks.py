@@ -175,7 +175,9 @@ class ConceptSpec(Section):
         description="stretch_states: a third of a concept's features says what its tokens stand near in the training "
         "text, counted before training begins (another third is then words, and one states); null: none",
     )
-    freeze_encoder: bool = Field(default=False, description="leave the encoder as it was drawn: a baseline")
+    freeze_encoder: bool = Field(
+        default=False, description="leave the encoder as it was drawn, but for what it counted: a baseline"
+    )
     latent_width: Whole | None = Field(
         default=None,
         ge=3,

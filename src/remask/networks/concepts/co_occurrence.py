@@ -25,13 +25,14 @@ class CoOccurrence(nn.Module):
         self.table = nn.Parameter(torch.empty(vocab_size, width), requires_grad=False)
 
     def forward(self, ids: Int[Tensor, "*N"]) -> Float[Tensor, "*N W"]:
-        """The vectors of tokens; zeros for those that keep no company."""
+        """The vectors of tokens."""
         return self.table[ids]
 
     @torch.no_grad()
     def hear(self, vectors: Float[Tensor, "V W"]) -> None:
-        """Takes the vectors, of root mean square 1 or 0."""
-        self.table.copy_(vectors)
+        """Takes the vectors, of root mean square 1; a token that has zeros stays as drawn, like itself alone."""
+        heard = vectors.to(self.table)
+        self.table.copy_(torch.where(heard.any(-1, keepdim=True), heard, self.table))
 
     @torch.no_grad()
     def begin(self, generator: torch.Generator) -> None:

@@ -72,8 +72,8 @@ class StretchStates(nn.Module):
 
         concept = [w ; c ; s · |w| / |s|].                                                                    (2)
 
-    All parts of a concept are as large as its words, so that rarity weighs all, but for what the last band of a token's
-    features held of its size. What stands in a stretch can be compared apart from its context (sentences/overlap.py).
+    States are as large as the words, so that rarity weighs them too; c is a mean as w is. What stands in a stretch can
+    be compared apart from its context (sentences/overlap.py).
 
     Args:
         width: D, a multiple of K.
