@@ -77,6 +77,15 @@ def test_rarity_weighs_company_too():
     assert sizes[[1, 3]].min() > 5 * sizes[[0, 2]].max()
 
 
+def test_words_beside_their_company_stay_as_they_were_drawn_and_states_learn():
+    network, source = told(make(**BANDS)), tokens(1, LENGTH)
+    network.encode(source, real=all_real(source)).vectors.square().sum().backward()
+    gradient = network.embedding.weight.grad
+    assert not gradient[:, :8].any()
+    assert gradient[source.unique(), 16:].abs().amax(-1).min() > 0.0
+    assert all(weight.grad.any() for weight in network.encoder.blocks.parameters() if weight.ndim > 1)
+
+
 def test_company_is_counted_and_not_trained_and_stays_with_the_weights():
     network = told(make(**BANDS))
     source = tokens(1, LENGTH)

@@ -187,11 +187,15 @@ class ConceptNetwork(nn.Module):
         return vectors if self.rarity is None else vectors * self.rarity(source)
 
     def _in_company(self, vectors: Float[Tensor, "B N D"], source: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
-        """Token vectors with what each keeps company with as their second band, every band of root mean square 1."""
+        """Token vectors with what each keeps company with as their second band, every band of root mean square 1.
+
+        No gradient reaches the first one: words stay what they were drawn as, by which two of them are as like as their
+        letters. Masked words are told by where they stand, and would draw words together that stand alike.
+        """
         assert self.co_occurrence is not None, "asked by `read`"
         first, _, *others = vectors.chunk(self.encoder.bands, -1)  # pyright: ignore[reportCallIssue, reportArgumentType]
         company = self.co_occurrence(source).to(vectors.dtype)
-        return torch.cat([unit_rms(first), company, *(unit_rms(part) for part in others)], -1)
+        return torch.cat([unit_rms(first.detach()), company, *(unit_rms(part) for part in others)], -1)
 
     def hear_counts(self, counts: Int[Tensor, "V"]) -> None:
         """Is told how often each token stands in the training text, before training begins."""
