@@ -47,6 +47,7 @@ ON_THE_CPU: Mapping[str, str] = {
     "evaluation/judged.py": "samples as rows of text, moved as a batch",
     "harness/scoring.py": "a request's words as rows of text, moved as a batch",
     "judgement/answers.py": "prompts as rows of text, moved as a batch",
+    "networks/concepts/co_occurrence.py:__init__": "weights are made on the CPU, the same for every device, and moved",
     "networks/concepts/decoders.py:__init__": "weights are made on the CPU, the same for every device, and moved",
     "networks/concepts/encoders.py:__init__": "weights are made on the CPU, the same for every device, and moved",
     "networks/concepts/layers.py:__init__": "weights are made on the CPU, the same for every device, and moved",
