@@ -26,7 +26,8 @@ from remask.sentences.tasks import COMPARING
 STRESS = 5.0
 """What plain cosines are multiplied by, so that a weight of ordinary size gives them their say."""
 SHARPNESS = 10.0
-"""β of `MatchHead` at the start: the nearest vector counts most, and others are not out of reach."""
+"""β of heads that compare concepts; where it is learned, at the start. The nearest vector counts most, and others are
+not out of reach."""
 OVERLAP_WIDTH, OVERLAP_DROPOUT = 128, 0.2
 """Features a concept of `OverlapHead`, and the share of them that is dropped in training."""
 DECODED_PLACES = 16

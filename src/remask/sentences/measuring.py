@@ -130,13 +130,7 @@ def bench_of(model: Model, recipe: Recipe, *, draws: int = 1) -> Bench:
         facts |= {"random_encoder": "none of a pretrained model"}
         return Bench(own=own, bag=bag, random=(), facts=facts, precision=precision)
     random = [replace(own, network=_untrained(model, recipe, seed=recipe.seed + k)) for k in range(1, draws + 1)]
-    return Bench(
-        own=own,
-        bag=bag,
-        random=random,
-        facts=facts | {"random_encoders": draws},
-        precision=precision,
-    )
+    return Bench(own=own, bag=bag, random=random, facts=facts | {"random_encoders": draws}, precision=precision)
 
 
 def _untrained(model: Model, recipe: Recipe, *, seed: int) -> nn.Module:

@@ -23,12 +23,11 @@ from torch import Tensor
 
 from remask.sentences.encoders import AT_ONCE, Encoded, Ids, padded
 from remask.sentences.finetuning import Subject
+from remask.sentences.heads import SHARPNESS
 from remask.sentences.metrics import Numbers
 from remask.sentences.names import BOTH, Naming, own_concepts
 from remask.sentences.overlap import both_ways, in_bands, trimmed, whole
 
-SHARPNESS = 10.0
-"""β of overlap.py, as fine-tuned heads begin with."""
 SUMS_SAY, NAMES_SAY = 0.2, 0.6
 """a and b of (1): the penalties of sparse probes suit features of about that size (probes.py)."""
 
