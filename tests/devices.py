@@ -61,6 +61,7 @@ ON_THE_CPU: Mapping[str, str] = {
     "networks/term_weights.py:__init__": "weights are made on the CPU, the same for every device, and moved",
     "orders.py:rank": "an order is the same on every device",
     "sentences/heads.py:__init__": "weights are made on the CPU, the same for every device, and moved",
+    "sentences/overlap_heads.py:__init__": "weights are made on the CPU, the same for every device, and moved",
     "sentences/names.py:__init__": "weights are made on the CPU, the same for every device, and moved",
     "parallel.py": "what processes tell each other is small and goes through the CPU",
 }

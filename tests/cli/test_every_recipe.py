@@ -26,7 +26,9 @@ CONCEPTS = (
     "concept-tsdae",
     "concept-contrastive",
     "concept-context",
+    "concept-company",
 )
+IN_CONTEXT = ("concept-context", "concept-company")
 PAIRS = ("concept-sentences", "concept-stretches")
 OWN_FIGURES = [name for name in recipe_names() if name.startswith((*CONCEPTS, *PAIRS))]
 LATENT = ("concept-autoencoder", "concept-prior")  # the second stands on the first: test_latent_recipes.py
@@ -80,8 +82,8 @@ def test_a_recipe_trains_saves_loads_samples_and_is_judged(home, text, name):
 @pytest.mark.parametrize("name", OWN_FIGURES)
 def test_a_recipe_without_a_likelihood_trains_saves_loads_and_is_judged_by_its_own_figure(home, text, tmp_path, name):
     small = [part for part in SMALL if not part.startswith("training.micro_batch_size")]
-    if name == "concept-context":
-        small += ["training.precision=float32", "network.width=32", "network.mlp_width=32"]
+    if name in IN_CONTEXT:
+        small += ["training.precision=float32", "network.width=48", "network.mlp_width=32"]
     if name in PAIRS:
         sides = [{"a": f"Up {k}", "b": f"on {k}"} for k in range(60)]
         text = tmp_path / "pairs.jsonl"
@@ -94,12 +96,12 @@ def test_a_recipe_without_a_likelihood_trains_saves_loads_and_is_judged_by_its_o
     assert figure["name"] in ("hidden_nats_per_token", "reconstruction_nats_per_token", "matching_nats")
     assert 0 < figure["value"] < 30
     assert figure["trivial"]
-    if name == "concept-context":  # whose rows lie in a document each
+    if name in IN_CONTEXT:  # whose rows lie in a document each
         assert figure["protocol"]["errors_over"].endswith(" documents")
     assert newest(home)[0].headline[figure["name"]] == figure["value"]
     lines = [line for line in folder.metrics() if line["kind"] in ("train", "validation", "trivial")]
     assert not any("bits_per_byte" in line or "nats_per_token" in line for line in lines)
-    if name in ("concept-context", "concept-stretches"):
+    if name in (*IN_CONTEXT, "concept-stretches"):
         assert "rows have all" in refused("evaluate", "last", "--task", "concepts")
 
 

@@ -72,13 +72,14 @@ def test_recipes_know_which_figure_their_objective_is_judged_by(name) -> None:
         "concept-sentences": pairs,
         "concept-stretches": pairs,
         "concept-context": ["data.source=text.txt"],
+        "concept-company": ["data.source=text.txt"],
     }.get(name, [])
     recipe = load_recipe(name, ["tokenizer.kind=byte", "training.precision=float32", *left_open])
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"length": 8})})
     if recipe.network.kind != "concept":
         assert own_figure_of(recipe) is None
         return
-    small = {"width": 16, "heads": 2, "layers": 2, "decoder_layers": 1, "concepts": 2}
+    small = {"width": 24, "heads": 2, "layers": 2, "decoder_layers": 1, "concepts": 2}
     recipe = recipe.model_copy(update={"network": recipe.network.model_copy(update=small)})
     model = build_model(recipe, CharacterTokenizer("abcde"), device=torch.device("cpu"))
     objective = assessed(model.objective)

@@ -38,7 +38,8 @@ from remask.sentences.encoders import (
     reader_of,
 )
 from remask.sentences.finetuning import Descent, Pace, Together, Tuning, batches, fine_tuned
-from remask.sentences.heads import DECODED_PLACES, make_head, tokens_for
+from remask.sentences.head_names import make_head, tokens_for
+from remask.sentences.heads import DECODED_PLACES
 from remask.sentences.measuring import Bench, Judged, TaskJudge
 from remask.sentences.metrics import accuracy, spearman, standard_error
 from remask.sentences.splits import Labelled, linked, parted

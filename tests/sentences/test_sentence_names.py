@@ -8,7 +8,7 @@ from toy_sentences import TOKENIZER, WORDING, ToyConcepts, TwoBands, same_letter
 from remask.randomness import keyed_generator
 from remask.sentences.encoders import Encoded, read_concepts
 from remask.sentences.finetuning import Tuning, fine_tuned
-from remask.sentences.heads import make_head, tokens_for
+from remask.sentences.head_names import make_head, tokens_for
 from remask.sentences.metrics import accuracy
 from remask.sentences.names import BOTH, EAGER, Names, own_concepts
 from remask.sentences.splits import parted

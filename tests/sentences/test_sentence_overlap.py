@@ -2,14 +2,15 @@
 
 import pytest
 import torch
-from toy_sentences import GRADED, WORDING, ToyConcepts, TwoBands, same_letter, subject, toy_data
+from toy_sentences import GRADED, WORDING, ThreeBands, ToyConcepts, TwoBands, same_letter, subject, toy_data
 
 from remask.randomness import keyed_generator
 from remask.sentences.encoders import Encoded, read_concepts
 from remask.sentences.finetuning import Tuning, fine_tuned
-from remask.sentences.heads import Dropped, make_head, tokens_for
+from remask.sentences.head_names import make_head, tokens_for
 from remask.sentences.metrics import accuracy, spearman
 from remask.sentences.overlap import CLUES, SUMS, WHOLE, both_ways, in_bands, trimmed, whole
+from remask.sentences.overlap_heads import Dropped
 from remask.sentences.splits import parted
 
 FOUND, BEST, EVEN, SQUARED, TWO, TWO_EVEN, THREE, THREE_EVEN, MOVED, BACK = range(10)
@@ -124,6 +125,30 @@ def test_a_head_reads_each_band_of_a_network_that_has_several():
     head(network, batch).square().sum().backward()
     assert (head.sharpness.grad != 0).all()
     assert (head.direct.weight.grad.abs().amax(0) > 0).sum() > 2 * SUMS + WHOLE
+
+
+@pytest.mark.parametrize("name", ["overlap", "named"])
+def test_heads_that_compare_bands_read_nothing_of_the_one_that_was_counted(name):
+    network, plain = ThreeBands(width=18), TwoBands(width=12)
+    stirred = {"band": None}
+
+    def read(network, ids, real):
+        concepts = read_concepts(network, ids, real)
+        if stirred["band"] is not None:
+            concepts.vectors[..., 6 * stirred["band"] :][..., :6] += 1.0
+        return concepts
+
+    make = {"wording": WORDING, "outputs": 2, "generator": keyed_generator(0)}
+    head = make_head(name, network, read, **make).eval()
+    shapes = {key: part.shape for key, part in head.state_dict().items()}
+    assert shapes == {key: part.shape for key, part in make_head(name, plain, read, **make).state_dict().items()}
+    head.direct.weight.data.fill_(0.1)
+    batch = tokens_for(name, same_letter(6), WORDING)
+    with torch.no_grad():
+        expected = head(network, batch)
+        for band, same in ((0, False), (1, True), (2, False)):
+            stirred["band"] = band
+            assert torch.equal(head(network, batch), expected) == same
 
 
 @pytest.mark.parametrize("graded", [False, True])

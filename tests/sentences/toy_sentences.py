@@ -65,6 +65,10 @@ class TwoBands(ToyConcepts):
     bands = 2
 
 
+class ThreeBands(ToyConcepts):
+    bands, counted_band = 3, 1
+
+
 def subject(seed=0):
     return Subject(network=ToyConcepts(seed), read=read_concepts, wording=WORDING)
 

@@ -18,7 +18,8 @@ from torch.nn import functional
 from remask.errors import RunError
 from remask.randomness import derive_seed, keyed_dropout, keyed_generator
 from remask.sentences.encoders import Read, Wording
-from remask.sentences.heads import Tokens, make_head, tokens_for
+from remask.sentences.head_names import make_head, tokens_for
+from remask.sentences.heads import Tokens
 from remask.sentences.metrics import Metric, Numbers
 from remask.sentences.splits import TaskData
 

@@ -21,7 +21,7 @@ from torch.nn import functional
 from remask.errors import RunError, UserError
 from remask.randomness import derive_seed, keyed_dropout, keyed_generator
 from remask.sentences.finetuning import BATCH, Descent, Pace, Subject, Together, batches
-from remask.sentences.heads import make_head, tokens_for
+from remask.sentences.head_names import make_head, tokens_for
 from remask.sentences.splits import Labelled, TaskData, labelled_rows, parted, task_data, wording_of
 from remask.sentences.tables import Row
 from remask.sentences.tasks import DEV, LESSONS, TRAIN

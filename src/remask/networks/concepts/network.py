@@ -118,6 +118,11 @@ class ConceptNetwork(nn.Module):
         """Parts of a concept's features, of one size, that mean something each by itself (stretches.py)."""
         return getattr(self.encoder, "bands", 1) if self.latent_width is None else 1
 
+    @property
+    def counted_band(self) -> int | None:
+        """Which of the `bands` holds what words stand near (co_occurrence.py), which nothing trains; None: none."""
+        return None if self.co_occurrence is None or self.bands == 1 else 1
+
     def tie_head(self) -> None:
         """Makes the vocabulary projection the embedding times one learned number."""
         assert self.head is not None, "a network without a decoder has no vocabulary projection"
@@ -187,15 +192,11 @@ class ConceptNetwork(nn.Module):
         return vectors if self.rarity is None else vectors * self.rarity(source)
 
     def _in_company(self, vectors: Float[Tensor, "B N D"], source: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
-        """Token vectors with what each keeps company with as their second band, every band of root mean square 1.
-
-        No gradient reaches the first one: words stay what they were drawn as, by which two of them are as like as their
-        letters. Masked words are told by where they stand, and would draw words together that stand alike.
-        """
+        """Token vectors with what each keeps company with as their second band, every band of root mean square 1."""
         assert self.co_occurrence is not None, "asked by `read`"
         first, _, *others = vectors.chunk(self.encoder.bands, -1)  # pyright: ignore[reportCallIssue, reportArgumentType]
         company = self.co_occurrence(source).to(vectors.dtype)
-        return torch.cat([unit_rms(first.detach()), company, *(unit_rms(part) for part in others)], -1)
+        return torch.cat([unit_rms(first), company, *(unit_rms(part) for part in others)], -1)
 
     def hear_counts(self, counts: Int[Tensor, "V"]) -> None:
         """Is told how often each token stands in the training text, before training begins."""
