@@ -1,6 +1,6 @@
 """Pairs of sentences that mean the same, and plain sentences, from the training files of sentence tasks.
 
-For `concept-sentences`, `concept-stretches` and `concept-context`.
+For `concept-sentences`, `concept-stretches`, `concept-context` and `concept-company`.
 
 Out of a folder as `remask evaluate --sentences FOLDER` reads it: the positive pairs of each task's training split (of
 STS-B and SICK those of a degree of at least 4), the entailments of snli/dev.tsv and the pairs of

@@ -30,9 +30,6 @@ from remask.sentences.tasks import COMPARING
 def without_counted(read: Read, network: nn.Module) -> tuple[Read, int]:
     """How concepts are read but for their band that was counted (co_occurrence.py), and how many bands those have.
 
-    What words stand near adds to a probe and not to heads that are trained with the network: those learn less from
-    more features (docs/results.md).
-
     Args:
         read: how whole concepts are read.
         network: what will be read.
@@ -67,16 +64,16 @@ def make_head(
     fill = wording.tokenizer.eos_id
     masks = torch.full((min(DECODED_PLACES, wording.length),), wording.tokenizer.mask_id, device=device)
     one = torch.full((1, 1), fill, device=device)
+    learned, bands = without_counted(read, network)
     with torch.no_grad():
         real = torch.ones_like(one, dtype=torch.bool)
         if name == "via_decoder":
             width = decoded(network, one, real, masks=masks).shape[-1]
         else:
             width = read(network, one, real).vectors.shape[-1]
+        learned_width = learned(network, one, real).vectors.shape[-1]
     common = {"read": read, "fill": fill, "outputs": outputs, "generator": generator}
-    learned, bands = without_counted(read, network)
-    share = width // getattr(network, "bands", 1)
-    banded = {**common, "read": learned, "width": bands * share, "bands": bands}
+    banded = {**common, "read": learned, "width": learned_width, "bands": bands}
 
     def names() -> Names:
         own = own_concepts(network, learned, tokens=wording.tokenizer.vocab_size, bands=bands)

@@ -1,6 +1,6 @@
 """Heads that compare the concepts of two sentences one by one (overlap.py), and by name (names.py).
 
-Shape letters: B examples, C concepts of one sentence, M of the other, D width, F features, H hidden, K outputs.
+Shape letters: B examples, C concepts of a sentence, D width, F features, H hidden, K outputs.
 """
 
 from collections.abc import Sequence
@@ -43,13 +43,14 @@ class Dropped(nn.Module):
 class OverlapHead(Comparing):
     r"""How much of each sentence the other one holds (overlap.py), and what its concepts become beside what they find.
 
-        m_i = gelu(H gelu(W [û_i; f̂_i; |û_i−f̂_i|; û_i·f̂_i] + P c_i)),   f_i = Σ_j A_ij v_j / |v_j|,                (2)
+        m_i = gelu(H gelu(W [û_i; f̂_i; |û_i−f̂_i|; û_i·f̂_i] + P c_i)),   f_i = Σ_j A_ij v_j / |v_j|,                (1)
 
     c_i being the clues of concept i and a hat a length of √D; the mean of m by share of rarity, the even mean and the
     largest go on, of both sentences. The sums of clues go to the outputs beside it.
 
     Where concepts have bands of features (networks/concepts/stretches.py), what each band finds, by its own features
-    and β, is told side by side: f_i and c_i are then those of all bands, one behind the other.
+    and β, is told side by side: f_i and c_i are then those of all bands, one behind the other. A band that was counted
+    and not trained is not among them (`head_names.without_counted`).
 
     Args:
         width: D.
@@ -93,7 +94,7 @@ class OverlapHead(Comparing):
         return self.compared(self.drop(feature[:, None])[:, 0], sums)
 
     def compared_concepts(self, u: Encoded, v: Encoded, found: Sequence[Found]) -> Float[Tensor, "B H"]:
-        """The three summaries of (2) for u, of what each band found; the first band's shares of rarity count."""
+        """The three summaries of (1) for u, of what each band found; the first band's shares of rarity count."""
         others = v.vectors.chunk(len(found), -1)
         met = [band.weights @ functional.normalize(other, dim=-1) for band, other in zip(found, others, strict=True)]
         x, y = unit_rms(u.vectors), unit_rms(torch.cat(met, -1))
